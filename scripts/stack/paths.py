@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-import tempfile
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +34,10 @@ class Paths:
         return cls(data, data / "run")
 
     @property
+    def pids(self) -> Path:
+        return self.run / "pids"
+
+    @property
     def log(self) -> Path:
         return self.data / "log"
 
@@ -51,24 +55,20 @@ class Paths:
 
     def make(self) -> None:
         """Make the folders that are missing, for their owner only."""
-        for folder in (self.data, self.run, self.log, self.secrets, self.storage, self.nginx):
+        for folder in (self.data, self.run, self.pids, self.log, self.secrets, self.storage, self.nginx):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
 def _short_run_folder(data: Path) -> Path:
-    """A folder under the temporary one, the same for the same data folder and user at every start.
+    """A private folder under /tmp, the same for the same user and data folder at every start.
 
     Raises:
         PermissionError: somebody else made a folder of that name.
     """
-    status = data.parent.stat() if not data.exists() else data.stat()
-    folder = Path(tempfile.gettempdir()) / f"sluice-{os.geteuid()}-{status.st_dev:x}-{_fingerprint(data)}"
+    name = hashlib.sha256(os.fsencode(data)).hexdigest()[:16]
+    folder = Path("/tmp") / f"sluice-{os.geteuid()}-{name}"  # noqa: S108 - checked below
     folder.mkdir(mode=0o700, exist_ok=True)
-    owned = folder.lstat()
-    if folder.is_symlink() or owned.st_uid not in (os.geteuid(), 0) or owned.st_mode & 0o077:
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o077:
         raise PermissionError(f"{folder} is not a private folder of ours")
     return folder
-
-
-def _fingerprint(path: Path) -> str:
-    return hashlib.sha256(os.fsencode(path)).hexdigest()[:16]

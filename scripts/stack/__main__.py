@@ -1,0 +1,165 @@
+"""What `scripts/run` starts, as the unprivileged user: all servers of one data folder, until told to stop."""
+
+import argparse
+import errno
+import os
+import pwd
+import shutil
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from scripts.stack import logs
+from scripts.stack.checks import CannotStart, check_disk, check_port, take_lock
+from scripts.stack.gateway import (
+    ANY_ADDRESS,
+    API,
+    Address,
+    Nginx,
+    Worker,
+    api_command,
+    settings_in_force,
+    stack_settings,
+)
+from scripts.stack.paths import Paths
+from scripts.stack.process import ServiceError, adopt_orphans
+from scripts.stack.secrets import Secrets
+from scripts.stack.services import MariaDB, Redis
+from scripts.stack.supervisor import Stopped, Supervisor
+
+ALREADY_EXISTS = 3  # the exit code of `python -m api user create` for a name that is taken
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m scripts.stack")
+    parser.add_argument("--host", required=True)
+    parser.add_argument("--port", required=True, type=int)
+    parser.add_argument("--data", required=True, type=Path)
+    options = parser.parse_args()
+    os.umask(0o077)
+    try:
+        run(Address(options.host, options.port), options.data)
+    except Stopped:
+        say("stopped")
+        return 0
+    except (CannotStart, ServiceError, OSError) as ex:
+        full = isinstance(ex, OSError) and ex.errno == errno.ENOSPC
+        print(f"sluice: {'the disk is full: ' if full else ''}{ex}", file=sys.stderr)
+        for line in logs.last_lines(log) if (log := getattr(ex, "log", None)) else ():
+            print(f"  | {line}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def say(text: str) -> None:
+    tell(f"sluice: {text}")
+
+
+def tell(*lines: str) -> None:
+    """Print; a terminal that has gone away stops nothing."""
+    with suppress(OSError):
+        print(*lines, sep="\n", flush=True)
+
+
+def run(address: Address, data: Path) -> None:
+    """Start everything, show the logs, and stay until told to stop.
+
+    Raises:
+        Stopped: when told.
+        CannotStart, ServiceError: with one line for a person; nothing runs any more.
+    """
+    begun = time.monotonic()
+    paths = Paths.of(data)
+    paths.make()
+    lock = take_lock(paths.run / "lock")
+    if paths.run != paths.data / "run":
+        say(f"the path of {paths.data} is too long for sockets: they are in {paths.run}")
+    with lock, Supervisor(say) as supervisor:
+        adopt_orphans()
+        database, redis = MariaDB(paths), Redis(paths)
+        settings = stack_settings(paths, address, database, redis)
+        api, worker = API(paths, settings), Worker(paths, settings)
+        nginx = Nginx(paths, settings, address)
+        supervisor.end_leftovers([database, redis, api, worker, nginx])
+        check_port(address.host, address.port)
+        secrets = Secrets(paths.secrets)
+        secrets.make()
+        in_force = settings_in_force(settings)
+        check_disk(paths.data, int(in_force["SLUICE_MIN_FREE"]))
+
+        supervisor.prepare(database)
+        supervisor.start(database, redis)
+        supervisor.prepare(api)
+        make_admin(secrets, settings)
+        supervisor.start(api, worker)
+        supervisor.prepare(nginx)
+        supervisor.start(nginx)
+        show(address, paths, in_force, time.monotonic() - begun)
+        show_admin(secrets)
+        tail = logs.follow(paths.log / name for name in ("access.log", "edge.log", "api.log", "worker.log"))
+        try:
+            supervisor.watch()
+        finally:
+            say("stopping")
+            tail.kill()
+            tail.wait()
+
+
+def make_admin(secrets: Secrets, settings: dict[str, str]) -> None:
+    """Make the first account; a start that was cut off before its password was shown is made good.
+
+    Raises:
+        ServiceError: the API refuses.
+    """
+    password = secrets.admin_password()
+    if password is None:
+        return
+    result = api_command(
+        ["user", "create", "admin", "--admin", "--password-stdin"], settings, password + "\n"
+    )
+    if result.returncode not in (0, ALREADY_EXISTS):
+        reason = (result.stderr or result.stdout).strip().splitlines()[-1:]
+        raise ServiceError("the account admin could not be made: " + "".join(reason))
+
+
+def show_admin(secrets: Secrets) -> None:
+    if password := secrets.admin_password():
+        tell(f"  admin     sign in as admin with the password {password} (shown this once)")
+        secrets.forget_admin_password()
+
+
+def show(address: Address, paths: Paths, in_force: dict[str, str], seconds: float) -> None:
+    """Say where it runs and what is in force."""
+    listens = "every address" if address.host in ANY_ADDRESS else address.host
+    free = shutil.disk_usage(paths.storage).free // 1024**3
+    own = [f"{name}={in_force.get(name, '')}" for name in sorted(os.environ) if name.startswith("SLUICE_")]
+    tell(
+        "",
+        f"Sluice answers at {in_force.get('SLUICE_PUBLIC_URL', address.url)} (started in {seconds:.1f} s)",
+        f"  listens   on {listens}, port {address.port}; Ctrl-C stops it",
+        f"  data      {paths.data}, as user {_user_name()}",
+        f"  storage   local, {free} GiB free",
+        f"  servers   {', '.join(_versions())}",
+        f"  settings  {', '.join(own) or 'the defaults'}",
+    )
+
+
+def _user_name() -> str:
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())
+
+
+def _versions() -> list[str]:
+    """The installed versions of what runs, by their packages."""
+    packages = ["nginx", "mariadb-server-core", "redis-tools", "python3"]
+    command = ["dpkg-query", "-W", "-f", "${Package} ${Version}\n", *packages]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    return result.stdout.split("\n")[:-1]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

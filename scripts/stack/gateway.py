@@ -1,0 +1,188 @@
+"""Sluice's own servers, the API, the worker and nginx, and the settings they get from the stack."""
+
+import http.client
+import os
+import re
+import shutil
+import socket
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from signal import SIGQUIT
+
+from scripts.stack.checks import CannotStart
+from scripts.stack.paths import CODE, Paths
+from scripts.stack.process import as_server_user
+from scripts.stack.secrets import Secrets
+from scripts.stack.services import MariaDB, Pause, Redis, Service
+
+PYTHON = str(CODE / ".venv" / "bin" / "python")
+_FIND_CODE = {"PYTHONPATH": str(CODE)}
+ANY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 - compared with, and printed
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where nginx listens."""
+
+    host: str
+    port: int
+
+    @property
+    def reachable_host(self) -> str:
+        """A host by which this machine reaches it."""
+        return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104
+
+    @property
+    def url(self) -> str:
+        host = self.reachable_host
+        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+
+
+def stack_settings(paths: Paths, address: Address, database: MariaDB, redis: Redis) -> dict[str, str]:
+    """The settings that follow from the stack itself, beside the person's own.
+
+    Raises:
+        CannotStart: the person has set one that would point away from the stack's own servers.
+    """
+    secrets = Secrets(paths.secrets)
+    fixed = {
+        "SLUICE_SECRET_KEYS_FILE": str(secrets.token_keys),
+        "SLUICE_EDGE_KEY_FILE": str(secrets.edge_key),
+        "SLUICE_DATABASE_URL": database.url,
+        "SLUICE_REDIS_URL": redis.url,
+        "SLUICE_STORAGE_ROOT": str(paths.storage),
+        "SLUICE_API_BIND": f"unix:{paths.run / 'api.sock'}",
+    }
+    ours = {*fixed, *(name.removesuffix("_FILE") for name in fixed), *(f"{name}_FILE" for name in fixed)}
+    if clash := sorted(ours & os.environ.keys()):
+        raise CannotStart(f"{', '.join(clash)} is set, but scripts/run starts servers of its own: unset it")
+    return {"SLUICE_PUBLIC_URL": address.url, **fixed, **_own_settings()}
+
+
+def _own_settings() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name.startswith("SLUICE_")}
+
+
+def settings_in_force(settings: Mapping[str, str]) -> dict[str, str]:
+    """Let the API check its settings, before anything runs.
+
+    Raises:
+        CannotStart: with every problem.
+    """
+    result = api_command(["config"], settings)
+    if result.returncode:
+        lines = (result.stderr or result.stdout).strip().splitlines()
+        raise CannotStart("the settings are wrong: " + "; ".join(lines[-20:]))
+    return dict(re.findall(r"^\s*(SLUICE_\w+)\s*[=:]?\s*(.*?)\s*$", result.stdout, re.M))
+
+
+def api_command(
+    arguments: Sequence[str], settings: Mapping[str, str], text: str = ""
+) -> "subprocess.CompletedProcess[str]":
+    """Run a short command of the API's: `python -m api …`."""
+    return subprocess.run(
+        as_server_user([PYTHON, "-m", "api", *arguments]),
+        input=text,
+        capture_output=True,
+        text=True,
+        env={**os.environ, **settings, **_FIND_CODE},
+        check=False,
+    )
+
+
+class _ApiProcess(Service):
+    def __init__(self, paths: Paths, settings: Mapping[str, str]) -> None:
+        super().__init__(paths)
+        self.settings = settings
+
+    def environment(self) -> Mapping[str, str]:
+        return {**self.settings, **_FIND_CODE}
+
+
+class API(_ApiProcess):
+    """gunicorn on a unix socket."""
+
+    name = "api"
+    stop_seconds = 15
+
+    def prepare(self, pause: Pause) -> None:
+        """Bring the database's tables up to date."""
+        self.run([PYTHON, "-m", "api", "migrate"], pause)
+
+    def command(self) -> Sequence[str]:
+        return [PYTHON, "-m", "gunicorn", "-c", str(CODE / "api" / "gunicorn_conf.py"), "api.app:get_app()"]
+
+    def ready(self) -> bool:
+        connection = http.client.HTTPConnection("localhost", timeout=5)
+        connection.sock = _connect_unix(self.paths.run / "api.sock")
+        return connection.sock is not None and _status(connection, "/readyz") == 200
+
+
+class Worker(_ApiProcess):
+    """What goes on in the background; it has nothing to ask, so running is ready."""
+
+    name = "worker"
+    stop_seconds = 15
+
+    def command(self) -> Sequence[str]:
+        return [PYTHON, "-m", "api", "worker"]
+
+    def ready(self) -> bool:
+        return True
+
+
+class Nginx(Service):
+    """The edge."""
+
+    name = "nginx"
+    stop_signal = SIGQUIT  # lets running transfers end; those that take longer go on by a Range
+
+    def __init__(self, paths: Paths, settings: Mapping[str, str], address: Address) -> None:
+        super().__init__(paths)
+        self.settings = settings
+        self.address = address
+
+    def environment(self) -> Mapping[str, str]:
+        return {
+            **self.settings,
+            "SLUICE_LISTEN": f"{self.address.host}:{self.address.port}",
+        }
+
+    def prepare(self, pause: Pause) -> None:
+        """Write the configuration, and drop what killed requests left half received."""
+        shutil.rmtree(self.paths.storage / "incoming", ignore_errors=True)
+        self.run([str(CODE / "scripts" / "render-nginx"), str(self.paths.nginx)], pause)
+
+    def command(self) -> Sequence[str]:
+        nginx = shutil.which("nginx") or "/usr/sbin/nginx"
+        config = self.paths.nginx / "nginx.conf"
+        return [nginx, "-e", str(self.paths.log / "edge.log"), "-c", str(config), "-g", "daemon off;"]
+
+    def ready(self) -> bool:
+        address = self.address
+        connection = http.client.HTTPConnection(address.reachable_host, address.port, timeout=5)
+        return _status(connection, "/healthz") == 200
+
+
+def _connect_unix(path: Path) -> socket.socket | None:
+    connection = socket.socket(socket.AF_UNIX)
+    connection.settimeout(5)
+    try:
+        connection.connect(os.fspath(path))
+    except OSError:
+        connection.close()
+        return None
+    return connection
+
+
+def _status(connection: http.client.HTTPConnection, path: str) -> int:
+    """The status of a GET; 0 where nobody answers."""
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status
+    except (OSError, http.client.HTTPException):
+        return 0
+    finally:
+        connection.close()

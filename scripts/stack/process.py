@@ -1,0 +1,175 @@
+"""Starting a server, ending it with all it has spawned, and ending what a killed supervisor left behind."""
+
+import ctypes
+import os
+import pwd
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+SERVER_USER = "sluice"
+_PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
+
+
+class ServiceError(Exception):
+    """A server could not be made ready; the text is one line for a person.
+
+    Args:
+        text: what went wrong.
+        log: whose last lines say more.
+    """
+
+    def __init__(self, text: str, log: Path | None = None) -> None:
+        super().__init__(text)
+        self.log = log
+
+
+def as_server_user(command: Sequence[str]) -> list[str]:
+    """The command, run as the unprivileged user where we are root (mariadbd refuses to be root)."""
+    if os.geteuid() != 0:
+        return list(command)
+    user = _server_user()
+    drop = ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups", "--"]
+    return [*drop, *command]
+
+
+def make_folder(folder: Path) -> Path:
+    """Make a private folder that belongs to whom the servers run as."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if os.geteuid() == 0:
+        user = _server_user()
+        os.chown(folder, user.pw_uid, user.pw_gid)
+    return folder
+
+
+def _server_user() -> pwd.struct_passwd:
+    try:
+        return pwd.getpwnam(SERVER_USER)
+    except KeyError:
+        raise ServiceError(f"there is no user {SERVER_USER}: run scripts/install") from None
+
+
+def spawn(
+    command: Sequence[str], *, log: Path, folder: Path, environment: Mapping[str, str]
+) -> "subprocess.Popen[bytes]":
+    """Start a process in a session of its own, so that it and its workers can be ended as one group.
+
+    It is told to end (SIGTERM) when we die, however we die.
+    """
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            as_server_user(["setpriv", "--pdeathsig", "TERM", "--", *command]),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            cwd=folder,
+            env={**os.environ, **environment},
+            start_new_session=True,
+        )
+
+
+def stop(process: "subprocess.Popen[bytes]", ask: signal.Signals, seconds: float) -> None:
+    """Ask a process to end, wait, and kill whatever is left of its group."""
+    if process.poll() is None:
+        process.send_signal(ask)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(seconds)
+    end_group(process)
+
+
+def end_group(process: "subprocess.Popen[bytes]") -> None:
+    """Kill what is left of a group: nginx' and gunicorn's workers outlive a killed master, and hold its port.
+
+    Returns when they are gone, which a subreaper knows from their exit statuses.
+    """
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    with suppress(ChildProcessError):
+        while os.waitpid(-process.pid, 0):
+            pass
+
+
+def adopt_orphans() -> None:
+    """Let our children's children become ours when their parent dies (PR_SET_CHILD_SUBREAPER, prctl(2))."""
+    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), "prctl")
+
+
+def describe_end(returncode: int) -> str:
+    """How a process ended, in words."""
+    if returncode >= 0:
+        return f"ended with {returncode}"
+    return f"was killed by {signal.Signals(-returncode).name}"
+
+
+def remember(record: Path, process: "subprocess.Popen[bytes]") -> None:
+    """Write down who a child is, for the next supervisor should this one be killed."""
+    start = _start_time(process.pid)
+    if start is not None:
+        record.write_text(f"{process.pid} {start}\n")
+
+
+def end_leftover(record: Path, folder: Path, seconds: float) -> int:
+    """End what is left of a group that `remember` wrote down; never anybody else's process.
+
+    A process is ours when it is the remembered one (same id, same start) or belongs to that session and works
+    in our folder: an id can have been given to somebody else since.
+
+    Returns:
+        How many processes were ended.
+    """
+    try:
+        pid, start = (int(word) for word in record.read_text().split())
+    except (OSError, ValueError):
+        record.unlink(missing_ok=True)
+        return 0
+    ended: set[int] = set()
+    deadline = time.monotonic() + seconds
+    while ours := list(_session_members(pid, start, folder)):
+        late = time.monotonic() > deadline
+        for member in ours:
+            if late or member not in ended:
+                with suppress(ProcessLookupError):
+                    os.kill(member, signal.SIGKILL if late else signal.SIGTERM)
+        ended.update(ours)
+        time.sleep(0.05)
+    record.unlink()
+    return len(ended)
+
+
+def _session_members(session: int, leader_start: int, folder: Path) -> Iterator[int]:
+    for entry in os.listdir("/proc"):
+        if not entry.isdigit():
+            continue
+        fields = _stat(int(entry))
+        if fields is None or int(fields[3]) != session or fields[0] == "Z":
+            continue
+        if int(entry) == session:
+            if int(fields[19]) == leader_start:
+                yield session
+        elif int(fields[19]) >= leader_start and _works_in(int(entry), folder):
+            yield int(entry)
+
+
+def _works_in(pid: int, folder: Path) -> bool:
+    try:
+        return Path(os.readlink(f"/proc/{pid}/cwd")) == folder
+    except OSError:
+        return False
+
+
+def _stat(pid: int) -> list[str] | None:
+    """The fields of /proc/<pid>/stat from the third one, the state, on (proc(5))."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+
+
+def _start_time(pid: int) -> int | None:
+    fields = _stat(pid)
+    return None if fields is None else int(fields[19])
