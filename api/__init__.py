@@ -1,0 +1,1 @@
+"""Sluice's control plane: it decides, storage and nginx carry the bytes."""

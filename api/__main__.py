@@ -1,0 +1,110 @@
+"""``python -m api``: what an operator does by hand."""
+
+from __future__ import annotations
+
+import argparse
+import secrets
+import sys
+from collections.abc import Callable
+
+from api import app, config, logs, routes
+from api.cache import Cache
+from api.db import accounts as account_rows
+from api.db.migrate import migrate
+from api.db.pool import Database
+from api.errors import USERNAME_TAKEN, ConfigError, Problem, SluiceError
+from api.resources.base import Access
+from api.worker import Worker
+
+EXIT_CONFIG, EXIT_EXISTS, EXIT_FAILED = 2, 3, 1
+
+
+def _migrate(settings: config.Config, arguments: argparse.Namespace) -> int:
+    applied = migrate(settings.database_url)
+    print("\n".join(f"applied {name}" for name in applied) or "the database is up to date")
+    return 0
+
+
+def _config(settings: config.Config, arguments: argparse.Namespace) -> int:
+    for name, value in settings.in_force():
+        print(f"{name}={value}")
+    return 0
+
+
+def _routes(settings: config.Config, arguments: argparse.Namespace) -> int:
+    for path, resource in routes.routes(app.compose(settings)):
+        methods = [m for m in ("GET", "HEAD", "POST", "PATCH", "DELETE") if hasattr(resource, f"on_{m.lower()}")]
+        access = {resource.access.get(m, Access.BEARER).name.lower() for m in methods}
+        print(f"{','.join(methods):18} {path:40} {','.join(sorted(access))}")
+    return 0
+
+
+def _worker(settings: config.Config, arguments: argparse.Namespace) -> int:
+    logs.configure("worker", settings.log_level)
+    Worker(app.compose(settings), Cache(settings.redis_url)).run()
+    return 0
+
+
+def _user_create(settings: config.Config, arguments: argparse.Namespace) -> int:
+    password = sys.stdin.readline().rstrip("\n") if arguments.password_stdin else secrets.token_urlsafe(15)
+    role = "admin" if arguments.admin else "user"
+    try:
+        user = app.compose(settings).accounts.create(arguments.name, password, role)
+    except Problem as ex:
+        print(ex.message, file=sys.stderr)
+        return EXIT_EXISTS if ex.kind is USERNAME_TAKEN else EXIT_FAILED
+    print(f"username: {user.username}")
+    if not arguments.password_stdin:
+        print(f"password: {password}")
+    return 0
+
+
+def _user_count(settings: config.Config, arguments: argparse.Namespace) -> int:
+    print(int(account_rows.any_user(Database(settings.database_url, 1))))
+    return 0
+
+
+Command = Callable[[config.Config, argparse.Namespace], int]
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    top = argparse.ArgumentParser(prog="python -m api", description="Sluice's control plane")
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, run: Command, text: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=text, description=text)
+        added.set_defaults(run=run)
+        return added
+
+    command("migrate", _migrate, "apply the database migrations that are missing")
+    command("config", _config, "check the settings and print what is in force")
+    command("routes", _routes, "list the routes and who may call them")
+    command("worker", _worker, "run a worker")
+    user = commands.add_parser("user", help="accounts").add_subparsers(required=True, metavar="COMMAND")
+    create = user.add_parser("create", help="make an account; prints its password unless one is given")
+    create.add_argument("name")
+    create.add_argument("--admin", action="store_true")
+    create.add_argument("--password-stdin", action="store_true", help="read the password from standard input")
+    create.set_defaults(run=_user_create)
+    user.add_parser("count", help="0 where there is no account yet").set_defaults(run=_user_count)
+    return top
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs a command; answers the exit code: 0, 1 failed, 2 settings, 3 it exists already."""
+    arguments = parser().parse_args(argv)
+    try:
+        settings = config.load()
+        run: Command = arguments.run
+        return run(settings, arguments)
+    except ConfigError as ex:
+        print("\n".join(ex.problems), file=sys.stderr)
+        return EXIT_CONFIG
+    except SluiceError as ex:
+        print(f"{type(ex).__name__}: {ex}", file=sys.stderr)
+        return EXIT_FAILED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,129 @@
+"""Redis: counters against guessing, and the bell that wakes the worker. Everything in it may be lost at any moment.
+
+The only importer of redis, and the only maker of its keys (``sluice:<kind>:<id>``). Without Redis, counters go on in
+this process's own memory (a guesser then has a budget per process), and the worker finds its work by looking.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import threading
+import time
+from collections import OrderedDict
+from typing import Final, cast
+
+import redis
+
+_log = logging.getLogger(__name__)
+
+_MOST_LOCAL: Final = 10_000
+_SILENCE: Final = 1.0
+"""Seconds in which a Redis that just failed is not asked again."""
+
+# One round trip, and a key that never loses its expiry between two commands.
+_COUNT: Final = """
+local n = redis.call('INCR', KEYS[1])
+if n == 1 or redis.call('TTL', KEYS[1]) < 0 then redis.call('EXPIRE', KEYS[1], ARGV[1]) end
+return {n, redis.call('TTL', KEYS[1])}
+"""
+
+
+class _LocalCounters:
+    """The same counters in this process, bounded in number."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counts: OrderedDict[str, tuple[int, float]] = OrderedDict()
+
+    def add(self, key: str, amount: int, window: int) -> tuple[int, int]:
+        now = time.monotonic()
+        with self._lock:
+            count, ends = self._counts.get(key, (0, now + window))
+            if ends <= now:
+                count, ends = 0, now + window
+            count = max(count + amount, 0)
+            self._counts[key] = (count, ends)
+            self._counts.move_to_end(key)
+            while len(self._counts) > _MOST_LOCAL:
+                self._counts.popitem(last=False)
+        return count, max(int(ends - now), 1)
+
+    def clear(self, key: str) -> None:
+        with self._lock:
+            self._counts.pop(key, None)
+
+
+class Cache:
+    """See the module's docstring.
+
+    Args:
+        url: ``redis://…`` or ``unix:///path``.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._redis = redis.Redis.from_url(url, socket_connect_timeout=0.5, socket_timeout=0.5, protocol=2, retry=None)
+        self._local = _LocalCounters()
+        self._silent_until = 0.0
+
+    def _ask(self, *command: str | int) -> object | None:
+        """One command's answer, or None where Redis is away."""
+        if time.monotonic() < self._silent_until:
+            return None
+        try:
+            return cast(object, self._redis.execute_command(*command))  # type: ignore[no-untyped-call]
+        except redis.RedisError as ex:
+            self._silent_until = time.monotonic() + _SILENCE
+            _log.warning("redis is away", extra={"error": type(ex).__name__})
+            return None
+
+    def check(self) -> bool:
+        """Whether Redis answers."""
+        try:
+            return bool(self._redis.ping())
+        except redis.RedisError:
+            return False
+
+    # -- failures: counted before they are judged, in a window that begins with the first
+
+    @staticmethod
+    def _failures(kind: str, subject: str) -> str:
+        return f"sluice:{kind}:{hashlib.sha256(subject.encode()).hexdigest()[:32]}"
+
+    def count(self, kind: str, subject: str, window: int) -> tuple[int, int]:
+        """Adds one; answers the count in the window and the seconds until the window ends."""
+        key = self._failures(kind, subject)
+        answer = self._ask("EVAL", _COUNT, 1, key, window)
+        if isinstance(answer, list):
+            return int(answer[0]), max(int(answer[1]), 1)
+        return self._local.add(key, 1, window)
+
+    def uncount(self, kind: str, subject: str, window: int) -> None:
+        """Takes one back."""
+        key = self._failures(kind, subject)
+        if self._ask("DECR", key) is None:
+            self._local.add(key, -1, window)
+
+    def clear(self, kind: str, subject: str) -> None:
+        """Forgets the count."""
+        key = self._failures(kind, subject)
+        self._local.clear(key)
+        self._ask("DEL", key)
+
+    # -- the bell
+
+    def ring(self) -> None:
+        """Wakes the worker: rows wait for it."""
+        if self._ask("LPUSH", "sluice:bell:worker", 1) is not None:
+            self._ask("LTRIM", "sluice:bell:worker", 0, 63)
+
+    def await_ring(self, timeout: float) -> None:
+        """Returns when the bell rang, or after ``timeout`` seconds at most."""
+        ends = time.monotonic() + timeout
+        try:
+            # a socket timeout shorter than the command's own would end the wait early
+            while (left := ends - time.monotonic()) > 0:
+                if self._redis.blpop(["sluice:bell:worker"], min(left, 0.4)) is not None:
+                    return
+        except redis.RedisError:
+            time.sleep(max(ends - time.monotonic(), 0))

@@ -1,0 +1,1 @@
+"""The only place that holds SQL: one file per family of tables."""

@@ -1,0 +1,124 @@
+"""Users and their sessions."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from api.db.pool import Row, Statements
+from api.db.times import from_nullable, from_row, to_row
+from api.models import Session, User
+
+_USER = "id, username, password_hash, role, tier, generation, disabled_at, created_at"
+_INSERT_USER = f"INSERT INTO user ({_USER}) VALUES (%s, %s, %s, %s, %s, %s, NULL, %s)"
+_USER_BY_NAME = f"SELECT {_USER} FROM user WHERE username = %s"
+_USER_BY_ID = f"SELECT {_USER} FROM user WHERE id = %s"
+_LOCK_USER = f"SELECT {_USER} FROM user WHERE id = %s FOR UPDATE"
+_ANY_USER = "SELECT 1 FROM user WHERE id > %s ORDER BY id LIMIT 1"
+_SET_PASSWORD = "UPDATE user SET password_hash = %s WHERE id = %s"
+
+_SESSION = "id, user_id, refresh_hash, expires_at, ended_at"
+_INSERT_SESSION = (
+    "INSERT INTO session (id, user_id, refresh_hash, created_at, refreshed_at, expires_at, ended_at) "
+    "VALUES (%s, %s, %s, %s, %s, %s, NULL)"
+)
+_SESSION_BY_ID = f"SELECT {_SESSION} FROM session WHERE id = %s"
+_ROTATE = (
+    "UPDATE session SET refresh_hash = %s, refreshed_at = %s, expires_at = %s "
+    "WHERE id = %s AND refresh_hash = %s AND ended_at IS NULL"
+)
+_END_SESSION = "UPDATE session SET ended_at = %s WHERE id = %s AND ended_at IS NULL"
+_LIVE_SESSIONS = "SELECT id FROM session WHERE user_id = %s AND ended_at IS NULL FOR UPDATE"
+_END_SESSIONS = "UPDATE session SET ended_at = %s WHERE user_id = %s AND ended_at IS NULL"
+_PRUNE_SESSIONS = "DELETE FROM session WHERE expires_at < %s LIMIT 1000"
+
+
+def _user(row: Row) -> User:
+    values = list(row)
+    for moment in (6, 7):
+        values[moment] = from_nullable(values[moment])
+    return User(*values)
+
+
+def insert_user(db: Statements, user: User) -> None:
+    """Raises DuplicateRow where the username is taken."""
+    db.execute(
+        _INSERT_USER,
+        (
+            user.id,
+            user.username,
+            user.password_hash,
+            user.role,
+            user.tier,
+            user.generation,
+            to_row(user.created_at),
+        ),
+    )
+
+
+def user_by_name(db: Statements, username: str) -> User | None:
+    """The account of that name, disabled ones too."""
+    row = db.one(_USER_BY_NAME, (username,))
+    return _user(row) if row else None
+
+
+def user_by_id(db: Statements, user_id: bytes) -> User | None:
+    """The account, disabled ones too."""
+    row = db.one(_USER_BY_ID, (user_id,))
+    return _user(row) if row else None
+
+
+def lock_user(db: Statements, user_id: bytes) -> User | None:
+    """The account, locked until the transaction ends: makes what counts per user exact."""
+    row = db.one(_LOCK_USER, (user_id,))
+    return _user(row) if row else None
+
+
+def any_user(db: Statements) -> bool:
+    """Whether there is an account at all."""
+    return db.one(_ANY_USER, (bytes(16),)) is not None
+
+
+def set_password(db: Statements, user_id: bytes, password_hash: str) -> None:
+    """Stores a new argon2 hash."""
+    db.execute(_SET_PASSWORD, (password_hash, user_id))
+
+
+def insert_session(db: Statements, session: Session, now: datetime) -> None:
+    """A new signed-in client."""
+    moment = to_row(now)
+    db.execute(
+        _INSERT_SESSION,
+        (session.id, session.user_id, session.refresh_hash, moment, moment, to_row(session.expires_at)),
+    )
+
+
+def session_by_id(db: Statements, session_id: bytes) -> Session | None:
+    """The session, ended ones too."""
+    row = db.one(_SESSION_BY_ID, (session_id,))
+    return Session(row[0], row[1], row[2], from_row(row[3]), from_nullable(row[4])) if row else None
+
+
+def rotate_refresh(
+    db: Statements, session_id: bytes, old_hash: bytes, new_hash: bytes, now: datetime, expires_at: datetime
+) -> bool:
+    """Makes ``new_hash`` the session's good one; False where ``old_hash`` no longer was."""
+    args = (new_hash, to_row(now), to_row(expires_at), session_id, old_hash)
+    return db.execute(_ROTATE, args) == 1
+
+
+def end_session(db: Statements, session_id: bytes, now: datetime) -> bool:
+    """Ends a session; False where it had ended before."""
+    return db.execute(_END_SESSION, (to_row(now), session_id)) == 1
+
+
+def end_sessions(db: Statements, user_id: bytes, now: datetime) -> list[bytes]:
+    """Ends every live session of a user, within a transaction; answers their ids."""
+    ended = [row[0] for row in db.all(_LIVE_SESSIONS, (user_id,))]
+    if ended:
+        db.execute(_END_SESSIONS, (to_row(now), user_id))
+    return ended
+
+
+def prune_sessions(db: Statements, before: datetime) -> int:
+    """Deletes up to 1,000 sessions that expired before then."""
+    return db.execute(_PRUNE_SESSIONS, (to_row(before),))

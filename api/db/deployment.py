@@ -1,0 +1,21 @@
+"""What is true of this deployment as a whole."""
+
+from __future__ import annotations
+
+from api.db.pool import Statements
+
+_PUT = "INSERT INTO deployment (name, value) VALUES (%s, %s) ON DUPLICATE KEY UPDATE value = deployment.value"
+_GET = "SELECT value FROM deployment WHERE name = %s"
+
+
+def settle(db: Statements, name: str, proposal: str) -> str:
+    """The value of ``name``: the one that is there, otherwise ``proposal``, which then stays."""
+    db.execute(_PUT, (name, proposal))
+    row = db.one(_GET, (name,))
+    assert row is not None
+    return str(row[0])
+
+
+def answers(db: Statements) -> bool:
+    """Whether the database answers and holds our tables."""
+    return db.one(_GET, ("id",)) is not None

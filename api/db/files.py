@@ -1,0 +1,130 @@
+"""Users' files: named entries that point at blobs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from api.db.pool import Row, Statements
+from api.db.times import from_nullable, to_row
+from api.models import File
+
+_FILE = (
+    "f.id, f.user_id, f.folder_id, f.name, f.blob_id, f.content_type, f.link_generation, f.created_at, "
+    "f.updated_at, f.trashed_at, b.size, b.digest, b.state, b.sha256"
+)
+_FROM = "FROM file f JOIN blob b ON b.id = f.blob_id"
+# The lock on the blob's row is what a deletion of the blob waits for; a blob that is no longer usable gives no row.
+_LINK = (
+    "INSERT INTO file (id, user_id, folder_id, name, blob_id, content_type, created_at, updated_at) "
+    "SELECT %s, %s, %s, %s, b.id, %s, %s, %s FROM blob b WHERE b.id = %s AND b.state = 'verified' "
+    "LOCK IN SHARE MODE"
+)
+_BY_ID = f"SELECT {_FILE} {_FROM} WHERE f.id = %s AND f.user_id = %s"
+_RENAME = "UPDATE file SET name = %s, updated_at = %s WHERE id = %s AND user_id = %s AND trashed_at IS NULL"
+_TRASH = (
+    "UPDATE file SET trashed_at = %s, updated_at = %s, link_generation = link_generation + 1 "
+    "WHERE id = %s AND user_id = %s AND link_generation = %s AND trashed_at IS NULL"
+)
+_RESTORE = (
+    "UPDATE file SET trashed_at = NULL, updated_at = %s WHERE id = %s AND user_id = %s AND trashed_at IS NOT NULL"
+)
+
+
+def link_blob(
+    db: Statements,
+    *,
+    file_id: bytes,
+    user_id: bytes,
+    folder_id: bytes,
+    name: str,
+    blob_id: bytes,
+    content_type: str,
+    now: datetime,
+) -> bool:
+    """Makes a file on a blob that is verified at this moment; False where it is not."""
+    moment = to_row(now)
+    args = (file_id, user_id, folder_id, name, content_type, moment, moment, blob_id)
+    return db.execute(_LINK, args) == 1
+
+
+def _file(row: Row) -> File:
+    values = list(row)
+    for moment in (7, 8, 9):
+        values[moment] = from_nullable(values[moment])
+    return File(*values)
+
+
+def by_id(db: Statements, file_id: bytes, user_id: bytes) -> File | None:
+    """A file of this user, in the trash or not."""
+    row = db.one(_BY_ID, (file_id, user_id))
+    return _file(row) if row else None
+
+
+def rename(db: Statements, file_id: bytes, user_id: bytes, name: str, now: datetime) -> bool:
+    """False where there is no such live file."""
+    return db.execute(_RENAME, (name, to_row(now), file_id, user_id)) == 1
+
+
+def trash(db: Statements, file: File, now: datetime) -> bool:
+    """Moves a live file to the trash and ends its links' generation; False where it changed meanwhile."""
+    moment = to_row(now)
+    return db.execute(_TRASH, (moment, moment, file.id, file.user_id, file.link_generation)) == 1
+
+
+def restore(db: Statements, file_id: bytes, user_id: bytes, now: datetime) -> bool:
+    """Back from the trash; False where it is not there."""
+    return db.execute(_RESTORE, (to_row(now), file_id, user_id)) == 1
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What a listing asks for.
+
+    Attributes:
+        order: ``newest`` or ``name``.
+        after: the last entry of the page before: (id,) or (name, id).
+    """
+
+    user_id: bytes
+    order: str
+    limit: int
+    trashed: bool = False
+    after: tuple[str | bytes, ...] = ()
+    folder_id: bytes | None = None
+    text: str | None = None
+    digest: bytes | None = None
+
+
+def page(db: Statements, query: Query) -> list[File]:
+    """Up to ``limit`` files in order, by the index of that order."""
+    where = ["f.user_id = %s", f"f.trashed_at IS {'NOT NULL' if query.trashed else 'NULL'}"]
+    args: list[object] = [query.user_id]
+    for condition, value in _filters(query):
+        where.append(condition)
+        args.append(value)
+    if query.order == "name":
+        order = "f.name, f.id"
+        if query.after:
+            where.append("(f.name > %s OR (f.name = %s AND f.id > %s))")
+            args += [query.after[0], *query.after]
+    else:
+        order = "f.id DESC"
+        if query.after:
+            where.append("f.id < %s")
+            args += query.after
+    sql = f"SELECT {_FILE} {_FROM} WHERE {' AND '.join(where)} ORDER BY {order} LIMIT %s"
+    return [_file(row) for row in db.all(sql, [*args, query.limit])]
+
+
+def _filters(query: Query) -> Sequence[tuple[str, object]]:
+    filters: list[tuple[str, object]] = []
+    if query.folder_id is not None:
+        filters.append(("f.folder_id = %s", query.folder_id))
+    if query.digest is not None:
+        filters.append(("b.digest = %s", query.digest))
+    if query.text is not None:
+        escaped = query.text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+        filters.append(("f.name COLLATE utf8mb4_general_ci LIKE %s", f"%{escaped}%"))
+    return filters

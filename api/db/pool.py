@@ -1,0 +1,203 @@
+"""Connections, statements and transactions: the only importer of PyMySQL and DBUtils.
+
+Connections are in autocommit mode and READ COMMITTED, so a lone statement costs one round trip; `transaction`
+wraps several into BEGIN and COMMIT and repeats the whole of them when the server chose it as a deadlock's victim.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final, Protocol, TypeVar
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import pymysql
+from dbutils.pooled_db import PooledDB
+
+from api.errors import DatabaseUnavailable, DuplicateRow
+
+T = TypeVar("T")
+Row = tuple[Any, ...]
+
+_DEADLOCK, _LOCK_TIMEOUT, _DUPLICATE = 1213, 1205, 1062
+_ATTEMPTS: Final = 3
+_SESSION: Final = (
+    "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
+    # an upload's hashes come as one value: 10,000 parts of 32 bytes
+    "SET SESSION time_zone = '+00:00', group_concat_max_len = 1048576, innodb_lock_wait_timeout = 10, "
+    "sql_mode = 'STRICT_ALL_TABLES,NO_ZERO_DATE,ERROR_FOR_DIVISION_BY_ZERO'",
+)
+
+Observer = Callable[[str, Sequence[object]], None]
+"""Is told every statement and its arguments: counting in benchmarks, EXPLAIN in tests."""
+
+
+class Statements(Protocol):
+    """What runs statements: the database itself, or one transaction of it."""
+
+    def all(self, sql: str, args: Sequence[object] = ()) -> Sequence[Row]:
+        """Every row."""
+
+    def one(self, sql: str, args: Sequence[object] = ()) -> Row | None:
+        """The only row, or None."""
+
+    def execute(self, sql: str, args: Sequence[object] = ()) -> int:
+        """The number of rows that changed (an upsert counts 1 for an insert, 2 for an update)."""
+
+
+class _Transaction:
+    """Statements on one connection."""
+
+    def __init__(self, connection: Any, observe: Observer) -> None:
+        self._connection = connection
+        self._observe = observe
+
+    def _run(self, sql: str, args: Sequence[object]) -> Any:
+        self._observe(sql, args)
+        cursor = self._connection.cursor()
+        cursor.execute(sql, args or None)
+        return cursor
+
+    def all(self, sql: str, args: Sequence[object] = ()) -> Sequence[Row]:
+        rows: Sequence[Row] = self._run(sql, args).fetchall()
+        return rows
+
+    def one(self, sql: str, args: Sequence[object] = ()) -> Row | None:
+        row: Row | None = self._run(sql, args).fetchone()
+        return row
+
+    def execute(self, sql: str, args: Sequence[object] = ()) -> int:
+        return int(self._run(sql, args).rowcount)
+
+
+@contextlib.contextmanager
+def _own_errors() -> Iterator[None]:
+    """Turns the driver's errors into ours, but for those that a transaction repeats."""
+    try:
+        yield
+    except pymysql.err.IntegrityError as ex:
+        if ex.args and ex.args[0] == _DUPLICATE:
+            raise DuplicateRow(str(ex.args[1])) from ex
+        raise
+    except (pymysql.err.OperationalError, pymysql.err.InterfaceError, pymysql.err.InternalError) as ex:
+        if _is_conflict(ex):
+            raise
+        raise DatabaseUnavailable(f"{type(ex).__name__} {ex.args[0] if ex.args else ''}") from ex
+
+
+def _is_conflict(ex: BaseException) -> bool:
+    return isinstance(ex, pymysql.err.MySQLError) and bool(ex.args) and ex.args[0] in (_DEADLOCK, _LOCK_TIMEOUT)
+
+
+def connect_arguments(url: str) -> dict[str, Any]:
+    """PyMySQL's arguments for ``mysql://user:password@host:port/name?unix_socket=…``."""
+    parts = urlsplit(url)
+    query = {key: values[-1] for key, values in parse_qs(parts.query).items()}
+    return {
+        "user": unquote(parts.username or ""),
+        "password": unquote(parts.password or ""),
+        "host": parts.hostname or "localhost",
+        "port": parts.port or 3306,
+        "database": parts.path.lstrip("/"),
+        "unix_socket": query.get("unix_socket"),
+        "charset": "utf8mb4",
+        "connect_timeout": 3,
+        "read_timeout": 30,
+        "write_timeout": 30,
+        "autocommit": True,
+    }
+
+
+class Database:
+    """The primary, through a pool that opens connections as they are needed.
+
+    Args:
+        url: see `connect_arguments`.
+        size: connections at most; a thread that finds none free waits for one.
+        observe: is told every statement.
+    """
+
+    def __init__(self, url: str, size: int, observe: Observer = lambda sql, args: None) -> None:
+        self._observe = observe
+        self._pool = PooledDB(
+            pymysql,
+            maxconnections=size,
+            maxcached=size,
+            blocking=True,
+            reset=False,
+            setsession=list(_SESSION),
+            **connect_arguments(url),
+        )
+
+    @contextlib.contextmanager
+    def _connection(self) -> Iterator[Any]:
+        with _own_errors():
+            connection = self._pool.connection()
+            try:
+                yield connection
+            finally:
+                connection.close()
+
+    def _alone(self, run: Callable[[_Transaction], T]) -> T:
+        """Runs a single statement, again after a lost lock: outside a transaction it changed nothing."""
+        for attempt in range(_ATTEMPTS):
+            try:
+                with self._connection() as connection:
+                    return run(_Transaction(connection, self._observe))
+            except pymysql.err.MySQLError as ex:
+                self._pause_or_give_up(ex, attempt)
+        raise AssertionError("unreachable")
+
+    def all(self, sql: str, args: Sequence[object] = ()) -> Sequence[Row]:
+        return self._alone(lambda statement: statement.all(sql, args))
+
+    def one(self, sql: str, args: Sequence[object] = ()) -> Row | None:
+        return self._alone(lambda statement: statement.one(sql, args))
+
+    def execute(self, sql: str, args: Sequence[object] = ()) -> int:
+        return self._alone(lambda statement: statement.execute(sql, args))
+
+    def transaction(self, body: Callable[[Statements], T]) -> T:
+        """Runs ``body`` in one transaction; it may run up to three times, so it changes nothing else.
+
+        Raises:
+            DatabaseUnavailable: the connection was lost (whether COMMIT took effect is then unknown), or a
+                deadlock or lock timeout (1213, 1205) came three times.
+            DuplicateRow: a unique key was violated; everything is rolled back.
+        """
+        for attempt in range(_ATTEMPTS):
+            try:
+                with self._connection() as connection:
+                    self._observe("BEGIN", ())
+                    connection.begin()
+                    try:
+                        result = body(_Transaction(connection, self._observe))
+                        self._observe("COMMIT", ())
+                        connection.commit()
+                    except BaseException:
+                        with contextlib.suppress(pymysql.err.Error):
+                            connection.rollback()
+                        raise
+                    return result
+            except pymysql.err.MySQLError as ex:
+                self._pause_or_give_up(ex, attempt)
+        raise AssertionError("unreachable")
+
+    @staticmethod
+    def _pause_or_give_up(ex: pymysql.err.MySQLError, attempt: int) -> None:
+        if not _is_conflict(ex):
+            raise ex
+        if attempt == _ATTEMPTS - 1:
+            raise DatabaseUnavailable(f"lost a lock {_ATTEMPTS} times ({ex.args[0]})") from ex
+        time.sleep(random.uniform(0.005, 0.05) * (attempt + 1))  # noqa: S311 - jitter, not a secret
+
+    def close(self) -> None:
+        """Closes idle connections; those in use close when they come back."""
+        self._pool.close()
+
+
+def placeholders(count: int, row: str = "%s") -> str:
+    """``count`` times ``row``, with commas: for IN lists and multi-row VALUES."""
+    return ",".join([row] * count)

@@ -1,0 +1,20 @@
+"""Times between Python and the database: aware UTC here, DATETIME(6) without a zone there."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+
+def to_row(moment: datetime) -> datetime:
+    """For a DATETIME(6) column."""
+    return moment.astimezone(UTC).replace(tzinfo=None)
+
+
+def from_row(value: datetime) -> datetime:
+    """From a DATETIME(6) column that is not NULL."""
+    return value.replace(tzinfo=UTC)
+
+
+def from_nullable(value: datetime | None) -> datetime | None:
+    """From a DATETIME(6) column."""
+    return None if value is None else value.replace(tzinfo=UTC)

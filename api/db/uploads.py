@@ -1,0 +1,364 @@
+"""Uploads and the hashes of their parts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from api.db.pool import Row, Statements, placeholders
+from api.db.times import from_nullable, to_row
+from api.models import Upload
+
+_UPLOAD = (
+    "u.id, u.user_id, u.state, u.name, u.folder_id, u.content_type, u.size, u.digest, u.part_size, u.part_count, "
+    "u.storage, u.object_key, u.multipart_id, u.binds_hash, u.nonce, u.challenge_expires_at, u.received, "
+    "u.received_at, u.completes, u.lease_until, u.file_id, u.failure, u.created_at, u.expires_at"
+)
+_WIDTH = _UPLOAD.count(",") + 1
+_OPEN = "('proving', 'uploading', 'finalizing')"
+_PACKED = (
+    "(SELECT GROUP_CONCAT(p.sha256 ORDER BY p.part_number SEPARATOR '') FROM upload_part p WHERE p.upload_id = u.id)"
+)
+_INSERT = (
+    "INSERT INTO upload (id, user_id, state, name, folder_id, content_type, size, digest, part_size, part_count, "
+    "storage, object_key, multipart_id, open_key, binds_hash, nonce, challenge_expires_at, file_id, created_at, "
+    "updated_at, expires_at) SELECT "
+    + placeholders(21)
+    + f" FROM DUAL WHERE (SELECT COUNT(*) FROM upload c WHERE c.user_id = %s AND c.state IN {_OPEN}) < %s"
+)
+_SAME_OR_OWN = (
+    "SELECT (SELECT u.id FROM upload u WHERE u.open_key = %s), (SELECT b.id FROM blob_digest d "
+    "JOIN blob b ON b.id = d.blob_id AND b.state = 'verified' AND b.size = %s "
+    "JOIN file f ON f.blob_id = b.id AND f.user_id = %s AND f.trashed_at IS NULL "
+    "WHERE d.digest = %s AND d.scope = %s LIMIT 1)"
+)
+_OPENED = "UPDATE upload SET multipart_id = %s WHERE id = %s AND multipart_id = ''"
+_BY_ID = f"SELECT {_UPLOAD} FROM upload u WHERE u.id = %s AND u.user_id = %s"
+_WITH_HASHES = f"SELECT {_UPLOAD}, {_PACKED} FROM upload u WHERE u.id = %s AND u.user_id = %s"
+_LEASED = f"SELECT {_UPLOAD}, {_PACKED} FROM upload u WHERE u.id = %s AND u.lease_owner = %s"
+_FOR_SIGNING = (
+    f"SELECT {_UPLOAD}, (SELECT SUM(o.part_count) FROM upload o WHERE o.user_id = u.user_id AND o.state IN {_OPEN}), "
+    "(SELECT GROUP_CONCAT(LPAD(HEX(p.part_number), 4, '0'), LOWER(HEX(p.sha256)) SEPARATOR '') FROM upload_part p "
+    "WHERE p.upload_id = u.id AND p.part_number BETWEEN %s AND %s) "
+    "FROM upload u WHERE u.id = %s AND u.user_id = %s"
+)
+_COUNT_PARTS = (
+    "SELECT COUNT(*) FROM upload u JOIN upload_part p ON p.upload_id = u.id "
+    f"WHERE u.user_id = %s AND u.state IN {_OPEN}"
+)
+_RECORD = "INSERT INTO upload_part (upload_id, part_number, sha256) VALUES "
+_RECORD_AGAIN = " ON DUPLICATE KEY UPDATE signed = LEAST(signed, 254) + 1"
+_HASHES_BETWEEN = (
+    "SELECT GROUP_CONCAT(LPAD(HEX(part_number), 4, '0'), LOWER(HEX(sha256)) SEPARATOR '') FROM upload_part "
+    "WHERE upload_id = %s AND part_number BETWEEN %s AND %s"
+)
+_LIST = f"SELECT {_UPLOAD} FROM upload u WHERE u.user_id = %s"
+
+_CHALLENGE = (
+    "UPDATE upload SET nonce = %s, challenge_expires_at = %s, updated_at = %s WHERE id = %s AND state = 'proving'"
+)
+_CONSUME = (
+    "UPDATE upload SET state = 'uploading', nonce = NULL, challenge_expires_at = NULL, updated_at = %s "
+    "WHERE id = %s AND state = 'proving' AND nonce = %s"
+)
+_SKIP_PROOF = (
+    "UPDATE upload SET state = 'uploading', nonce = NULL, challenge_expires_at = NULL, updated_at = %s "
+    "WHERE id = %s AND state = 'proving'"
+)
+_ASKED = "UPDATE upload SET received = %s, received_at = %s WHERE id = %s AND state = 'uploading'"
+_FINALIZE = (
+    "UPDATE upload SET state = 'finalizing', completes = completes + 1, digest = %s, received = %s, lease_owner = %s, "
+    "lease_until = %s, updated_at = %s WHERE id = %s AND state = 'uploading'"
+)
+_TAKE_LEASE = (
+    "UPDATE upload SET lease_owner = %s, lease_until = %s WHERE id = %s AND state = 'finalizing' "
+    "AND (lease_until IS NULL OR lease_until < %s)"
+)
+_EXTEND_LEASE = "UPDATE upload SET lease_until = %s WHERE id = %s AND lease_owner = %s AND state = 'finalizing'"
+_DUE = (
+    "SELECT id FROM upload WHERE state = 'finalizing' AND (lease_until IS NULL OR lease_until < %s) "
+    "ORDER BY expires_at LIMIT 100"
+)
+_REOPEN = (
+    "UPDATE upload SET state = 'uploading', received = %s, received_at = NULL, lease_owner = NULL, "
+    "lease_until = NULL, failure = %s, updated_at = %s WHERE id = %s AND lease_owner = %s AND state = 'finalizing'"
+)
+_DONE = (
+    "UPDATE upload SET state = 'done', file_id = %s, open_key = NULL, lease_owner = NULL, lease_until = NULL, "
+    "failure = NULL, updated_at = %s WHERE id = %s AND lease_owner = %s AND state = 'finalizing'"
+)
+_DONE_INSTANTLY = (
+    "UPDATE upload SET state = 'done', file_id = %s, open_key = NULL, updated_at = %s "
+    "WHERE id = %s AND state = 'uploading'"
+)
+_END = (
+    "UPDATE upload SET state = %s, failure = %s, open_key = NULL, lease_owner = NULL, lease_until = NULL, "
+    "nonce = NULL, updated_at = %s WHERE id = %s AND state IN ('proving', 'uploading')"
+)
+_FAIL = (
+    "UPDATE upload SET state = 'failed', failure = %s, open_key = NULL, lease_owner = NULL, lease_until = NULL, "
+    "updated_at = %s WHERE id = %s AND state = 'finalizing' AND lease_owner = %s"
+)
+_EXPIRED = f"SELECT {_UPLOAD} FROM upload u WHERE u.state IN ('proving', 'uploading') AND u.expires_at < %s LIMIT 100"
+_WITH_PARTS = (
+    "SELECT id FROM upload WHERE parts_kept = 1 AND state IN ('done', 'failed', 'aborted', 'expired') LIMIT 100"
+)
+_ENDED_BEFORE = (
+    "SELECT id FROM upload WHERE state IN ('done', 'failed', 'aborted', 'expired') AND updated_at < %s LIMIT 100"
+)
+_ENDED_AMONG = f"SELECT {_UPLOAD} FROM upload u WHERE u.state IN ('done', 'failed', 'aborted', 'expired') AND u.id IN "
+_PRUNE_PARTS = "DELETE FROM upload_part WHERE upload_id = %s LIMIT 5000"
+_PARTS_PRUNED = "UPDATE upload SET parts_kept = 0 WHERE id = %s"
+_DELETE = "DELETE FROM upload WHERE id = %s AND state IN ('done', 'failed', 'aborted', 'expired')"
+
+
+def _upload(row: Row) -> Upload:
+    values = list(row)
+    values[13] = bool(values[13])
+    for moment in (15, 17, 19, 22, 23):
+        values[moment] = from_nullable(values[moment])
+    return Upload(*values)
+
+
+def insert(db: Statements, upload: Upload, open_key: bytes | None, limit: int) -> bool:
+    """A new upload; False where the user has ``limit`` unfinished ones. The caller holds the user's lock.
+
+    Raises:
+        DuplicateRow: the same unfinished upload is there already.
+    """
+    u, challenge = upload, upload.challenge_expires_at
+    args = (
+        u.id,
+        u.user_id,
+        u.state,
+        u.name,
+        u.folder_id,
+        u.content_type,
+        u.size,
+        u.digest,
+        u.part_size,
+        u.part_count,
+        u.storage,
+        u.object_key,
+        u.multipart_id,
+        open_key,
+        u.binds_hash,
+        u.nonce,
+        challenge and to_row(challenge),
+        u.file_id,
+        to_row(u.created_at),
+        to_row(u.created_at),
+        to_row(u.expires_at),
+        u.user_id,
+        limit,
+    )
+    return db.execute(_INSERT, args) == 1
+
+
+def same_or_own(
+    db: Statements, open_key: bytes | None, user_id: bytes, digest: bytes | None, size: int, scope: bytes
+) -> tuple[bytes | None, bytes | None]:
+    """What makes a new upload needless: (the same unfinished upload, a verified blob that the user has a file on)."""
+    row = db.one(_SAME_OR_OWN, (open_key, size, user_id, digest, scope))
+    assert row is not None
+    return row[0], row[1]
+
+
+def set_opened(db: Statements, upload_id: bytes, multipart_id: str) -> None:
+    """The storage takes parts for it now."""
+    db.execute(_OPENED, (multipart_id, upload_id))
+
+
+def by_id(db: Statements, upload_id: bytes, user_id: bytes) -> Upload | None:
+    """An upload of this user."""
+    row = db.one(_BY_ID, (upload_id, user_id))
+    return _upload(row) if row else None
+
+
+def with_hashes(db: Statements, upload_id: bytes, user_id: bytes) -> tuple[Upload, bytes] | None:
+    """An upload of this user and the hashes recorded for it, 32 bytes each in part order."""
+    row = db.one(_WITH_HASHES, (upload_id, user_id))
+    return (_upload(row[:_WIDTH]), row[_WIDTH] or b"") if row else None
+
+
+def leased(db: Statements, upload_id: bytes, owner: bytes) -> tuple[Upload, bytes] | None:
+    """The same, for the process that holds the lease."""
+    row = db.one(_LEASED, (upload_id, owner))
+    return (_upload(row[:_WIDTH]), row[_WIDTH] or b"") if row else None
+
+
+def page(db: Statements, user_id: bytes, after: bytes | None, state: str | None, limit: int) -> list[Upload]:
+    """A user's uploads, newest first."""
+    sql, args = _LIST, [user_id]
+    if after is not None:
+        sql += " AND u.id < %s"
+        args.append(after)
+    if state is not None:
+        sql += " AND u.state = %s"
+        args.append(state)  # type: ignore[arg-type]
+    return [_upload(row) for row in db.all(f"{sql} ORDER BY u.id DESC LIMIT %s", [*args, limit])]
+
+
+# -- parts
+
+
+@dataclass(frozen=True, slots=True)
+class Signing:
+    """What is known before parts are signed.
+
+    Attributes:
+        open_parts: parts that all unfinished uploads of the user may come to have.
+        recorded: hexadecimal hashes by part number, within the numbers asked for.
+    """
+
+    upload: Upload
+    open_parts: int
+    recorded: dict[int, str]
+
+
+def _by_number(packed: bytes | str | None) -> dict[int, str]:
+    """Takes apart runs of 4 hexadecimal digits of part number and 64 of hash."""
+    text = packed.decode() if isinstance(packed, bytes) else packed or ""
+    return {int(text[i : i + 4], 16): text[i + 4 : i + 68] for i in range(0, len(text), 68)}
+
+
+def for_signing(db: Statements, upload_id: bytes, user_id: bytes, first: int, last: int) -> Signing | None:
+    """The upload and what is recorded of its parts ``first`` to ``last``."""
+    row = db.one(_FOR_SIGNING, (first, last, upload_id, user_id))
+    if row is None:
+        return None
+    return Signing(_upload(row[:_WIDTH]), int(row[_WIDTH] or 0), _by_number(row[_WIDTH + 1]))
+
+
+def count_parts(db: Statements, user_id: bytes) -> int:
+    """How many part rows a user's unfinished uploads have."""
+    row = db.one(_COUNT_PARTS, (user_id,))
+    assert row is not None
+    return int(row[0])
+
+
+def record_parts(db: Statements, upload_id: bytes, hashes: Mapping[int, str]) -> None:
+    """Writes each part's hash, once: a row that is there keeps its hash and counts one more signing."""
+    args: list[object] = []
+    for number, sha256 in hashes.items():
+        args += (upload_id, number, bytes.fromhex(sha256))
+    db.execute(_RECORD + placeholders(len(hashes), "(%s, %s, %s)") + _RECORD_AGAIN, args)
+
+
+def hashes_between(db: Statements, upload_id: bytes, first: int, last: int) -> dict[int, str]:
+    """The hexadecimal hashes recorded for parts ``first`` to ``last``."""
+    row = db.one(_HASHES_BETWEEN, (upload_id, first, last))
+    assert row is not None
+    return _by_number(row[0])
+
+
+# -- states
+
+
+def set_challenge(db: Statements, upload_id: bytes, nonce: bytes, expires_at: datetime, now: datetime) -> bool:
+    """A new nonce for an upload that is still proving."""
+    return db.execute(_CHALLENGE, (nonce, to_row(expires_at), to_row(now), upload_id)) == 1
+
+
+def consume_challenge(db: Statements, upload_id: bytes, nonce: bytes, now: datetime) -> bool:
+    """Uses up a challenge, before it is judged; False where somebody did so already."""
+    return db.execute(_CONSUME, (to_row(now), upload_id, nonce)) == 1
+
+
+def skip_proof(db: Statements, upload_id: bytes, now: datetime) -> None:
+    """The client would rather upload."""
+    db.execute(_SKIP_PROOF, (to_row(now), upload_id))
+
+
+def set_received(db: Statements, upload_id: bytes, received: bytes, now: datetime) -> None:
+    """What the storage answered when it was asked."""
+    db.execute(_ASKED, (received, to_row(now), upload_id))
+
+
+def begin_finalizing(
+    db: Statements,
+    upload: Upload,
+    digest: bytes,
+    received: bytes,
+    lease: tuple[bytes, datetime] | None,
+    now: datetime,
+) -> bool:
+    """uploading → finalizing; False where the upload is in another state by now."""
+    owner, until = (lease[0], to_row(lease[1])) if lease else (None, None)
+    return db.execute(_FINALIZE, (digest, received, owner, until, to_row(now), upload.id)) == 1
+
+
+def take_lease(db: Statements, upload_id: bytes, owner: bytes, now: datetime, until: datetime) -> bool:
+    """Makes this process the one that finalizes; False where another is busy with it."""
+    return db.execute(_TAKE_LEASE, (owner, to_row(until), upload_id, to_row(now))) == 1
+
+
+def extend_lease(db: Statements, upload_id: bytes, owner: bytes, until: datetime) -> bool:
+    """Still busy; False where the lease was lost."""
+    return db.execute(_EXTEND_LEASE, (to_row(until), upload_id, owner)) == 1
+
+
+def due(db: Statements, now: datetime) -> list[bytes]:
+    """Uploads that wait for somebody to finalize them."""
+    return [row[0] for row in db.all(_DUE, (to_row(now),))]
+
+
+def reopen(db: Statements, upload_id: bytes, owner: bytes, received: bytes, failure: str | None, now: datetime) -> bool:
+    """finalizing → uploading: some parts have to be sent again."""
+    return db.execute(_REOPEN, (received, failure, to_row(now), upload_id, owner)) == 1
+
+
+def set_done(db: Statements, upload_id: bytes, owner: bytes, file_id: bytes, now: datetime) -> bool:
+    """finalizing → done; False where the lease was lost."""
+    return db.execute(_DONE, (file_id, to_row(now), upload_id, owner)) == 1
+
+
+def set_done_instantly(db: Statements, upload_id: bytes, file_id: bytes, now: datetime) -> bool:
+    """uploading → done by a proof; False where the upload moved on meanwhile."""
+    return db.execute(_DONE_INSTANTLY, (file_id, to_row(now), upload_id)) == 1
+
+
+def end(db: Statements, upload_id: bytes, state: str, failure: str | None, now: datetime) -> bool:
+    """proving, uploading → failed, aborted, expired; False from any other state."""
+    return db.execute(_END, (state, failure, to_row(now), upload_id)) == 1
+
+
+def fail_finalizing(db: Statements, upload_id: bytes, owner: bytes, failure: str, now: datetime) -> bool:
+    """finalizing → failed."""
+    return db.execute(_FAIL, (failure, to_row(now), upload_id, owner)) == 1
+
+
+# -- for the sweep
+
+
+def expired(db: Statements, now: datetime) -> list[Upload]:
+    """Up to 100 unfinished uploads whose time is over."""
+    return [_upload(row) for row in db.all(_EXPIRED, (to_row(now),))]
+
+
+def ended_before(db: Statements, before: datetime) -> list[bytes]:
+    """Up to 100 uploads that ended before then."""
+    return [row[0] for row in db.all(_ENDED_BEFORE, (to_row(before),))]
+
+
+def ended_among(db: Statements, ids: Sequence[bytes]) -> list[Upload]:
+    """Those of these uploads that have ended."""
+    return [_upload(row) for row in db.all(f"{_ENDED_AMONG}({placeholders(len(ids))})", ids)]
+
+
+def ended_with_parts(db: Statements) -> list[bytes]:
+    """Up to 100 ended uploads whose part rows are still there."""
+    return [row[0] for row in db.all(_WITH_PARTS)]
+
+
+def prune_parts(db: Statements, upload_id: bytes) -> None:
+    """Deletes an ended upload's part rows, 5,000 a statement."""
+    while db.execute(_PRUNE_PARTS, (upload_id,)) == 5000:
+        pass
+    db.execute(_PARTS_PRUNED, (upload_id,))
+
+
+def delete(db: Statements, upload_id: bytes) -> None:
+    """Deletes an ended upload's row."""
+    db.execute(_DELETE, (upload_id,))

@@ -1,0 +1,171 @@
+"""Every way in which Sluice says no, in one table and one exception tree.
+
+    SluiceError
+    ├── Problem                 an answer for the caller: one row of the table below
+    ├── ConfigError             settings that cannot work, all of them at once
+    ├── TokenError
+    │   └── TokenExpired
+    ├── DatabaseUnavailable     the database cannot be reached, or gave up on us
+    ├── DuplicateRow            a unique key is taken already
+    └── StorageError
+        ├── ObjectNotFound      no object under that key
+        ├── UploadGone          the multipart upload was completed or aborted, or never was
+        ├── PartMismatch        stored parts are missing or are not what their rows say
+        ├── StorageFull
+        └── StorageUnavailable  try again later
+
+A status is chosen by what a client's retry loop will do with it: 4xx is final, 409 wants another call first,
+429 and 503 carry Retry-After and are worth repeating as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One row of the error table.
+
+    Attributes:
+        code: UPPER_SNAKE, noun first; what programs compare.
+        status: HTTP status.
+        message: what a person reads when nothing more exact is known.
+        retry_after: seconds for the Retry-After header, where repeating helps.
+    """
+
+    code: str
+    status: int
+    message: str
+    retry_after: int | None = None
+
+
+# fmt: off
+# -- the request itself
+BODY_INVALID          = Kind("BODY_INVALID", 400, "The body is not the JSON that this call takes.")
+BODY_TOO_LARGE        = Kind("BODY_TOO_LARGE", 413, "The body is larger than this call takes.")
+PARAMETER_INVALID     = Kind("PARAMETER_INVALID", 400, "A query parameter is not valid.")
+CURSOR_INVALID        = Kind("CURSOR_INVALID", 400, "The cursor is not one that this list gave out.")
+NAME_INVALID          = Kind("NAME_INVALID", 400, "The name cannot be used.")
+SIZE_INVALID          = Kind("SIZE_INVALID", 400, "The size cannot be used.")
+DIGEST_INVALID        = Kind("DIGEST_INVALID", 400, "A digest is 64 lowercase hexadecimal characters.")
+PART_NUMBER_INVALID   = Kind("PART_NUMBER_INVALID", 400, "There is no such part in this upload.")
+ROUTE_NOT_FOUND       = Kind("ROUTE_NOT_FOUND", 404, "There is nothing at this address.")
+METHOD_NOT_ALLOWED    = Kind("METHOD_NOT_ALLOWED", 405, "This address does not take that method.")
+# -- who is asking
+TOKEN_MISSING         = Kind("TOKEN_MISSING", 401, "This call needs a bearer token.")
+TOKEN_INVALID         = Kind("TOKEN_INVALID", 401, "The token is not valid.")
+TOKEN_EXPIRED         = Kind("TOKEN_EXPIRED", 401, "The token has expired.")
+TOKEN_REVOKED         = Kind("TOKEN_REVOKED", 401, "The session has ended.")
+CREDENTIALS_INVALID   = Kind("CREDENTIALS_INVALID", 401, "The username or the password is wrong.")
+PASSWORD_WRONG        = Kind("PASSWORD_WRONG", 403, "The current password is wrong.")
+ORIGIN_INVALID        = Kind("ORIGIN_INVALID", 403, "A cookie is taken from our own pages only.")
+SIGNUP_CLOSED         = Kind("SIGNUP_CLOSED", 403, "This server does not take new accounts by itself.")
+SIGNIN_LIMITED        = Kind("SIGNIN_LIMITED", 429, "Too many failed sign-ins; wait a little.", 300)
+USERNAME_INVALID      = Kind("USERNAME_INVALID", 400,
+                             "A username has 3 to 64 of the characters a-z, 0-9, '.', '_', '-'.")
+USERNAME_TAKEN        = Kind("USERNAME_TAKEN", 409, "The username is taken.")
+PASSWORD_INVALID      = Kind("PASSWORD_INVALID", 400, "A password has 8 to 1024 characters.")
+# -- uploads
+UPLOAD_NOT_FOUND      = Kind("UPLOAD_NOT_FOUND", 404, "There is no such upload.")
+UPLOAD_NOT_OPEN       = Kind("UPLOAD_NOT_OPEN", 409, "The upload's state does not allow this.")
+UPLOADS_LIMITED       = Kind("UPLOADS_LIMITED", 429, "Too many unfinished uploads; finish or abort some.", 60)
+PARTS_LIMITED         = Kind("PARTS_LIMITED", 429, "Too many open parts; finish or abort some uploads.", 60)
+PARTS_MISSING         = Kind("PARTS_MISSING", 409, "Parts are missing.")
+PART_HASH_CONFLICT    = Kind("PART_HASH_CONFLICT", 409,
+                             "A part's hash is written once; abort and create the upload anew.")
+PART_MISMATCH         = Kind("PART_MISMATCH", 422, "Stored parts are not what their hashes say; send them again.")
+DIGEST_MISMATCH       = Kind("DIGEST_MISMATCH", 422, "The parts' hashes do not add up to the digest.")
+STORAGE_FULL          = Kind("STORAGE_FULL", 507, "The storage has no room for this.")
+# -- files
+FILE_NOT_FOUND        = Kind("FILE_NOT_FOUND", 404, "There is no such file.")
+FILE_CORRUPT          = Kind("FILE_CORRUPT", 410, "The stored content is damaged.")
+FILE_NOT_READY        = Kind("FILE_NOT_READY", 409, "The content is still being verified.")
+FOLDER_NOT_FOUND      = Kind("FOLDER_NOT_FOUND", 404, "There is no such folder.")
+# -- ourselves
+DATABASE_UNAVAILABLE  = Kind("DATABASE_UNAVAILABLE", 503, "The database is away; repeat the call.", 1)
+STORAGE_UNAVAILABLE   = Kind("STORAGE_UNAVAILABLE", 503, "The storage is away; repeat the call.", 1)
+INTERNAL_ERROR        = Kind("INTERNAL_ERROR", 500, "Something went wrong here.")
+# fmt: on
+
+KINDS: tuple[Kind, ...] = tuple(value for value in vars().values() if isinstance(value, Kind))
+
+
+class SluiceError(Exception):
+    """The root of everything that Sluice raises on purpose."""
+
+
+class Problem(SluiceError):
+    """An answer for the caller.
+
+    Args:
+        kind: a row of the table.
+        message: what to say instead of the row's own message.
+        retry_after: seconds, instead of the row's own.
+        details: further members of the error body, such as ``parts=[3, 7]``.
+    """
+
+    def __init__(
+        self, kind: Kind, message: str | None = None, *, retry_after: int | None = None, **details: object
+    ) -> None:
+        super().__init__(f"{kind.code}: {message or kind.message}")
+        self.kind = kind
+        self.message = message or kind.message
+        self.retry_after = kind.retry_after if retry_after is None else retry_after
+        self.details = details
+
+
+class ConfigError(SluiceError):
+    """Settings that cannot work; ``problems`` has a line for each."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = tuple(problems)
+
+
+class TokenError(SluiceError):
+    """A token that nobody of ours signed for this purpose, or that is malformed."""
+
+
+class TokenExpired(TokenError):
+    """A token of ours whose time is over."""
+
+
+class DatabaseUnavailable(SluiceError):
+    """The database cannot be reached, or gave up on a transaction three times."""
+
+
+class DuplicateRow(SluiceError):
+    """A unique key is taken already."""
+
+
+class StorageError(SluiceError):
+    """The root of what storages raise."""
+
+
+class ObjectNotFound(StorageError):
+    """There is no object under that key."""
+
+
+class UploadGone(StorageError):
+    """The multipart upload is not there any more: completed, aborted, or never made."""
+
+
+class PartMismatch(StorageError):
+    """Parts are missing or hold other bytes than their rows say.
+
+    Whoever raises it has made the upload ready to take those parts again.
+    """
+
+    def __init__(self, parts: Sequence[int]) -> None:
+        super().__init__(f"parts {list(parts)} are not what their hashes say")
+        self.parts = tuple(parts)
+
+
+class StorageFull(StorageError):
+    """No room is left."""
+
+
+class StorageUnavailable(StorageError):
+    """The storage does not answer, or answers nonsense; worth repeating."""

@@ -1,0 +1,16 @@
+"""gunicorn's settings: a few threads in a few processes, on a unix socket behind nginx."""
+
+import os
+
+bind = os.environ.get("SLUICE_API_BIND", "127.0.0.1:8000")
+workers = int(os.environ.get("SLUICE_API_WORKERS", "2"))
+threads = int(os.environ.get("SLUICE_API_THREADS", "8"))
+worker_class = "gthread"
+worker_tmp_dir = "/dev/shm"  # noqa: S108 - heartbeats; a busy disk must not look like a dead worker
+timeout = 60
+graceful_timeout = 20
+keepalive = 75  # longer than nginx keeps its end, so that nginx never sends into a closing connection
+umask = 0o077
+accesslog = None  # nginx has one, with more in it
+loglevel = "warning"
+control_socket_disable = True

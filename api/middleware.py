@@ -1,0 +1,62 @@
+"""Before a resource runs: the request's id for the logs, and who is asking."""
+
+from __future__ import annotations
+
+import hmac
+import os
+import re
+from typing import Final
+
+import falcon
+
+from api import errors
+from api.errors import Problem
+from api.logs import request_id
+from api.models import Identity
+from api.resources.base import Access, Resource
+from api.services.accounts import Accounts
+
+_REQUEST_ID: Final = re.compile(r"[0-9a-zA-Z-]{1,64}")
+
+
+class RequestId:
+    """Takes the id that nginx gave, or makes one, and puts it into every log line and answer."""
+
+    def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
+        given = req.get_header("X-Request-Id") or ""
+        identity = given if _REQUEST_ID.fullmatch(given) else os.urandom(16).hex()
+        request_id.set(identity)
+        resp.set_header("X-Request-Id", identity)
+
+
+class Authentication:
+    """Lets a request through as its resource's `access` says; see `api.resources.base.Access`."""
+
+    def __init__(self, accounts: Accounts, edge_key: str) -> None:
+        self._accounts = accounts
+        self._edge_key = edge_key.encode()
+
+    def process_resource(
+        self, req: falcon.Request, resp: falcon.Response, resource: object, params: dict[str, object]
+    ) -> None:
+        if not isinstance(resource, Resource):
+            return  # no route: falcon answers 404 by itself
+        access = resource.access.get(req.method, Access.BEARER)
+        if access is Access.EDGE and not self._is_edge(req):
+            raise Problem(errors.ROUTE_NOT_FOUND)
+        if access is Access.BEARER and req.method != "OPTIONS":
+            identity = self._bearer(req)
+            if identity is None:
+                raise Problem(errors.TOKEN_MISSING)
+            req.context.identity = identity
+
+    def _is_edge(self, req: falcon.Request) -> bool:
+        shown = (req.get_header("X-Sluice-Edge") or "").encode()
+        return hmac.compare_digest(shown, self._edge_key)
+
+    def _bearer(self, req: falcon.Request) -> Identity | None:
+        """None where there is no bearer token; raises Problem where there is one and it is bad."""
+        scheme, _, token = (req.get_header("Authorization") or "").partition(" ")
+        if scheme.lower() != "bearer":
+            return None
+        return self._accounts.identify(token.strip())

@@ -1,0 +1,151 @@
+"""What the rows mean: records that services and the database layer hand each other.
+
+Ids are 16 bytes inside and 32 hexadecimal characters outside; digests are 32 bytes inside and 64 characters
+outside; times are aware datetimes in UTC; sizes are bytes.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+Clock = Callable[[], datetime]
+
+ROOT_FOLDER: Final = bytes(16)
+GLOBAL_SCOPE: Final = bytes(16)
+
+OPEN_STATES: Final = ("proving", "uploading", "finalizing")
+"""An upload in one of these is unfinished; in any other it has ended."""
+
+
+def utc_now() -> datetime:
+    """The wall clock."""
+    return datetime.now(UTC)
+
+
+def new_id() -> bytes:
+    """A random id that sorts by its time of making (UUIDv7, RFC 9562 section 5.7).
+
+    Rows made one after the other lie side by side in the index, and "newest first" is the order of ids.
+    """
+    value = bytearray((time.time_ns() // 1_000_000).to_bytes(6) + os.urandom(10))
+    value[6] = value[6] & 0x0F | 0x70
+    value[8] = value[8] & 0x3F | 0x80
+    return bytes(value)
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """An account."""
+
+    id: bytes
+    username: str
+    password_hash: str
+    role: str
+    tier: str
+    generation: int
+    disabled_at: datetime | None
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A signed-in client; its refresh tokens are one family, of which only the newest is good."""
+
+    id: bytes
+    user_id: bytes
+    refresh_hash: bytes
+    expires_at: datetime
+    ended_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """An upload in progress or ended; see DESIGN.md's Words for the states.
+
+    Attributes:
+        received: bit n-1 is set when the storage held part n, least significant bit of each byte first.
+        received_at: when the storage was last asked.
+        binds_hash: the part URLs make the storage check each part's SHA-256.
+        lease_until: until then one process is busy finalizing it.
+        failure: the error code it ended with.
+    """
+
+    id: bytes
+    user_id: bytes
+    state: str
+    name: str
+    folder_id: bytes
+    content_type: str
+    size: int
+    digest: bytes | None
+    part_size: int
+    part_count: int
+    storage: str
+    object_key: str
+    multipart_id: str
+    binds_hash: bool
+    nonce: bytes | None
+    challenge_expires_at: datetime | None
+    received: bytes
+    received_at: datetime | None
+    completes: int
+    lease_until: datetime | None
+    file_id: bytes | None
+    failure: str | None
+    created_at: datetime
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """One unique content and, for a reader, one replica of it.
+
+    Attributes:
+        state: unverified, verified, corrupt or deleting.
+        sha256: of the whole content, where it is known.
+        storage: a replica's storage; None when it has none (an empty blob needs none).
+    """
+
+    id: bytes
+    size: int
+    digest: bytes
+    state: str
+    sha256: bytes | None
+    storage: str | None
+    object_key: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A user's named entry, with what a caller wants to know of its blob."""
+
+    id: bytes
+    user_id: bytes
+    folder_id: bytes
+    name: str
+    blob_id: bytes
+    content_type: str
+    link_generation: int
+    created_at: datetime
+    updated_at: datetime
+    trashed_at: datetime | None
+    size: int
+    digest: bytes
+    blob_state: str
+    sha256: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who is asking: what a verified access token says."""
+
+    user_id: bytes
+    session_id: bytes
+    generation: int
+    role: str
+    tier: str

@@ -1,0 +1,1 @@
+"""HTTP in, HTTP out: each resource reads a request, asks a service, writes the answer."""

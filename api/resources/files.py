@@ -1,0 +1,110 @@
+"""Files, their links and their content."""
+
+from __future__ import annotations
+
+import falcon
+
+from api import errors, schemas
+from api.db.files import Query
+from api.errors import Problem
+from api.models import File
+from api.resources import base
+from api.resources.base import Resource, answer, identity, read, row_id
+from api.resources.cursors import Cursors
+from api.services.files import Files
+
+_DISPOSITIONS = ("attachment", "inline")
+
+
+class FileList(Resource):
+    """/files."""
+
+    def __init__(self, files: Files, cursors: Cursors) -> None:
+        self._files = files
+        self._cursors = cursors
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        order = base.choice(req, "order", ("newest", "name"), "newest")
+        trashed = base.choice(req, "trashed", ("true", "false"), "false")
+        if req.get_param("folder_id") is not None:
+            raise Problem(errors.FOLDER_NOT_FOUND)
+        who, limit, kind = identity(req), base.limit(req), f"files:{order}:{trashed}"
+        after = self._cursors.read(req, who, kind)
+        found = self._files.page(
+            Query(
+                user_id=who.user_id,
+                order=order,
+                limit=limit + 1,
+                trashed=trashed == "true",
+                after=_after(order, after) if after else (),
+                text=req.get_param("q") or None,
+                digest=base.digest(req),
+            )
+        )
+        items, more = found[:limit], len(found) > limit
+        cursor = self._cursors.make(who, kind, _key(order, items[-1])) if more else None
+        answer(resp, {"items": [schemas.file(file) for file in items], "next_cursor": cursor})
+
+
+def _key(order: str, file: File) -> list[str]:
+    return [file.name, file.id.hex()] if order == "name" else [file.id.hex()]
+
+
+def _after(order: str, key: list[str]) -> tuple[str | bytes, ...]:
+    return (key[0], bytes.fromhex(key[1])) if order == "name" else (bytes.fromhex(key[0]),)
+
+
+class FileItem(Resource):
+    """/files/{file_id}."""
+
+    def __init__(self, files: Files) -> None:
+        self._files = files
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response, file_id: str) -> None:
+        answer(resp, schemas.file(self._files.get(identity(req), row_id(file_id, errors.FILE_NOT_FOUND))))
+
+    def on_patch(self, req: falcon.Request, resp: falcon.Response, file_id: str) -> None:
+        body, row = read(req, schemas.ChangeFile), row_id(file_id, errors.FILE_NOT_FOUND)
+        answer(resp, schemas.file(self._files.rename(identity(req), row, body.name)))
+
+    def on_delete(self, req: falcon.Request, resp: falcon.Response, file_id: str) -> None:
+        self._files.trash(identity(req), row_id(file_id, errors.FILE_NOT_FOUND))
+        resp.status = 204
+
+
+class FileRestore(Resource):
+    """/files/{file_id}/restore."""
+
+    def __init__(self, files: Files) -> None:
+        self._files = files
+
+    def on_post(self, req: falcon.Request, resp: falcon.Response, file_id: str) -> None:
+        answer(resp, schemas.file(self._files.restore(identity(req), row_id(file_id, errors.FILE_NOT_FOUND))))
+
+
+class FileLinks(Resource):
+    """/files/{file_id}/links."""
+
+    def __init__(self, files: Files) -> None:
+        self._files = files
+
+    def on_post(self, req: falcon.Request, resp: falcon.Response, file_id: str) -> None:
+        body, row = read(req, schemas.CreateLink), row_id(file_id, errors.FILE_NOT_FOUND)
+        if body.disposition not in _DISPOSITIONS:
+            raise Problem(errors.BODY_INVALID, "disposition is attachment or inline.")
+        link = self._files.link(identity(req), row, body.expires_in, body.disposition)
+        answer(resp, schemas.link(link), 201)
+
+
+class FileContent(Resource):
+    """/files/{file_id}/content: nginx sends the bytes, by an internal redirect."""
+
+    def __init__(self, files: Files) -> None:
+        self._files = files
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response, file_id: str) -> None:
+        disposition = base.choice(req, "disposition", _DISPOSITIONS, "attachment")
+        row = row_id(file_id, errors.FILE_NOT_FOUND)
+        resp.set_header("X-Accel-Redirect", self._files.redirect(identity(req), row, disposition))
+
+    on_head = on_get

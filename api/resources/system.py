@@ -1,0 +1,78 @@
+"""Health, and what the edge alone may ask."""
+
+from __future__ import annotations
+
+import re
+from typing import ClassVar
+
+import falcon
+
+from api import errors
+from api.errors import Problem
+from api.resources.base import Access, Resource, answer, row_id
+from api.services.files import Files
+from api.services.health import Health
+from api.services.revocations import Revocations
+
+
+class Healthz(Resource):
+    """/healthz: the process runs."""
+
+    access: ClassVar = {"GET": Access.PUBLIC}
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        answer(resp, {"status": "ok"})
+
+
+class Readyz(Resource):
+    """/readyz: it can do its work; nginx lets only allowed networks ask."""
+
+    access: ClassVar = {"GET": Access.PUBLIC}
+
+    def __init__(self, health: Health) -> None:
+        self._health = health
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        ready, checks = self._health.ready()
+        answer(resp, {"status": "ok" if ready else "unready", "checks": checks}, 200 if ready else 503)
+        if not ready:
+            resp.set_header("Retry-After", "1")
+
+
+class RevocationFeed(Resource):
+    """/internal/revocations."""
+
+    access: ClassVar = {"GET": Access.EDGE}
+
+    def __init__(self, revocations: Revocations) -> None:
+        self._revocations = revocations
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        after = req.get_param("after", default="0")
+        if not re.fullmatch(r"[0-9]{1,19}", after):
+            raise Problem(errors.PARAMETER_INVALID, "after is a row's id.")
+        rows, last_id, more = self._revocations.since(int(after))
+        found = [(row.id, row.kind, row.subject.hex(), row.generation, int(row.expires_at.timestamp())) for row in rows]
+        answer(resp, {"last_id": last_id, "more": more, "revocations": found})
+
+
+class BlobTarget(Resource):
+    """/internal/targets/{blob_id}."""
+
+    access: ClassVar = {"GET": Access.EDGE}
+
+    def __init__(self, files: Files) -> None:
+        self._files = files
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response, blob_id: str) -> None:
+        target = self._files.target(row_id(blob_id, errors.FILE_NOT_FOUND))
+        answer(
+            resp,
+            {
+                "blob": target.blob_id.hex(),
+                "size": target.size,
+                "digest": target.digest.hex(),
+                "storage": target.storage,
+                "uri": target.uri,
+            },
+        )

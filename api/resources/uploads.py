@@ -1,0 +1,102 @@
+"""Uploads; see DESIGN.md's table of calls."""
+
+from __future__ import annotations
+
+import falcon
+
+from api import errors, schemas
+from api.errors import Problem
+from api.models import OPEN_STATES
+from api.resources import base
+from api.resources.base import Resource, answer, identity, part_hashes, read, row_id
+from api.resources.cursors import Cursors
+from api.services.instant import pack
+from api.services.uploads import NewUpload, Uploads
+
+_STATES = (*OPEN_STATES, "done", "failed", "aborted", "expired")
+
+
+class UploadList(Resource):
+    """/uploads."""
+
+    def __init__(self, uploads: Uploads, cursors: Cursors) -> None:
+        self._uploads = uploads
+        self._cursors = cursors
+
+    def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
+        body = read(req, schemas.CreateUpload)
+        if body.folder_id is not None:
+            raise Problem(errors.FOLDER_NOT_FOUND)
+        view = self._uploads.create(
+            identity(req),
+            NewUpload(
+                name=body.name,
+                size=body.size,
+                digest=bytes.fromhex(body.digest) if body.digest is not None else None,
+                resume_key=body.resume_key,
+                content_type=body.content_type,
+                parts=part_hashes(body.parts) if body.parts else None,
+            ),
+        )
+        answer(resp, schemas.upload(view), 201 if view.created else 200)
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        state = base.choice(req, "state", ("all", *_STATES), "all")
+        who, limit, kind = identity(req), base.limit(req), f"uploads:{state}"
+        after = self._cursors.read(req, who, kind)
+        views = self._uploads.page(
+            who, bytes.fromhex(after[0]) if after else None, None if state == "all" else state, limit + 1
+        )
+        items, more = views[:limit], len(views) > limit
+        cursor = self._cursors.make(who, kind, [items[-1].upload.id.hex()]) if more else None
+        answer(resp, {"items": [schemas.upload(view) for view in items], "next_cursor": cursor})
+
+
+class UploadItem(Resource):
+    """/uploads/{upload_id}."""
+
+    def __init__(self, uploads: Uploads) -> None:
+        self._uploads = uploads
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response, upload_id: str) -> None:
+        view = self._uploads.get(identity(req), row_id(upload_id, errors.UPLOAD_NOT_FOUND))
+        answer(resp, schemas.upload(view))
+
+    def on_delete(self, req: falcon.Request, resp: falcon.Response, upload_id: str) -> None:
+        view = self._uploads.abort(identity(req), row_id(upload_id, errors.UPLOAD_NOT_FOUND))
+        answer(resp, schemas.upload(view))
+
+
+class UploadProof(Resource):
+    """/uploads/{upload_id}/proof."""
+
+    def __init__(self, uploads: Uploads) -> None:
+        self._uploads = uploads
+
+    def on_post(self, req: falcon.Request, resp: falcon.Response, upload_id: str) -> None:
+        body, row = read(req, schemas.Proof), row_id(upload_id, errors.UPLOAD_NOT_FOUND)
+        view = self._uploads.prove(identity(req), row, bytes.fromhex(body.proof), pack(body.parts))
+        answer(resp, schemas.upload(view))
+
+
+class UploadParts(Resource):
+    """/uploads/{upload_id}/parts."""
+
+    def __init__(self, uploads: Uploads) -> None:
+        self._uploads = uploads
+
+    def on_post(self, req: falcon.Request, resp: falcon.Response, upload_id: str) -> None:
+        body, row = read(req, schemas.SignPartsBody), row_id(upload_id, errors.UPLOAD_NOT_FOUND)
+        signed = self._uploads.sign(identity(req), row, part_hashes(body.parts))
+        answer(resp, {"parts": schemas.parts(signed)})
+
+
+class UploadComplete(Resource):
+    """/uploads/{upload_id}/complete."""
+
+    def __init__(self, uploads: Uploads) -> None:
+        self._uploads = uploads
+
+    def on_post(self, req: falcon.Request, resp: falcon.Response, upload_id: str) -> None:
+        view = self._uploads.complete(identity(req), row_id(upload_id, errors.UPLOAD_NOT_FOUND))
+        answer(resp, schemas.upload(view), 202 if view.upload.state == "finalizing" else 200)

@@ -1,0 +1,37 @@
+"""Every route of the API, on one screen."""
+
+from __future__ import annotations
+
+from api.resources import accounts, files, system, uploads
+from api.resources.base import Resource
+from api.resources.cursors import Cursors
+from api.services import Services
+
+
+def routes(services: Services) -> list[tuple[str, Resource]]:
+    """(path, resource) of every route; who may call it stands in the resource's ``access``."""
+    s, cursors, url = services, Cursors(services.tokens, services.clock), services.config.public_url
+    v1: list[tuple[str, Resource]] = [
+        ("/users", accounts.Users(s.accounts)),
+        ("/users/me", accounts.Me(s.accounts)),
+        ("/sessions", accounts.Sessions(s.accounts, url)),
+        ("/sessions/refresh", accounts.RefreshSession(s.accounts, url)),
+        ("/sessions/current", accounts.CurrentSession(s.accounts, url)),
+        ("/uploads", uploads.UploadList(s.uploads, cursors)),
+        ("/uploads/{upload_id}", uploads.UploadItem(s.uploads)),
+        ("/uploads/{upload_id}/proof", uploads.UploadProof(s.uploads)),
+        ("/uploads/{upload_id}/parts", uploads.UploadParts(s.uploads)),
+        ("/uploads/{upload_id}/complete", uploads.UploadComplete(s.uploads)),
+        ("/files", files.FileList(s.files, cursors)),
+        ("/files/{file_id}", files.FileItem(s.files)),
+        ("/files/{file_id}/restore", files.FileRestore(s.files)),
+        ("/files/{file_id}/links", files.FileLinks(s.files)),
+        ("/files/{file_id}/content", files.FileContent(s.files)),
+    ]
+    return [
+        *((f"/api/v1{path}", resource) for path, resource in v1),
+        ("/healthz", system.Healthz()),
+        ("/readyz", system.Readyz(s.health)),
+        ("/internal/revocations", system.RevocationFeed(s.revocations)),
+        ("/internal/targets/{blob_id}", system.BlobTarget(s.files)),
+    ]

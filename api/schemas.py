@@ -1,0 +1,207 @@
+"""The JSON of the HTTP API: what a body may hold, and how records look outside."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Annotated, Any, Final
+
+import msgspec
+from msgspec import Meta, Struct
+
+from api.models import File, User
+from api.services import ranges
+from api.services.accounts import SessionTokens
+from api.services.files import Link
+from api.services.instant import Challenge
+from api.services.uploads import SignedParts, UploadView
+
+HEX_32: Final = r"^[0-9a-f]{32}$"
+Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+PartHashes = Annotated[dict[str, Sha256], Meta(min_length=1, max_length=1000)]
+
+
+class Body(Struct, forbid_unknown_fields=True):
+    """A request's body: members that it does not know are an error, not ignored."""
+
+
+class SignUp(Body):
+    """POST /users."""
+
+    username: str
+    password: str
+    code: str | None = None
+
+
+class SignIn(Body):
+    """POST /sessions."""
+
+    username: str
+    password: str
+    cookie: bool = False
+
+
+class Refresh(Body):
+    """POST /sessions/refresh; without a token, the cookie's."""
+
+    refresh_token: str | None = None
+
+
+class ChangeMe(Body):
+    """PATCH /users/me."""
+
+    password: str
+    current_password: str
+
+
+class CreateUpload(Body):
+    """POST /uploads."""
+
+    name: str
+    size: int
+    digest: str | None = None
+    resume_key: Annotated[str, Meta(min_length=1, max_length=1024)] | None = None
+    folder_id: str | None = None
+    content_type: str | None = None
+    parts: PartHashes | None = None
+
+
+class SignPartsBody(Body):
+    """POST /uploads/{id}/parts."""
+
+    parts: PartHashes
+
+
+class Proof(Body):
+    """POST /uploads/{id}/proof."""
+
+    proof: Sha256
+    parts: Annotated[list[Sha256], Meta(min_length=1, max_length=10_000)]
+
+
+class CreateLink(Body):
+    """POST /files/{id}/links."""
+
+    expires_in: Annotated[int, Meta(ge=1, le=604_800)] | None = None
+    disposition: str = "attachment"
+
+
+class ChangeFile(Body):
+    """PATCH /files/{id}."""
+
+    name: str
+
+
+def timestamp(moment: datetime) -> str:
+    """RFC 3339 in UTC, to the millisecond."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def user(record: User) -> dict[str, Any]:
+    """An account."""
+    return {
+        "id": record.id.hex(),
+        "username": record.username,
+        "role": record.role,
+        "tier": record.tier,
+        "created_at": timestamp(record.created_at),
+    }
+
+
+def session(tokens: SessionTokens, *, with_refresh: bool) -> dict[str, Any]:
+    """A session's tokens; the refresh token is left out where a cookie carries it."""
+    answer: dict[str, Any] = {
+        "access_token": tokens.access_token,
+        "token_type": "Bearer",
+        "expires_in": tokens.expires_in,
+    }
+    if with_refresh:
+        answer["refresh_token"] = tokens.refresh_token
+    return answer
+
+
+def file(record: File) -> dict[str, Any]:
+    """A file."""
+    states = {"verified": "ready", "unverified": "verifying"}
+    return {
+        "id": record.id.hex(),
+        "name": record.name,
+        "size": record.size,
+        "digest": record.digest.hex(),
+        "content_type": record.content_type,
+        "folder_id": None if not any(record.folder_id) else record.folder_id.hex(),
+        "state": states.get(record.blob_state, "corrupt"),
+        "created_at": timestamp(record.created_at),
+        "updated_at": timestamp(record.updated_at),
+        "trashed_at": None if record.trashed_at is None else timestamp(record.trashed_at),
+        "sha256": None if record.sha256 is None else record.sha256.hex(),
+    }
+
+
+def link(record: Link) -> dict[str, Any]:
+    """A link."""
+    return {"url": record.url, "expires_at": timestamp(record.expires_at)}
+
+
+def parts(signed: SignedParts) -> dict[str, Any]:
+    """Signed parts by number."""
+    expires_at = timestamp(signed.expires_at)
+    return {
+        str(number): {"method": "PUT", "url": part.url, "headers": part.headers, "expires_at": expires_at}
+        for number, part in signed.parts.items()
+    }
+
+
+def _challenge(record: Challenge | None) -> dict[str, Any] | None:
+    if record is None:
+        return None
+    return {
+        "nonce": record.nonce.hex(),
+        "ranges": record.ranges,
+        "expires_at": timestamp(record.expires_at),
+    }
+
+
+def upload(view: UploadView) -> dict[str, Any]:
+    """An upload, as every upload call but /parts answers it."""
+    record = view.upload
+    received, count = view.received, record.part_count
+    answer: dict[str, Any] = {
+        "id": record.id.hex(),
+        "state": record.state,
+        "name": record.name,
+        "size": record.size,
+        "digest": None if record.digest is None else record.digest.hex(),
+        "content_type": record.content_type,
+        "part_size": record.part_size,
+        "part_count": count,
+        "storage": record.storage,
+        "created_at": timestamp(record.created_at),
+        "expires_at": timestamp(record.expires_at),
+        "challenge": _challenge(view.challenge),
+        "file": None if view.file is None else file(view.file),
+        "received": ranges.to_ranges(received),
+        "missing": ranges.to_ranges(ranges.missing(received, count)),
+        "received_bytes": _bytes(received, record.size, record.part_size, count),
+        "error": record.failure,
+    }
+    done = record.state == "done"
+    answer["percent"] = 100.0 if done else round(100 * answer["received_bytes"] / max(record.size, 1), 2)
+    if view.parts is not None:
+        answer["parts"] = parts(view.parts)
+    return answer
+
+
+def _bytes(received: list[int], size: int, part_size: int, count: int) -> int:
+    if not received:
+        return 0
+    missing_of_last = part_size * count - size if received[-1] == count else 0
+    return len(received) * part_size - missing_of_last
+
+
+_encoder: Final = msgspec.json.Encoder()
+
+
+def encode(value: Mapping[str, Any]) -> bytes:
+    """JSON."""
+    return _encoder.encode(value)

@@ -1,0 +1,32 @@
+"""The rules of the product; nothing here knows about HTTP."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from api.config import Config
+from api.models import Clock
+from api.services.accounts import Accounts
+from api.services.files import Files
+from api.services.finalize import Finalizer
+from api.services.health import Health
+from api.services.revocations import Revocations
+from api.services.sweep import Sweep
+from api.services.uploads import Uploads
+from api.tokens import Tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Everything that a process may need, put together by `api.app`."""
+
+    config: Config
+    clock: Clock
+    tokens: Tokens
+    accounts: Accounts
+    uploads: Uploads
+    files: Files
+    finalizer: Finalizer
+    revocations: Revocations
+    sweep: Sweep
+    health: Health

@@ -1,0 +1,180 @@
+"""Users' files: list, look up, rename, trash, restore, and the links by which they are downloaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final
+from urllib.parse import quote
+
+from api import errors
+from api.config import Config
+from api.db import blobs, revocations
+from api.db import files as rows
+from api.db.pool import Database, Statements
+from api.errors import Problem
+from api.models import Clock, File, Identity, new_id
+from api.services.names import check_name
+from api.services.stores import Stores
+from api.tokens import Tokens
+
+MAX_LINK_LIFE: Final = 604_800
+_REDIRECT_LIFE: Final = 60
+"""Seconds that the link behind GET /files/{id}/content is good: nginx uses it at once."""
+
+# What a browser may show in place; everything else is saved. Nothing here can run script in a page's origin.
+_INLINE: Final = frozenset(
+    [
+        "application/pdf",
+        "audio/flac",
+        "audio/mp4",
+        "audio/mpeg",
+        "audio/ogg",
+        "audio/wav",
+        "image/avif",
+        "image/bmp",
+        "image/gif",
+        "image/jpeg",
+        "image/png",
+        "image/webp",
+        "text/plain",
+        "video/mp4",
+        "video/ogg",
+        "video/webm",
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A signed download URL."""
+
+    url: str
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where the edge finds a blob's bytes; ``storage`` is "empty" for a blob of no bytes."""
+
+    blob_id: bytes
+    size: int
+    digest: bytes
+    storage: str
+    uri: str
+
+
+class Files:
+    """See the module's docstring."""
+
+    def __init__(self, db: Database, stores: Stores, tokens: Tokens, config: Config, clock: Clock) -> None:
+        self._db = db
+        self._stores = stores
+        self._tokens = tokens
+        self._config = config
+        self._clock = clock
+
+    def page(self, query: rows.Query) -> list[File]:
+        """A page of a user's files."""
+        return rows.page(self._db, query)
+
+    def get(self, identity: Identity, file_id: bytes) -> File:
+        """A file of the caller's, in the trash or not. Raises Problem FILE_NOT_FOUND."""
+        file = rows.by_id(self._db, file_id, identity.user_id)
+        if file is None:
+            raise Problem(errors.FILE_NOT_FOUND)
+        return file
+
+    def _live(self, identity: Identity, file_id: bytes) -> File:
+        file = self.get(identity, file_id)
+        if file.trashed_at is not None:
+            raise Problem(errors.FILE_NOT_FOUND)
+        return file
+
+    def rename(self, identity: Identity, file_id: bytes, name: str) -> File:
+        """Gives a live file another name. Raises Problem NAME_INVALID, FILE_NOT_FOUND."""
+        check_name(name)
+        self._live(identity, file_id)
+        rows.rename(self._db, file_id, identity.user_id, name, self._clock())
+        return self._live(identity, file_id)
+
+    def trash(self, identity: Identity, file_id: bytes) -> None:
+        """Moves a file to the trash and ends its links; one that is there already stays there.
+
+        Raises:
+            Problem: FILE_NOT_FOUND.
+        """
+        now = self._clock()
+        links_end = now + timedelta(seconds=MAX_LINK_LIFE, minutes=5)
+
+        def body(tx: Statements) -> None:
+            file = rows.by_id(tx, file_id, identity.user_id)
+            if file is None:
+                raise Problem(errors.FILE_NOT_FOUND)
+            if rows.trash(tx, file, now):
+                revocations.insert(tx, "file", [file.id], file.link_generation, now, links_end)
+
+        self._db.transaction(body)
+
+    def restore(self, identity: Identity, file_id: bytes) -> File:
+        """Takes a file out of the trash; its earlier links stay dead. Raises Problem FILE_NOT_FOUND."""
+        rows.restore(self._db, file_id, identity.user_id, self._clock())
+        return self._live(identity, file_id)
+
+    # -- downloads
+
+    def link(self, identity: Identity, file_id: bytes, expires_in: int | None, disposition: str) -> Link:
+        """A URL that anybody may download from until it expires or is revoked.
+
+        Raises:
+            Problem: FILE_NOT_FOUND, FILE_CORRUPT.
+        """
+        file = self._live(identity, file_id)
+        expiry = int(self._clock().timestamp()) + (expires_in or self._config.link_ttl)
+        token = self._sign(identity, file, expiry, disposition)
+        url = f"{self._config.public_url}/d/{token}/{quote(file.name, safe='')}"
+        return Link(url, datetime.fromtimestamp(expiry, UTC))
+
+    def redirect(self, identity: Identity, file_id: bytes, disposition: str) -> str:
+        """The internal URI by which nginx sends a file to its owner: a link that only nginx ever sees."""
+        file = self._live(identity, file_id)
+        expiry = int(self._clock().timestamp()) + _REDIRECT_LIFE
+        return f"/_link/{self._sign(identity, file, expiry, disposition)}/content"
+
+    def _sign(self, identity: Identity, file: File, expiry: int, disposition: str) -> str:
+        if file.blob_state in ("corrupt", "deleting"):
+            raise Problem(errors.FILE_CORRUPT)
+        media_type = file.content_type.partition(";")[0].lower()
+        claims = {
+            "jti": new_id().hex(),
+            "file": file.id.hex(),
+            "fgen": file.link_generation,
+            "blob": file.blob_id.hex(),
+            "size": file.size,
+            "sub": identity.user_id.hex(),
+            "gen": identity.generation,
+            "tier": identity.tier,
+            "disp": "inline" if disposition == "inline" and media_type in _INLINE else "attachment",
+            "name": file.name,
+            "type": file.content_type,
+            "exp": expiry,
+        }
+        return self._tokens.sign("link", claims, now=self._clock().timestamp())
+
+    def target(self, blob_id: bytes) -> Target:
+        """Where a blob lies, for the edge.
+
+        Raises:
+            Problem: FILE_NOT_FOUND, FILE_CORRUPT.
+        """
+        blob = blobs.by_id(self._db, blob_id)
+        if blob is None or blob.state == "deleting":
+            raise Problem(errors.FILE_NOT_FOUND)
+        if blob.state == "corrupt":
+            raise Problem(errors.FILE_CORRUPT)
+        if blob.size == 0:
+            return Target(blob.id, 0, blob.digest, "empty", "")
+        if blob.storage is None or blob.object_key is None:
+            raise Problem(errors.FILE_NOT_FOUND)
+        storage = self._stores.named(blob.storage)
+        return Target(blob.id, blob.size, blob.digest, blob.storage, storage.internal_uri(blob.object_key))

@@ -1,0 +1,180 @@
+"""From parts to a file: what happens once an upload is ``finalizing``, here or in a worker, after any crash.
+
+One process at a time works on an upload: it holds a lease on the row, which it extends while it works and which
+runs out when it dies. Whoever takes the lease next repeats the whole; every step finds what an earlier try left.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Final
+
+from api.db import blobs, files, uploads
+from api.db.pool import Database, Statements
+from api.errors import ObjectNotFound, PartMismatch, StorageError, StorageFull, UploadGone
+from api.models import Blob, Clock, Upload, new_id
+from api.services import ranges
+from api.services.instant import Instant
+from api.services.stores import Stores, multipart_ref
+from api.storage.base import Completed
+
+LEASE: Final = timedelta(seconds=15)
+_EXTEND_EVERY: Final = 5.0
+MOST_COMPLETES: Final = 5
+"""Completes that read bytes, an upload: sending wrong parts for ever costs reading for ever."""
+
+_log = logging.getLogger(__name__)
+
+
+class _Claimed(Exception):
+    """Another blob stands for this digest already."""
+
+
+class _LeaseLost(Exception):
+    """Another process has taken over."""
+
+
+class Finalizer:
+    """See the module's docstring."""
+
+    def __init__(self, db: Database, stores: Stores, instant: Instant, clock: Clock) -> None:
+        self._db = db
+        self._stores = stores
+        self._instant = instant
+        self._clock = clock
+
+    def due(self) -> list[bytes]:
+        """Uploads that wait to be finalized, and those whose process died."""
+        return uploads.due(self._db, self._clock())
+
+    def take(self, upload_id: bytes) -> bool:
+        """Finalizes an upload that nobody is busy with; False where somebody is."""
+        owner, now = new_id(), self._clock()
+        if not uploads.take_lease(self._db, upload_id, owner, now, now + LEASE):
+            return False
+        found = uploads.leased(self._db, upload_id, owner)
+        if found is None:
+            return False
+        self.run(found[0], found[1], owner)
+        return True
+
+    def run(self, upload: Upload, hashes: bytes, owner: bytes) -> None:
+        """Finalizes an upload whose lease the caller holds as ``owner``; its row says how it ended.
+
+        Raises:
+            StorageError: the storage could not be used; the upload stays ``finalizing`` and is tried again.
+            PartMismatch, StorageFull: the upload is open again, and takes parts and another complete.
+            DatabaseUnavailable: the same holds.
+        """
+        storage = self._stores.named(upload.storage)
+        try:
+            completed = storage.complete(multipart_ref(upload), hashes, self._keep_alive(upload, owner))
+            self._finish(upload, hashes, owner, completed)
+        except PartMismatch as ex:
+            self._reopen(upload, owner, "PART_MISMATCH", ex.parts)
+            raise
+        except StorageFull:
+            self._reopen(upload, owner, "STORAGE_FULL", ())
+            raise
+        except UploadGone:
+            uploads.fail_finalizing(self._db, upload.id, owner, "UPLOAD_GONE", self._clock())
+            _log.error("an upload's parts are gone", extra={"upload": upload.id.hex()})
+        except _LeaseLost:
+            _log.warning("another process finalizes this upload", extra={"upload": upload.id.hex()})
+
+    def _keep_alive(self, upload: Upload, owner: bytes) -> Callable[[], None]:
+        last = time.monotonic()
+
+        def extend() -> None:
+            nonlocal last
+            if time.monotonic() - last < _EXTEND_EVERY:
+                return
+            last = time.monotonic()
+            if not uploads.extend_lease(self._db, upload.id, owner, self._clock() + LEASE):
+                raise _LeaseLost
+
+        return extend
+
+    def _reopen(self, upload: Upload, owner: bytes, failure: str, wrong: tuple[int, ...]) -> None:
+        """The upload takes parts again, unless it had its share of tries."""
+        now = self._clock()
+        if failure == "PART_MISMATCH" and upload.completes >= MOST_COMPLETES:
+            if uploads.fail_finalizing(self._db, upload.id, owner, failure, now):
+                self._stores.named(upload.storage).abort(multipart_ref(upload))
+            return
+        left = [n for n in range(1, upload.part_count + 1) if n not in set(wrong)]
+        uploads.reopen(self._db, upload.id, owner, ranges.to_bits(left), failure, now)
+
+    # -- rows
+
+    def _finish(self, upload: Upload, hashes: bytes, owner: bytes, completed: Completed) -> None:
+        """Makes the blob, or merges with the one that was verified first, and the file."""
+        assert completed.verified
+        assert upload.digest is not None
+        scope = self._instant.scope(upload.user_id)
+        blob = Blob(
+            id=new_id(),
+            size=upload.size,
+            digest=upload.digest,
+            state="verified",
+            sha256=completed.sha256,
+            storage=upload.storage,
+            object_key=upload.object_key,
+        )
+
+        def make(tx: Statements) -> None:
+            if not blobs.insert_verified(tx, blob, scope, hashes, self._clock()):
+                raise _Claimed
+            self._link(tx, upload, owner, blob.id)
+
+        # A blob that holds the claim may be deleted before the merge links it: then the claim is free again.
+        for _ in range(3):
+            try:
+                self._db.transaction(make)
+                return
+            except _Claimed:
+                first = blobs.verified(self._db, upload.digest, upload.size, scope)
+                if first is not None and self._merge(upload, owner, first):
+                    return
+        raise StorageError("a blob of this digest came and went")
+
+    def _link(self, tx: Statements, upload: Upload, owner: bytes, blob_id: bytes) -> bool:
+        file_id, now = new_id(), self._clock()
+        linked = files.link_blob(
+            tx,
+            file_id=file_id,
+            user_id=upload.user_id,
+            folder_id=upload.folder_id,
+            name=upload.name,
+            blob_id=blob_id,
+            content_type=upload.content_type,
+            now=now,
+        )
+        if linked and not uploads.set_done(tx, upload.id, owner, file_id, now):
+            raise _LeaseLost
+        return linked
+
+    def _merge(self, upload: Upload, owner: bytes, first: Blob) -> bool:
+        """Links the first blob and dooms the second object; a first copy that is not whole is replaced by it."""
+        whole = self._is_whole(first)
+
+        def body(tx: Statements) -> bool:
+            if not self._link(tx, upload, owner, first.id):
+                return False
+            if whole or not blobs.heal(tx, first, upload.storage, upload.object_key, self._clock()):
+                blobs.doom(tx, upload.storage, upload.object_key, self._clock())
+            return True
+
+        return self._db.transaction(body)
+
+    def _is_whole(self, blob: Blob) -> bool:
+        """Whether a blob's object is there with its size. A storage that does not answer decides nothing: it raises."""
+        if blob.storage is None or blob.object_key is None:
+            return False
+        try:
+            return self._stores.named(blob.storage).stat(blob.object_key) == blob.size
+        except ObjectNotFound:
+            return False

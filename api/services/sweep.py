@@ -1,0 +1,101 @@
+"""What nobody else does: expire uploads, free what they left, delete doomed objects, drop rows that are done with.
+
+Every step may run twice at once, and may stop anywhere: the rows say what is left to do.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterator
+from datetime import timedelta
+from itertools import islice
+
+from api.config import Config
+from api.db import accounts, blobs, revocations, uploads
+from api.db.pool import Database
+from api.errors import StorageError
+from api.models import Clock, Upload
+from api.services.stores import Stores, multipart_ref
+
+_BATCH = 100
+
+_log = logging.getLogger(__name__)
+
+
+class Sweep:
+    """See the module's docstring."""
+
+    def __init__(self, db: Database, stores: Stores, config: Config, clock: Clock) -> None:
+        self._db = db
+        self._stores = stores
+        self._config = config
+        self._clock = clock
+
+    def run(self) -> Counter[str]:
+        """One sweep; answers what it did, by kind."""
+        done: Counter[str] = Counter()
+        done["uploads_expired"] = self._expire()
+        done["uploads_freed"] = sum(self._free(name) for name, _ in self._stores)
+        done["objects_deleted"] = self._delete_doomed()
+        for upload_id in uploads.ended_with_parts(self._db):
+            uploads.prune_parts(self._db, upload_id)
+            done["part_lists_dropped"] += 1
+        before = self._clock() - timedelta(seconds=self._config.upload_retention)
+        for upload_id in uploads.ended_before(self._db, before):
+            uploads.prune_parts(self._db, upload_id)
+            uploads.delete(self._db, upload_id)
+            done["uploads_dropped"] += 1
+        done["sessions_dropped"] = accounts.prune_sessions(self._db, before)
+        done["revocations_dropped"] = revocations.prune(self._db, self._clock() - timedelta(days=1))
+        if done := +done:
+            _log.info("swept", extra=dict(done))
+        return done
+
+    def _expire(self) -> int:
+        """State first, storage second; finalizing uploads are left to finish."""
+        count = 0
+        for upload in uploads.expired(self._db, self._clock()):
+            if uploads.end(self._db, upload.id, "expired", "UPLOAD_EXPIRED", self._clock()):
+                self._abort(upload)
+                count += 1
+        return count
+
+    def _free(self, storage_name: str) -> int:
+        """Aborts, at one storage, uploads that ended while it could not be asked."""
+        count = 0
+        try:
+            held = self._stores.named(storage_name).list_uploads()
+            for batch in _batches(held):
+                for upload in uploads.ended_among(self._db, batch):
+                    self._abort(upload)
+                    count += 1
+        except StorageError as ex:
+            _log.warning("a storage cannot be swept", extra={"storage": storage_name, "error": str(ex)})
+        return count
+
+    def _abort(self, upload: Upload) -> None:
+        try:
+            self._stores.named(upload.storage).abort(multipart_ref(upload))
+        except StorageError as ex:
+            _log.warning("parts are left to the next sweep", extra={"upload": upload.id.hex(), "error": str(ex)})
+
+    def _delete_doomed(self) -> int:
+        count, after = 0, 0
+        while found := blobs.doomed(self._db, after):
+            for after, storage, object_key in found:
+                try:
+                    self._stores.named(storage).delete(object_key)
+                except StorageError as ex:
+                    _log.warning("an object is left to the next sweep", extra={"key": object_key, "error": str(ex)})
+                else:
+                    blobs.undoom(self._db, after)
+                    count += 1
+        return count
+
+
+def _batches(names: Iterator[str]) -> Iterator[list[bytes]]:
+    """Upload ids, 100 at a time; what is not an id of ours is nobody's business here."""
+    ids = (bytes.fromhex(name) for name in names if len(name) == 32 and not set(name) - set("0123456789abcdef"))
+    while batch := list(islice(ids, _BATCH)):
+        yield batch

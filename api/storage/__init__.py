@@ -1,0 +1,1 @@
+"""Places for bytes, behind one contract; only the composition root knows which there are."""

@@ -1,0 +1,142 @@
+"""The storage contract: small capability classes, of which a backend takes on what it can do.
+
+A backend raises nothing but `api.errors.StorageError` and its children. Object keys are made by the server from
+``[a-z0-9/-]``, are random and never used twice. What a backend can do is asked with ``isinstance``, never listed.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+
+class Reader(Protocol):
+    """Bytes of an object, front to back."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Up to ``size`` bytes; empty at the end."""
+
+    def close(self) -> None:
+        """Frees the connection or file behind it."""
+
+
+@dataclass(frozen=True, slots=True)
+class MultipartRef:
+    """Names one multipart upload to its storage, and says on whose behalf.
+
+    Attributes:
+        upload_id: our upload's id, 32 hexadecimal characters.
+        multipart_id: what `MultipartStorage.create` answered.
+        user_id: the user's id, 32 hexadecimal characters.
+        generation: the user's token generation.
+    """
+
+    upload_id: str
+    object_key: str
+    multipart_id: str
+    size: int
+    part_size: int
+    part_count: int
+    user_id: str
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class SignedPart:
+    """A URL that takes exactly one part: send these headers and the bytes by PUT."""
+
+    url: str
+    headers: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """An object as it was made.
+
+    Attributes:
+        verified: every byte was compared with the parts' hashes, by the storage or while assembling.
+        sha256: of the whole object, where the bytes were read anyway.
+    """
+
+    verified: bool
+    sha256: bytes | None
+
+
+class Storage(abc.ABC):
+    """Finished objects."""
+
+    @abc.abstractmethod
+    def check(self) -> None:
+        """Raises StorageUnavailable, with the reason, where the storage cannot be used at this moment."""
+
+    @abc.abstractmethod
+    def stat(self, object_key: str) -> int:
+        """The object's size in bytes. Raises ObjectNotFound."""
+
+    @abc.abstractmethod
+    def open(self, object_key: str, offset: int = 0, length: int | None = None) -> Reader:
+        """Opens ``length`` bytes from ``offset`` (to the end without a length). Raises ObjectNotFound."""
+
+    @abc.abstractmethod
+    def delete(self, object_key: str) -> None:
+        """Deletes an object; one that is not there is deleted already."""
+
+    @abc.abstractmethod
+    def internal_uri(self, object_key: str) -> str:
+        """What the edge needs in order to read the object."""
+
+
+class MultipartStorage(Storage):
+    """A storage that takes an object in parts, which clients send to it directly."""
+
+    @property
+    @abc.abstractmethod
+    def enforces_sha256(self) -> bool:
+        """A part's URL makes the storage refuse a body with another SHA-256; found by probing."""
+
+    def check_room(self, size: int, part_count: int) -> None:
+        """Raises StorageFull where a new upload of this size would not fit; most storages do not know."""
+
+    @abc.abstractmethod
+    def create(self, ref: MultipartRef) -> str:
+        """Opens the upload for parts; answers the storage's own id for it, which is never empty.
+
+        Safe to repeat when the answer was lost.
+        """
+
+    @abc.abstractmethod
+    def presign_part(self, ref: MultipartRef, number: int, sha256: str, expires_at: int) -> SignedPart:
+        """A URL for one part, its exact length and, where enforced, its hash; good until ``expires_at`` (epoch).
+
+        Signed without asking the storage: it is the hottest thing that the API does.
+        """
+
+    @abc.abstractmethod
+    def list_parts(self, ref: MultipartRef) -> dict[int, int]:
+        """Bytes of each part that is stored, by number. Raises UploadGone."""
+
+    @abc.abstractmethod
+    def complete(self, ref: MultipartRef, hashes: bytes, keep_alive: Callable[[], None]) -> Completed:
+        """Turns the parts into the object; every part URL is dead from here on.
+
+        Safe to repeat after a crash anywhere in it: a repeat picks up what is there, or finds the work done.
+
+        Args:
+            hashes: the packed SHA-256 of each part, in order.
+            keep_alive: called every now and then by work that takes long; what it raises stops the work.
+
+        Raises:
+            PartMismatch: those parts are missing or wrong; they are gone and the upload takes them again.
+            StorageFull: there is no room; the upload is as it was before.
+            UploadGone: there is neither such an upload nor the object.
+        """
+
+    @abc.abstractmethod
+    def abort(self, ref: MultipartRef) -> None:
+        """Frees the parts; an upload that is not there is aborted already."""
+
+    @abc.abstractmethod
+    def list_uploads(self) -> Iterator[str]:
+        """Our ids of the uploads that the storage holds parts of."""

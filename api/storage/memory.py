@@ -1,0 +1,103 @@
+"""Storage ``memory``: for tests of everything above storage; it forgets all when the process ends.
+
+It behaves as ``local`` does: URLs are dead once complete or abort began, and complete compares every part.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import threading
+from collections.abc import Callable, Iterator
+
+from api import digests
+from api.errors import ObjectNotFound, PartMismatch, UploadGone
+from api.storage.base import Completed, MultipartRef, MultipartStorage, Reader, SignedPart
+
+
+class MemoryStorage(MultipartStorage):
+    """See the module's docstring."""
+
+    def __init__(self, *, enforces_sha256: bool = False) -> None:
+        self._enforces = enforces_sha256
+        self._lock = threading.Lock()
+        self.uploads: dict[str, dict[int, bytes]] = {}
+        self.objects: dict[str, bytes] = {}
+
+    def put_part(self, ref: MultipartRef, number: int, data: bytes) -> None:
+        """What a PUT to a part's URL does."""
+        with self._lock:
+            if ref.upload_id not in self.uploads:
+                raise UploadGone(ref.upload_id)
+            self.uploads[ref.upload_id][number] = data
+
+    def check(self) -> None:
+        """Memory is always there."""
+
+    def stat(self, object_key: str) -> int:
+        return len(self._object(object_key))
+
+    def _object(self, object_key: str) -> bytes:
+        try:
+            return self.objects[object_key]
+        except KeyError as ex:
+            raise ObjectNotFound(object_key) from ex
+
+    def open(self, object_key: str, offset: int = 0, length: int | None = None) -> Reader:
+        data = self._object(object_key)
+        return io.BytesIO(data[offset:] if length is None else data[offset : offset + length])
+
+    def delete(self, object_key: str) -> None:
+        self.objects.pop(object_key, None)
+
+    def internal_uri(self, object_key: str) -> str:
+        return f"/{object_key}"
+
+    @property
+    def enforces_sha256(self) -> bool:
+        return self._enforces
+
+    def create(self, ref: MultipartRef) -> str:
+        with self._lock:
+            self.uploads.setdefault(ref.upload_id, {})
+        return "memory"
+
+    def presign_part(self, ref: MultipartRef, number: int, sha256: str, expires_at: int) -> SignedPart:
+        return SignedPart(f"memory:///{ref.upload_id}/{number}?exp={expires_at}", {})
+
+    def list_parts(self, ref: MultipartRef) -> dict[int, int]:
+        with self._lock:
+            if ref.upload_id not in self.uploads:
+                raise UploadGone(ref.upload_id)
+            return {number: len(data) for number, data in self.uploads[ref.upload_id].items()}
+
+    def complete(self, ref: MultipartRef, hashes: bytes, keep_alive: Callable[[], None]) -> Completed:
+        keep_alive()
+        with self._lock:
+            if ref.object_key in self.objects:
+                data = self.objects[ref.object_key]
+                return Completed(verified=True, sha256=hashlib.sha256(data).digest())
+            if ref.upload_id not in self.uploads:
+                raise UploadGone(ref.upload_id)
+            parts = self.uploads[ref.upload_id]
+            wrong = [
+                number
+                for number, expected in enumerate(digests.split(hashes), 1)
+                if hashlib.sha256(parts.get(number, b"")).digest() != expected
+            ]
+            for number in wrong:
+                parts.pop(number, None)
+            if wrong:
+                raise PartMismatch(wrong)
+            data = b"".join(parts[number] for number in range(1, ref.part_count + 1))
+            self.objects[ref.object_key] = data
+            del self.uploads[ref.upload_id]
+        return Completed(verified=True, sha256=hashlib.sha256(data).digest())
+
+    def abort(self, ref: MultipartRef) -> None:
+        with self._lock:
+            self.uploads.pop(ref.upload_id, None)
+
+    def list_uploads(self) -> Iterator[str]:
+        with self._lock:
+            return iter(sorted(self.uploads))

@@ -1,0 +1,78 @@
+"""The worker process: finalizes large uploads, and sweeps. Run as many as needed; rows keep them apart."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+from api.cache import Cache
+from api.errors import DatabaseUnavailable, PartMismatch, StorageError
+from api.services import Services
+
+_LOOK_EVERY = 1.0
+"""Seconds between two looks at the rows when no bell rings."""
+_AT_ONCE = 2
+
+_log = logging.getLogger(__name__)
+
+
+class Worker:
+    """One process' loop.
+
+    Args:
+        cache: whose bell wakes it.
+    """
+
+    def __init__(self, services: Services, cache: Cache) -> None:
+        self._services = services
+        self._cache = cache
+        self._stop = threading.Event()
+        self._busy: set[bytes] = set()
+        self._lock = threading.Lock()
+
+    def run(self) -> None:
+        """Works until SIGTERM or SIGINT; what is under way then is left to the next process."""
+        for name in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(name, lambda *_: self._stop.set())
+        sweep_at = time.monotonic()
+        pool = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="finalize")
+        _log.info("worker started")
+        while not self._stop.is_set():
+            try:
+                self._start_due(pool)
+                if time.monotonic() >= sweep_at:
+                    sweep_at = time.monotonic() + self._services.config.sweep_interval
+                    self._services.sweep.run()
+            except (DatabaseUnavailable, StorageError) as ex:
+                _log.warning("will look again", extra={"error": str(ex)})
+                self._stop.wait(_LOOK_EVERY)
+            self._cache.await_ring(_LOOK_EVERY)
+        pool.shutdown(wait=False, cancel_futures=True)
+        _log.info("worker stopped")
+
+    def _start_due(self, pool: ThreadPoolExecutor) -> None:
+        for upload_id in self._services.finalizer.due():
+            with self._lock:
+                if upload_id in self._busy or len(self._busy) >= _AT_ONCE:
+                    continue
+                self._busy.add(upload_id)
+            pool.submit(self._finalize, upload_id)
+
+    def _finalize(self, upload_id: bytes) -> None:
+        began = time.monotonic()
+        try:
+            if self._services.finalizer.take(upload_id):
+                seconds = round(time.monotonic() - began, 3)
+                _log.info("finalized", extra={"upload": upload_id.hex(), "seconds": seconds})
+        except PartMismatch as ex:
+            _log.info("parts are wrong", extra={"upload": upload_id.hex(), "parts": list(ex.parts)})
+        except (StorageError, DatabaseUnavailable) as ex:
+            _log.warning("finalizing failed", extra={"upload": upload_id.hex(), "error": str(ex)})
+        except Exception:
+            _log.exception("finalizing failed", extra={"upload": upload_id.hex()})
+        finally:
+            with self._lock:
+                self._busy.discard(upload_id)
