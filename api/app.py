@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import falcon
@@ -59,11 +60,7 @@ def compose(
     hasher: PasswordHasher = HASHER,
     observe: Observer = lambda sql, args: None,
 ) -> Services:
-    """Puts the services together; tests pass parts of their own.
-
-    Raises:
-        DatabaseUnavailable: the deployment's id cannot be read.
-    """
+    """Puts the services together; nothing is asked of database or storage yet. Tests pass parts of their own."""
     db = db or Database(config.database_url, config.database_pool, observe)
     cache, tokens = Cache(config.redis_url), Tokens(config.secret_keys)
     if storage is None:
@@ -72,7 +69,7 @@ def compose(
     stores = Stores({"local": storage}, "local")
     instant = Instant(db, stores, tokens, config, clock)
     finalizer = Finalizer(db, stores, instant, clock)
-    prefix = deployment.settle(db, "id", "unmigrated")
+    prefix = functools.cache(lambda: deployment.identity(db))
     return Services(
         config=config,
         clock=clock,

@@ -10,13 +10,13 @@ from api.models import Blob
 
 _BLOB = "b.id, b.size, b.digest, b.state, b.sha256, r.storage, r.object_key"
 _REPLICA = "LEFT JOIN replica r ON r.blob_id = b.id"
-_BY_ID = f"SELECT {_BLOB} FROM blob b {_REPLICA} WHERE b.id = %s LIMIT 1"
+_BY_ID = f"SELECT {_BLOB} FROM `blob` b {_REPLICA} WHERE b.id = %s LIMIT 1"
 _BY_DIGEST = (
-    f"SELECT {_BLOB} FROM blob_digest d JOIN blob b ON b.id = d.blob_id {_REPLICA} "
+    f"SELECT {_BLOB} FROM blob_digest d JOIN `blob` b ON b.id = d.blob_id {_REPLICA} "
     "WHERE d.digest = %s AND d.scope = %s AND b.size = %s AND b.state = 'verified' LIMIT 1"
 )
 _INSERT = (
-    "INSERT INTO blob (id, size, digest, scope, state, sha256, created_at, verified_at) "
+    "INSERT INTO `blob` (id, size, digest, scope, state, sha256, created_at, verified_at) "
     "VALUES (%s, %s, %s, %s, %s, %s, %s, %s)"
 )
 _INSERT_PARTS = "INSERT INTO blob_parts (blob_id, hashes) VALUES (%s, %s)"

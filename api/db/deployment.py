@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from api.db.pool import Statements
+from api.errors import DatabaseUnavailable
 
 _PUT = "INSERT INTO deployment (name, value) VALUES (%s, %s) ON DUPLICATE KEY UPDATE value = deployment.value"
 _GET = "SELECT value FROM deployment WHERE name = %s"
@@ -16,6 +17,13 @@ def settle(db: Statements, name: str, proposal: str) -> str:
     return str(row[0])
 
 
-def answers(db: Statements) -> bool:
-    """Whether the database answers and holds our tables."""
-    return db.one(_GET, ("id",)) is not None
+def identity(db: Statements) -> str:
+    """This deployment's id, which every object key begins with.
+
+    Raises:
+        DatabaseUnavailable: there is none yet.
+    """
+    row = db.one(_GET, ("id",))
+    if row is None:
+        raise DatabaseUnavailable("not migrated")
+    return str(row[0])

@@ -14,11 +14,11 @@ _FILE = (
     "f.id, f.user_id, f.folder_id, f.name, f.blob_id, f.content_type, f.link_generation, f.created_at, "
     "f.updated_at, f.trashed_at, b.size, b.digest, b.state, b.sha256"
 )
-_FROM = "FROM file f JOIN blob b ON b.id = f.blob_id"
+_FROM = "FROM file f JOIN `blob` b ON b.id = f.blob_id"
 # The lock on the blob's row is what a deletion of the blob waits for; a blob that is no longer usable gives no row.
 _LINK = (
     "INSERT INTO file (id, user_id, folder_id, name, blob_id, content_type, created_at, updated_at) "
-    "SELECT %s, %s, %s, %s, b.id, %s, %s, %s FROM blob b WHERE b.id = %s AND b.state = 'verified' "
+    "SELECT %s, %s, %s, %s, b.id, %s, %s, %s FROM `blob` b WHERE b.id = %s AND b.state = 'verified' "
     "LOCK IN SHARE MODE"
 )
 _BY_ID = f"SELECT {_FILE} {_FROM} WHERE f.id = %s AND f.user_id = %s"

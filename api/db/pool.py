@@ -21,7 +21,7 @@ from api.errors import DatabaseUnavailable, DuplicateRow
 T = TypeVar("T")
 Row = tuple[Any, ...]
 
-_DEADLOCK, _LOCK_TIMEOUT, _DUPLICATE = 1213, 1205, 1062
+_DEADLOCK, _LOCK_TIMEOUT, _DUPLICATE, _NO_TABLE = 1213, 1205, 1062, 1146
 _ATTEMPTS: Final = 3
 _SESSION: Final = (
     "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
@@ -80,6 +80,10 @@ def _own_errors() -> Iterator[None]:
     except pymysql.err.IntegrityError as ex:
         if ex.args and ex.args[0] == _DUPLICATE:
             raise DuplicateRow(str(ex.args[1])) from ex
+        raise
+    except pymysql.err.ProgrammingError as ex:
+        if ex.args and ex.args[0] == _NO_TABLE:
+            raise DatabaseUnavailable("not migrated") from ex
         raise
     except (pymysql.err.OperationalError, pymysql.err.InterfaceError, pymysql.err.InternalError) as ex:
         if _is_conflict(ex):

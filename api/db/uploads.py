@@ -29,7 +29,7 @@ _INSERT = (
 )
 _SAME_OR_OWN = (
     "SELECT (SELECT u.id FROM upload u WHERE u.open_key = %s), (SELECT b.id FROM blob_digest d "
-    "JOIN blob b ON b.id = d.blob_id AND b.state = 'verified' AND b.size = %s "
+    "JOIN `blob` b ON b.id = d.blob_id AND b.state = 'verified' AND b.size = %s "
     "JOIN file f ON f.blob_id = b.id AND f.user_id = %s AND f.trashed_at IS NULL "
     "WHERE d.digest = %s AND d.scope = %s LIMIT 1)"
 )

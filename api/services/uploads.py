@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -84,7 +84,7 @@ class Uploads:
         finalizer: Finalizer,
         config: Config,
         clock: Clock,
-        deployment: str,
+        prefix: Callable[[], str],
     ) -> None:
         self._db = db
         self._cache = cache
@@ -93,7 +93,7 @@ class Uploads:
         self._finalizer = finalizer
         self._config = config
         self._clock = clock
-        self._deployment = deployment
+        self._prefix = prefix
 
     # -- create
 
@@ -161,7 +161,7 @@ class Uploads:
             part_size=digests.part_size(new.size),
             part_count=digests.part_count(new.size),
             storage=storage_name,
-            object_key=f"{self._deployment}/{random[:2]}/{random}",
+            object_key=f"{self._prefix()}/{random[:2]}/{random}",
             multipart_id="",
             binds_hash=self._stores.named(storage_name).enforces_sha256,
             nonce=nonce,

@@ -34,7 +34,7 @@ CREATE TABLE session (
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
 
 -- One unique content. state: unverified, verified, corrupt, deleting. scope: zeros, or the user whose alone it is.
-CREATE TABLE blob (
+CREATE TABLE `blob` (
     id          BINARY(16) NOT NULL PRIMARY KEY,
     size        BIGINT UNSIGNED NOT NULL,
     digest      BINARY(32) NOT NULL,
@@ -50,7 +50,7 @@ CREATE TABLE blob (
 CREATE TABLE blob_parts (
     blob_id BINARY(16) NOT NULL PRIMARY KEY,
     hashes  MEDIUMBLOB NOT NULL,
-    CONSTRAINT blob_parts_blob_fk FOREIGN KEY (blob_id) REFERENCES blob (id)
+    CONSTRAINT blob_parts_blob_fk FOREIGN KEY (blob_id) REFERENCES `blob` (id)
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
 
 -- Which verified blob stands for a digest: the row that instant uploads and merges look up.
@@ -60,7 +60,7 @@ CREATE TABLE blob_digest (
     blob_id BINARY(16) NOT NULL,
     PRIMARY KEY (digest, scope),
     KEY blob_digest_blob (blob_id),
-    CONSTRAINT blob_digest_blob_fk FOREIGN KEY (blob_id) REFERENCES blob (id)
+    CONSTRAINT blob_digest_blob_fk FOREIGN KEY (blob_id) REFERENCES `blob` (id)
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
 
 -- Where a blob's bytes lie.
@@ -71,7 +71,7 @@ CREATE TABLE replica (
     created_at DATETIME(6) NOT NULL,
     PRIMARY KEY (blob_id, storage),
     UNIQUE KEY replica_object (storage, object_key),
-    CONSTRAINT replica_blob_fk FOREIGN KEY (blob_id) REFERENCES blob (id)
+    CONSTRAINT replica_blob_fk FOREIGN KEY (blob_id) REFERENCES `blob` (id)
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
 
 -- A user's named entry. folder_id: zeros are the root. link_generation: links signed with it or less end at trash.
@@ -91,7 +91,7 @@ CREATE TABLE file (
     KEY file_blob (blob_id, user_id),
     KEY file_trashed (trashed_at),
     CONSTRAINT file_user_fk FOREIGN KEY (user_id) REFERENCES user (id),
-    CONSTRAINT file_blob_fk FOREIGN KEY (blob_id) REFERENCES blob (id)
+    CONSTRAINT file_blob_fk FOREIGN KEY (blob_id) REFERENCES `blob` (id)
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
 
 -- An upload. state: proving, uploading, finalizing, done, failed, aborted, expired.

@@ -1,0 +1,201 @@
+"""The API through Falcon's test client, over a real database, with storage in memory and a clock that tests turn."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import falcon.testing
+import pymysql
+import pytest
+from argon2 import PasswordHasher
+
+from api import digests
+from api.app import compose, create_app
+from api.config import Config, load
+from api.db.migrate import migrate
+from api.db.pool import Database, connect_arguments
+from api.services import Services
+from api.storage.memory import MemoryStorage
+from tests.conftest import Servers
+
+KEY = "k" * 64
+EDGE_KEY = "e" * 64
+FAST_HASHER = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
+_names = itertools.count()
+
+
+class Clock:
+    """A clock that stands still until a test turns it."""
+
+    def __init__(self) -> None:
+        self.now = datetime.now(UTC)
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def turn(self, seconds: float) -> None:
+        self.now += timedelta(seconds=seconds)
+
+
+def fresh_database(servers: Servers) -> str:
+    """The URL of a new, migrated database."""
+    name = f"sluice_{next(_names)}"
+    connection = pymysql.connect(**connect_arguments(servers.database_url) | {"database": None})
+    with connection.cursor() as cursor:
+        cursor.execute(f"CREATE DATABASE {name} CHARACTER SET utf8mb4")
+    connection.close()
+    url = servers.database_url.replace("/sluice?", f"/{name}?")
+    migrate(url)
+    return url
+
+
+@pytest.fixture(scope="session")
+def database_url(servers: Servers) -> str:
+    """One database for the tests whose users keep them apart."""
+    return fresh_database(servers)
+
+
+@pytest.fixture
+def environ(database_url: str, servers: Servers, tmp_path: Path) -> dict[str, str]:
+    """Settings; a test changes them before it asks for `gateway`."""
+    return {
+        "SLUICE_DATABASE_URL": database_url,
+        "SLUICE_REDIS_URL": servers.redis_url,
+        "SLUICE_SECRET_KEYS": KEY,
+        "SLUICE_EDGE_KEY": EDGE_KEY,
+        "SLUICE_STORAGE_ROOT": str(tmp_path),
+    }
+
+
+class Gateway:
+    """A composed API and what a test wants to see of it."""
+
+    def __init__(self, config: Config) -> None:
+        self.clock = Clock()
+        self.storage = MemoryStorage()
+        self.statements: list[tuple[str, Sequence[object]]] = []
+        self.db = Database(config.database_url, 16, lambda sql, args: self.statements.append((sql, args)))
+        self.services: Services = compose(
+            config, db=self.db, storage=self.storage, clock=self.clock, hasher=FAST_HASHER
+        )
+        self.http = falcon.testing.TestClient(create_app(self.services))
+        self.config = config
+
+    def user(self, name: str | None = None) -> User:
+        """A new account, signed in."""
+        return User(self, name or f"user{next(_names)}")
+
+    def rows(self, sql: str, *args: object) -> Sequence[tuple[Any, ...]]:
+        """What the database holds."""
+        return self.db.all(sql, args)
+
+
+class User:
+    """A signed-in account."""
+
+    password = "correct horse"
+
+    def __init__(self, gateway: Gateway, name: str) -> None:
+        self.gateway = gateway
+        self.name = name
+        body = {"username": name, "password": self.password}
+        made = gateway.http.simulate_post("/api/v1/users", json=body)
+        assert made.status_code == 201, made.text
+        self.id = made.json["id"]
+        self.session = gateway.http.simulate_post("/api/v1/sessions", json=body).json
+
+    def call(self, method: str, path: str, **options: Any) -> falcon.testing.Result:
+        headers = {"Authorization": f"Bearer {self.session['access_token']}"} | options.pop("headers", {})
+        return self.gateway.http.simulate_request(method, f"/api/v1{path}", headers=headers, **options)
+
+    def post(self, path: str, body: object = None) -> falcon.testing.Result:
+        return self.call("POST", path, json={} if body is None else body)
+
+    def get(self, path: str, **params: Any) -> falcon.testing.Result:
+        return self.call("GET", path, params=params)
+
+    # -- the protocol, as a client speaks it
+
+    def create(self, content: Content, name: str = "a.bin", **more: Any) -> dict[str, Any]:
+        body = {"name": name, "size": content.size} | more
+        answer = self.post("/uploads", body)
+        assert answer.status_code in (200, 201), answer.text
+        result: dict[str, Any] = answer.json
+        return result
+
+    def put(self, upload: Mapping[str, Any], content: Content, numbers: Sequence[int] | None = None) -> None:
+        """Signs and sends parts; MemoryStorage takes them by number."""
+        numbers = numbers or range(1, upload["part_count"] + 1)
+        answer = self.post(f"/uploads/{upload['id']}/parts", {"parts": content.hashes(numbers)})
+        assert answer.status_code == 200, answer.text
+        for number, part in answer.json["parts"].items():
+            upload_id, stored = urlsplit(part["url"]).path.strip("/").split("/")
+            assert (upload_id, stored) == (upload["id"], number)
+            self.gateway.storage.uploads[upload_id][int(number)] = content.part(int(number))
+
+    def complete(self, upload: Mapping[str, Any]) -> falcon.testing.Result:
+        return self.post(f"/uploads/{upload['id']}/complete")
+
+    def upload(self, content: Content, name: str = "a.bin", **more: Any) -> dict[str, Any]:
+        """A whole upload; answers the file."""
+        upload = self.create(content, name, **more)
+        if upload["state"] != "done":
+            self.put(upload, content)
+            done = self.complete(upload)
+            assert done.status_code == 200, done.text
+            upload = done.json
+        file: dict[str, Any] = upload["file"]
+        return file
+
+
+class Content:
+    """Some bytes, cut into parts as the protocol says."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.size = len(data)
+        self.part_size = digests.part_size(self.size)
+
+    @classmethod
+    def of_parts(cls, count: int, salt: str) -> Content:
+        """Content of so many parts that nobody else has; the last one is short."""
+        seed = hashlib.sha256(salt.encode()).digest() * 1024
+        return cls((seed * ((count * digests.MIN_PART_SIZE) // len(seed)))[: -7 if count else None])
+
+    def part(self, number: int) -> bytes:
+        return self.data[(number - 1) * self.part_size : number * self.part_size]
+
+    def hashes(self, numbers: Sequence[int] | None = None) -> dict[str, str]:
+        numbers = numbers or range(1, digests.part_count(self.size) + 1)
+        return {str(n): hashlib.sha256(self.part(n)).hexdigest() for n in numbers}
+
+    @property
+    def digest(self) -> str:
+        return digests.composite(bytes.fromhex("".join(self.hashes().values()))).hex()
+
+    def prove(self, challenge: Mapping[str, Any]) -> dict[str, Any]:
+        """The body that answers a challenge."""
+        answer = hashlib.sha256(bytes.fromhex(challenge["nonce"]))
+        for offset, length in challenge["ranges"]:
+            answer.update(self.data[offset : offset + length])
+        return {"proof": answer.hexdigest(), "parts": list(self.hashes().values())}
+
+
+@pytest.fixture
+def gateway(environ: dict[str, str]) -> Iterator[Gateway]:
+    """The API."""
+    made = Gateway(load(environ))
+    yield made
+    made.db.close()
+
+
+@pytest.fixture
+def user(gateway: Gateway) -> User:
+    """A signed-in account."""
+    return gateway.user()
