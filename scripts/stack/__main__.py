@@ -116,9 +116,7 @@ def make_admin(secrets: Secrets, settings: dict[str, str]) -> None:
     password = secrets.admin_password()
     if password is None:
         return
-    result = api_command(
-        ["user", "create", "admin", "--admin", "--password-stdin"], settings, password + "\n"
-    )
+    result = api_command(["user", "create", "admin", "--admin", "--password-stdin"], settings, password + "\n")
     if result.returncode not in (0, ALREADY_EXISTS):
         reason = (result.stderr or result.stdout).strip().splitlines()[-1:]
         raise ServiceError("the account admin could not be made: " + "".join(reason))

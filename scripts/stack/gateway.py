@@ -105,14 +105,15 @@ class API(_ApiProcess):
     """gunicorn on a unix socket."""
 
     name = "api"
-    stop_seconds = 15
+    stop_seconds = 25  # more than gunicorn gives its workers
 
     def prepare(self, pause: Pause) -> None:
         """Bring the database's tables up to date."""
         self.run([PYTHON, "-m", "api", "migrate"], pause)
 
     def command(self) -> Sequence[str]:
-        return [PYTHON, "-m", "gunicorn", "-c", str(CODE / "api" / "gunicorn_conf.py"), "api.app:get_app()"]
+        config = str(CODE / "api" / "gunicorn_conf.py")
+        return [PYTHON, "-m", "gunicorn", "-c", config, "api.app:get_app()"]
 
     def ready(self) -> bool:
         connection = http.client.HTTPConnection("localhost", timeout=5)

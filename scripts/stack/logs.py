@@ -14,9 +14,7 @@ def follow(logs: Iterable[Path]) -> "subprocess.Popen[bytes]":
     for path in paths:
         path.touch()
     command = ["setpriv", "--pdeathsig", "KILL", "--", "tail", "-q", "-n", "0", "-F", *map(str, paths)]
-    return subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    )
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
 
 
 def last_lines(log: Path, count: int = 10) -> list[str]:

@@ -135,6 +135,7 @@ def end_leftover(record: Path, folder: Path, seconds: float) -> int:
             if late or member not in ended:
                 with suppress(ProcessLookupError):
                     os.kill(member, signal.SIGKILL if late else signal.SIGTERM)
+                    os.kill(member, signal.SIGCONT)  # a stopped one obeys only when it goes on
         ended.update(ours)
         time.sleep(0.05)
     record.unlink()

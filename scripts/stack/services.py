@@ -62,9 +62,7 @@ class Service:
 
     def spawn(self, command: Sequence[str] | None = None) -> "subprocess.Popen[bytes]":
         """Start the server, or another command in its place."""
-        process = spawn(
-            command or self.command(), log=self.log, folder=self.paths.data, environment=self.environment()
-        )
+        process = spawn(command or self.command(), log=self.log, folder=self.paths.data, environment=self.environment())
         remember(self.paths.pids / self.name, process)
         return process
 

@@ -1,0 +1,162 @@
+"""A stack started by `scripts/run`, as a person does it: real servers, a free port, a temporary folder."""
+
+import contextlib
+import http.client
+import json
+import os
+import re
+import select
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+START_SECONDS = 60
+
+
+class RunningStack:
+    """One `scripts/run` and what it has printed.
+
+    Args:
+        data: the data folder.
+        port: where nginx listens; a free one by default.
+        root: the checkout that is run.
+        prefix: a command that runs it, such as setpriv.
+        environment: more variables.
+    """
+
+    def __init__(
+        self,
+        data: Path | None,
+        port: int = 0,
+        root: Path = ROOT,
+        prefix: tuple[str, ...] = (),
+        environment: dict[str, str] | None = None,
+    ) -> None:
+        self.data = data
+        self.port = port or free_port()
+        self.output = ""
+        command = [*prefix, str(root / "scripts" / "run"), "--host", "127.0.0.1", "--port", str(self.port)]
+        if data is not None:
+            command += ["--data", str(data)]
+        self.process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **(environment or {})},
+        )
+
+    def read_until(self, pattern: str, seconds: float = START_SECONDS) -> re.Match[str]:
+        """Wait until the output after the last match matches; fails when it does not."""
+        deadline = time.monotonic() + seconds
+        begin = len(self.output)
+        while not (match := re.search(pattern, self.output[self._seen :])):
+            assert time.monotonic() < deadline, f"no {pattern!r} in {seconds} s:\n{self.output[begin:]}"
+            assert self._read(deadline - time.monotonic()), f"ended before {pattern!r}:\n{self.output}"
+        self._seen += match.end()
+        return match
+
+    _seen = 0
+
+    def _read(self, seconds: float) -> bool:
+        assert self.process.stdout
+        if select.select([self.process.stdout], [], [], max(0.0, seconds))[0]:
+            chunk = os.read(self.process.stdout.fileno(), 65536)
+            self.output += chunk.decode()
+            return bool(chunk)
+        return True
+
+    def ready(self, seconds: float = START_SECONDS) -> "RunningStack":
+        """Wait for the line that gives the address."""
+        self.read_until(r"Sluice answers at http://127\.0\.0\.1:\d+", seconds)
+        return self
+
+    def end(self, seconds: float = 60) -> int:
+        """Read to the end of the output; the exit code."""
+        deadline = time.monotonic() + seconds
+        while self._read(deadline - time.monotonic()):
+            assert time.monotonic() < deadline, f"still running after {seconds} s:\n{self.output}"
+        return self.process.wait(5)
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Send a signal and wait for the end; the exit code."""
+        self.process.send_signal(number)
+        return self.end()
+
+    def close(self) -> None:
+        """Leave nothing behind, whatever the test did."""
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        if self.process.stdout:
+            self.process.stdout.close()
+        if self.data is not None and self.process.returncode < 0:
+            await_no_process(self.data, kill=True)
+
+    def pid(self, service: str) -> int:
+        """The process id of a server's first process."""
+        assert self.data
+        return int((self.data / "run" / "pids" / service).read_text().split()[0])
+
+    def get(self, path: str) -> int:
+        """The status of a GET; 0 where nobody answers."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        try:
+            connection.request("GET", path)
+            return connection.getresponse().status
+        except (OSError, http.client.HTTPException):
+            return 0
+        finally:
+            connection.close()
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def await_true(condition: Callable[[], bool], seconds: float = 30) -> None:
+    """Wait for what sends no event."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not so after {seconds} s"
+        time.sleep(0.02)
+
+
+def sign_in(port: int, password: str) -> str:
+    """Sign in as admin; the kind of token that is given."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    body = json.dumps({"username": "admin", "password": password})
+    connection.request("POST", "/api/v1/sessions", body, {"Content-Type": "application/json"})
+    answer = json.load(connection.getresponse())
+    connection.close()
+    return str(answer.get("token_type", answer))
+
+
+def processes_of(data: Path) -> dict[int, str]:
+    """Processes that work in a data folder or name it in their command line."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+            continue
+        with contextlib.suppress(OSError):
+            command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            if command and (str(data) in command or (entry / "cwd").readlink().is_relative_to(data)):
+                found[int(entry.name)] = command
+    return found
+
+
+def await_no_process(data: Path, seconds: float = 15, kill: bool = False) -> None:
+    """Wait until no process of a data folder is left; with `kill`, see to it."""
+    deadline = time.monotonic() + seconds
+    while left := processes_of(data):
+        assert time.monotonic() < deadline, f"still there: {left}"
+        for pid in left if kill else ():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.02)
