@@ -18,10 +18,12 @@ from api.middleware import Authentication, RequestId
 from api.models import Clock, utc_now
 from api.services import Services
 from api.services.accounts import Accounts
+from api.services.creation import Creation
 from api.services.files import Files
 from api.services.finalize import Finalizer
 from api.services.health import Health
 from api.services.instant import Instant
+from api.services.progress import Progress
 from api.services.revocations import Revocations
 from api.services.stores import Stores
 from api.services.sweep import Sweep
@@ -70,12 +72,14 @@ def compose(
     instant = Instant(db, stores, tokens, config, clock)
     finalizer = Finalizer(db, stores, instant, clock)
     prefix = functools.cache(lambda: deployment.identity(db))
+    progress = Progress(db, stores, instant, clock)
+    creation = Creation(db, stores, instant, progress, config, clock, prefix)
     return Services(
         config=config,
         clock=clock,
         tokens=tokens,
         accounts=Accounts(db, cache, tokens, config, clock, hasher),
-        uploads=Uploads(db, cache, stores, instant, finalizer, config, clock, prefix),
+        uploads=Uploads(db, cache, stores, instant, finalizer, creation, progress, config, clock),
         files=Files(db, stores, tokens, config, clock),
         finalizer=finalizer,
         revocations=Revocations(db, clock),

@@ -14,7 +14,7 @@ from api.services import ranges
 from api.services.accounts import SessionTokens
 from api.services.files import Link
 from api.services.instant import Challenge
-from api.services.uploads import SignedParts, UploadView
+from api.services.progress import SignedParts, UploadView
 
 HEX_32: Final = r"^[0-9a-f]{32}$"
 Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]

@@ -10,8 +10,9 @@ from api.models import OPEN_STATES
 from api.resources import base
 from api.resources.base import Resource, answer, identity, part_hashes, read, row_id
 from api.resources.cursors import Cursors
+from api.services.creation import NewUpload
 from api.services.instant import pack
-from api.services.uploads import NewUpload, Uploads
+from api.services.uploads import Uploads
 
 _STATES = (*OPEN_STATES, "done", "failed", "aborted", "expired")
 

@@ -1,0 +1,204 @@
+"""How an upload begins: as a new row, as the same unfinished upload again, or done at once."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import timedelta
+
+from api import digests, errors
+from api.config import Config
+from api.db import accounts, blobs, files, uploads
+from api.db.pool import Database, Statements
+from api.errors import DatabaseUnavailable, DuplicateRow, Problem, StorageFull
+from api.models import OPEN_STATES, ROOT_FOLDER, Blob, Clock, Identity, Upload, new_id
+from api.services.instant import Instant
+from api.services.names import check_name, content_type
+from api.services.progress import Progress, UploadView
+from api.services.stores import Stores, multipart_ref
+from api.storage.base import MultipartStorage
+
+
+@dataclass(frozen=True, slots=True)
+class NewUpload:
+    """What a client asks for; ``parts`` are hexadecimal hashes by part number."""
+
+    name: str
+    size: int
+    digest: bytes | None = None
+    resume_key: str | None = None
+    content_type: str | None = None
+    parts: Mapping[int, str] | None = None
+
+
+class Creation:
+    """See the module's docstring.
+
+    Args:
+        prefix: answers what every object key of this deployment begins with.
+    """
+
+    def __init__(
+        self,
+        db: Database,
+        stores: Stores,
+        instant: Instant,
+        progress: Progress,
+        config: Config,
+        clock: Clock,
+        prefix: Callable[[], str],
+    ) -> None:
+        self._db = db
+        self._stores = stores
+        self._instant = instant
+        self._progress = progress
+        self._config = config
+        self._clock = clock
+        self._prefix = prefix
+
+    def check(self, new: NewUpload) -> None:
+        """Raises Problem NAME_INVALID, SIZE_INVALID, DIGEST_MISMATCH (of an empty file)."""
+        check_name(new.name)
+        if not 0 <= new.size <= self._config.max_file_size:
+            raise Problem(errors.SIZE_INVALID, f"The size is from 0 to {self._config.max_file_size} bytes.")
+        if new.size == 0 and new.digest not in (None, digests.EMPTY_DIGEST):
+            raise Problem(errors.DIGEST_MISMATCH, "The digest of an empty file is SHA-256 of nothing.")
+
+    def find_or_make(self, identity: Identity, new: NewUpload) -> UploadView:
+        """The upload that stands for ``new``. Raises Problem STORAGE_FULL, UPLOADS_LIMITED, TOKEN_REVOKED."""
+        storage_name, storage = self._stores.for_new_upload()
+        scope = self._instant.scope(identity.user_id)
+        digest = digests.EMPTY_DIGEST if new.size == 0 else new.digest
+        open_key = _open_key(identity.user_id, storage_name, new)
+        for _ in range(3):
+            same, own = uploads.same_or_own(self._db, open_key, identity.user_id, digest, new.size, scope)
+            if same is not None:
+                upload = uploads.by_id(self._db, same, identity.user_id)
+                if upload is not None and upload.state in OPEN_STATES:
+                    return self._found_again(upload)
+                continue
+            if new.size == 0 and own is None:
+                own = self._empty_blob(scope)
+            if own is None:
+                _check_room(storage, new.size)
+            upload = self._plan(identity, new, storage_name, digest, instant=own is not None)
+            try:
+                if self._db.transaction(lambda tx, u=upload, o=own: self._insert(tx, u, o, open_key)):  # type: ignore[misc]
+                    return replace(self._progress.view(upload), created=True)
+            except DuplicateRow:
+                pass
+        raise DatabaseUnavailable("the same upload came and went")
+
+    def _plan(
+        self, identity: Identity, new: NewUpload, storage_name: str, digest: bytes | None, *, instant: bool
+    ) -> Upload:
+        """The row of a new upload."""
+        now, random = self._clock(), os.urandom(16).hex()
+        proving = not instant and new.digest is not None and digests.part_count(new.size) > 1
+        nonce, challenge_expires_at = self._instant.new_nonce(now) if proving else (None, None)
+        return Upload(
+            id=new_id(),
+            user_id=identity.user_id,
+            state="done" if instant else "proving" if proving else "uploading",
+            name=new.name,
+            folder_id=ROOT_FOLDER,
+            content_type=content_type(new.content_type),
+            size=new.size,
+            digest=digest,
+            part_size=digests.part_size(new.size),
+            part_count=digests.part_count(new.size),
+            storage=storage_name,
+            object_key=f"{self._prefix()}/{random[:2]}/{random}",
+            multipart_id="",
+            binds_hash=self._stores.named(storage_name).enforces_sha256,
+            nonce=nonce,
+            challenge_expires_at=challenge_expires_at,
+            received=b"",
+            received_at=None,
+            completes=0,
+            lease_until=None,
+            file_id=new_id() if instant else None,
+            failure=None,
+            created_at=now,
+            expires_at=now + timedelta(seconds=self._config.upload_ttl),
+        )
+
+    def _insert(self, tx: Statements, upload: Upload, own: bytes | None, open_key: bytes | None) -> bool:
+        """Writes the row and, where the content is there already, the file; False where the blob went away."""
+        user = accounts.lock_user(tx, upload.user_id)
+        if user is None or user.disabled_at is not None:
+            raise Problem(errors.TOKEN_REVOKED)
+        key = None if upload.state == "done" else open_key
+        if not uploads.insert(tx, upload, key, self._config.user_uploads):
+            raise Problem(errors.UPLOADS_LIMITED)
+        if own is None:
+            return True
+        assert upload.file_id is not None
+        if files.link_blob(
+            tx,
+            file_id=upload.file_id,
+            user_id=upload.user_id,
+            folder_id=upload.folder_id,
+            name=upload.name,
+            blob_id=own,
+            content_type=upload.content_type,
+            now=upload.created_at,
+        ):
+            return True
+        raise DuplicateRow("the blob went away; nothing is written")
+
+    def _empty_blob(self, scope: bytes) -> bytes:
+        """The blob of no bytes, made on first use; it has no replica, for there is nothing to read."""
+        blob = Blob(new_id(), 0, digests.EMPTY_DIGEST, "verified", digests.EMPTY_DIGEST, None, None)
+
+        def make(tx: Statements) -> None:
+            if not blobs.insert_verified(tx, blob, scope, b"", self._clock()):
+                raise DuplicateRow("the empty blob is there")
+
+        found = blobs.verified(self._db, digests.EMPTY_DIGEST, 0, scope)
+        if found is None:
+            try:
+                self._db.transaction(make)
+            except DuplicateRow:
+                found = blobs.verified(self._db, digests.EMPTY_DIGEST, 0, scope)
+        return found.id if found else blob.id
+
+    def _found_again(self, upload: Upload) -> UploadView:
+        """The same unfinished upload; a proving one gets a new nonce."""
+        if upload.state == "proving":
+            now = self._clock()
+            nonce, expires_at = self._instant.new_nonce(now)
+            if uploads.set_challenge(self._db, upload.id, nonce, expires_at, now):
+                upload = replace(upload, nonce=nonce, challenge_expires_at=expires_at)
+        return self._progress.view(self._progress.ask(upload))
+
+    def open(self, upload: Upload) -> Upload:
+        """Makes the storage take parts for it, once."""
+        if upload.multipart_id:
+            return upload
+        multipart_id = self._stores.named(upload.storage).create(multipart_ref(upload))
+        uploads.set_opened(self._db, upload.id, multipart_id)
+        return replace(upload, multipart_id=multipart_id)
+
+
+def _open_key(user_id: bytes, storage: str, new: NewUpload) -> bytes | None:
+    """What makes an unfinished upload "the same": user, storage, size, place, and resume key or digest."""
+    if new.resume_key is not None:
+        named = b"key\0" + new.resume_key.encode()
+    elif new.digest is not None:
+        named = b"digest\0" + new.digest
+    else:
+        return None
+    place = ROOT_FOLDER + new.name.encode()
+    key = hashlib.sha256(user_id + new.size.to_bytes(8) + storage.encode() + b"\0")
+    key.update(hashlib.sha256(place).digest() + hashlib.sha256(named).digest())
+    return key.digest()
+
+
+def _check_room(storage: MultipartStorage, size: int) -> None:
+    try:
+        storage.check_room(size, digests.part_count(size))
+    except StorageFull as ex:
+        raise Problem(errors.STORAGE_FULL) from ex
