@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO
 
 
-class CannotStart(Exception):  # noqa: N818 - reads as what it says
+class CannotStart(Exception):
     """The stack cannot start; the text is one line for a person."""
 
 

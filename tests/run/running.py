@@ -71,8 +71,8 @@ class RunningStack:
         return True
 
     def ready(self, seconds: float = START_SECONDS) -> "RunningStack":
-        """Wait for the line that gives the address."""
-        self.read_until(r"Sluice answers at http://127\.0\.0\.1:\d+", seconds)
+        """Wait for the lines that say what is in force."""
+        self.read_until(r"Sluice answers at http://127\.0\.0\.1:\d+(?s:.*)\n  settings .*\n", seconds)
         return self
 
     def end(self, seconds: float = 60) -> int:
