@@ -139,6 +139,26 @@ class File:
     blob_state: str
     sha256: bytes | None
 
+    @classmethod
+    def of(cls, upload: Upload, blob: Blob, file_id: bytes, now: datetime) -> File:
+        """The file that an upload makes on a blob."""
+        return cls(
+            id=file_id,
+            user_id=upload.user_id,
+            folder_id=upload.folder_id,
+            name=upload.name,
+            blob_id=blob.id,
+            content_type=upload.content_type,
+            link_generation=1,
+            created_at=now,
+            updated_at=now,
+            trashed_at=None,
+            size=blob.size,
+            digest=blob.digest,
+            blob_state=blob.state,
+            sha256=blob.sha256,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Identity:

@@ -32,20 +32,10 @@ _RESTORE = (
 )
 
 
-def link_blob(
-    db: Statements,
-    *,
-    file_id: bytes,
-    user_id: bytes,
-    folder_id: bytes,
-    name: str,
-    blob_id: bytes,
-    content_type: str,
-    now: datetime,
-) -> bool:
-    """Makes a file on a blob that is verified at this moment; False where it is not."""
-    moment = to_row(now)
-    args = (file_id, user_id, folder_id, name, content_type, moment, moment, blob_id)
+def link_blob(db: Statements, file: File) -> bool:
+    """Writes a new file on a blob that is verified at this moment; False where it is not."""
+    created, updated = to_row(file.created_at), to_row(file.updated_at)
+    args = (file.id, file.user_id, file.folder_id, file.name, file.content_type, created, updated, file.blob_id)
     return db.execute(_LINK, args) == 1
 
 

@@ -13,7 +13,7 @@ from api.config import Config
 from api.db import accounts, blobs, files, uploads
 from api.db.pool import Database, Statements
 from api.errors import DatabaseUnavailable, DuplicateRow, Problem, StorageFull
-from api.models import OPEN_STATES, ROOT_FOLDER, Blob, Clock, Identity, Upload, new_id
+from api.models import OPEN_STATES, ROOT_FOLDER, Blob, Clock, File, Identity, Upload, new_id
 from api.services.instant import Instant
 from api.services.names import check_name, content_type
 from api.services.progress import Progress, UploadView
@@ -31,6 +31,10 @@ class NewUpload:
     resume_key: str | None = None
     content_type: str | None = None
     parts: Mapping[int, str] | None = None
+
+
+_UNLIMITED = 2**31
+"""Uploads that are done at once do not count as unfinished."""
 
 
 class Creation:
@@ -73,22 +77,20 @@ class Creation:
         digest = digests.EMPTY_DIGEST if new.size == 0 else new.digest
         open_key = _open_key(identity.user_id, storage_name, new)
         for _ in range(3):
-            same, own = uploads.same_or_own(self._db, open_key, identity.user_id, digest, new.size, scope)
+            same, own_id = uploads.same_or_own(self._db, open_key, identity.user_id, digest, new.size, scope)
             if same is not None:
                 upload = uploads.by_id(self._db, same, identity.user_id)
                 if upload is not None and upload.state in OPEN_STATES:
                     return self._found_again(upload)
                 continue
-            if new.size == 0 and own is None:
-                own = self._empty_blob(scope)
-            if own is None:
-                _check_room(storage, new.size)
-            upload = self._plan(identity, new, storage_name, digest, instant=own is not None)
             try:
-                if self._db.transaction(lambda tx, u=upload, o=own: self._insert(tx, u, o, open_key)):  # type: ignore[misc]
-                    return replace(self._progress.view(upload), created=True)
+                own = blobs.by_id(self._db, own_id) if own_id else self._empty_blob(scope) if not new.size else None
+                if own is None:
+                    _check_room(storage, new.size)
+                upload = self._plan(identity, new, storage_name, digest, instant=own is not None)
+                return self._make(upload, own, open_key)
             except DuplicateRow:
-                pass
+                continue
         raise DatabaseUnavailable("the same upload came and went")
 
     def _plan(
@@ -125,31 +127,31 @@ class Creation:
             expires_at=now + timedelta(seconds=self._config.upload_ttl),
         )
 
-    def _insert(self, tx: Statements, upload: Upload, own: bytes | None, open_key: bytes | None) -> bool:
-        """Writes the row and, where the content is there already, the file; False where the blob went away."""
-        user = accounts.lock_user(tx, upload.user_id)
-        if user is None or user.disabled_at is not None:
-            raise Problem(errors.TOKEN_REVOKED)
-        key = None if upload.state == "done" else open_key
-        if not uploads.insert(tx, upload, key, self._config.user_uploads):
-            raise Problem(errors.UPLOADS_LIMITED)
-        if own is None:
-            return True
-        assert upload.file_id is not None
-        if files.link_blob(
-            tx,
-            file_id=upload.file_id,
-            user_id=upload.user_id,
-            folder_id=upload.folder_id,
-            name=upload.name,
-            blob_id=own,
-            content_type=upload.content_type,
-            now=upload.created_at,
-        ):
-            return True
-        raise DuplicateRow("the blob went away; nothing is written")
+    def _make(self, upload: Upload, own: Blob | None, open_key: bytes | None) -> UploadView:
+        """Writes the row and, where the content is there already, the file.
 
-    def _empty_blob(self, scope: bytes) -> bytes:
+        Raises:
+            DuplicateRow: the same upload is there by now, or the content is not any more; nothing is written.
+        """
+        file = File.of(upload, own, upload.file_id, upload.created_at) if own and upload.file_id else None
+
+        def insert(tx: Statements) -> None:
+            user = accounts.lock_user(tx, upload.user_id)
+            if user is None or user.disabled_at is not None:
+                raise Problem(errors.TOKEN_REVOKED)
+            if not uploads.insert(tx, upload, open_key, self._config.user_uploads):
+                raise Problem(errors.UPLOADS_LIMITED)
+
+        def insert_done(tx: Statements) -> None:
+            assert file is not None
+            uploads.insert(tx, upload, None, _UNLIMITED)
+            if not files.link_blob(tx, file):
+                raise DuplicateRow("the blob went away")
+
+        self._db.transaction(insert if file is None else insert_done)
+        return replace(self._progress.brief(upload), file=file, created=True)
+
+    def _empty_blob(self, scope: bytes) -> Blob:
         """The blob of no bytes, made on first use; it has no replica, for there is nothing to read."""
         blob = Blob(new_id(), 0, digests.EMPTY_DIGEST, "verified", digests.EMPTY_DIGEST, None, None)
 
@@ -159,11 +161,8 @@ class Creation:
 
         found = blobs.verified(self._db, digests.EMPTY_DIGEST, 0, scope)
         if found is None:
-            try:
-                self._db.transaction(make)
-            except DuplicateRow:
-                found = blobs.verified(self._db, digests.EMPTY_DIGEST, 0, scope)
-        return found.id if found else blob.id
+            self._db.transaction(make)
+        return found or blob
 
     def _found_again(self, upload: Upload) -> UploadView:
         """The same unfinished upload; a proving one gets a new nonce."""

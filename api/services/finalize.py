@@ -15,7 +15,7 @@ from typing import Final
 from api.db import blobs, files, uploads
 from api.db.pool import Database, Statements
 from api.errors import ObjectNotFound, PartMismatch, StorageError, StorageFull, UploadGone
-from api.models import Blob, Clock, Upload, new_id
+from api.models import Blob, Clock, File, Upload, new_id
 from api.services import ranges
 from api.services.instant import Instant
 from api.services.stores import Stores, multipart_ref
@@ -61,8 +61,11 @@ class Finalizer:
         self.run(found[0], found[1], owner)
         return True
 
-    def run(self, upload: Upload, hashes: bytes, owner: bytes) -> None:
-        """Finalizes an upload whose lease the caller holds as ``owner``; its row says how it ended.
+    def run(self, upload: Upload, hashes: bytes, owner: bytes) -> File | None:
+        """Finalizes an upload whose lease the caller holds as ``owner``.
+
+        Returns:
+            The file; None where the upload did not get done here, and its row says why.
 
         Raises:
             StorageError: the storage could not be used; the upload stays ``finalizing`` and is tried again.
@@ -72,7 +75,7 @@ class Finalizer:
         storage = self._stores.named(upload.storage)
         try:
             completed = storage.complete(multipart_ref(upload), hashes, self._keep_alive(upload, owner))
-            self._finish(upload, hashes, owner, completed)
+            return self._finish(upload, hashes, owner, completed)
         except PartMismatch as ex:
             self._reopen(upload, owner, "PART_MISMATCH", ex.parts)
             raise
@@ -84,6 +87,7 @@ class Finalizer:
             _log.error("an upload's parts are gone", extra={"upload": upload.id.hex()})
         except _LeaseLost:
             _log.warning("another process finalizes this upload", extra={"upload": upload.id.hex()})
+        return None
 
     def _keep_alive(self, upload: Upload, owner: bytes) -> Callable[[], None]:
         last = time.monotonic()
@@ -110,7 +114,7 @@ class Finalizer:
 
     # -- rows
 
-    def _finish(self, upload: Upload, hashes: bytes, owner: bytes, completed: Completed) -> None:
+    def _finish(self, upload: Upload, hashes: bytes, owner: bytes, completed: Completed) -> File:
         """Makes the blob, or merges with the one that was verified first, and the file."""
         assert completed.verified
         assert upload.digest is not None
@@ -125,48 +129,44 @@ class Finalizer:
             object_key=upload.object_key,
         )
 
-        def make(tx: Statements) -> None:
+        def make(tx: Statements) -> File:
             if not blobs.insert_verified(tx, blob, scope, hashes, self._clock()):
                 raise _Claimed
-            self._link(tx, upload, owner, blob.id)
+            file = self._link(tx, upload, owner, blob)
+            assert file is not None
+            return file
 
         # A blob that holds the claim may be deleted before the merge links it: then the claim is free again.
         for _ in range(3):
             try:
-                self._db.transaction(make)
-                return
+                return self._db.transaction(make)
             except _Claimed:
                 first = blobs.verified(self._db, upload.digest, upload.size, scope)
-                if first is not None and self._merge(upload, owner, first):
-                    return
+                if first is not None and (file := self._merge(upload, owner, first)):
+                    return file
         raise StorageError("a blob of this digest came and went")
 
-    def _link(self, tx: Statements, upload: Upload, owner: bytes, blob_id: bytes) -> bool:
-        file_id, now = new_id(), self._clock()
-        linked = files.link_blob(
-            tx,
-            file_id=file_id,
-            user_id=upload.user_id,
-            folder_id=upload.folder_id,
-            name=upload.name,
-            blob_id=blob_id,
-            content_type=upload.content_type,
-            now=now,
-        )
-        if linked and not uploads.set_done(tx, upload.id, owner, file_id, now):
+    def _link(self, tx: Statements, upload: Upload, owner: bytes, blob: Blob) -> File | None:
+        """Makes the file and ends the upload; None where the blob is not usable any more."""
+        now = self._clock()
+        file = File.of(upload, blob, new_id(), now)
+        if not files.link_blob(tx, file):
+            return None
+        if not uploads.set_done(tx, upload.id, owner, file.id, now):
             raise _LeaseLost
-        return linked
+        return file
 
-    def _merge(self, upload: Upload, owner: bytes, first: Blob) -> bool:
+    def _merge(self, upload: Upload, owner: bytes, first: Blob) -> File | None:
         """Links the first blob and dooms the second object; a first copy that is not whole is replaced by it."""
         whole = self._is_whole(first)
 
-        def body(tx: Statements) -> bool:
-            if not self._link(tx, upload, owner, first.id):
-                return False
+        def body(tx: Statements) -> File | None:
+            file = self._link(tx, upload, owner, first)
+            if file is None:
+                return None
             if whole or not blobs.heal(tx, first, upload.storage, upload.object_key, self._clock()):
                 blobs.doom(tx, upload.storage, upload.object_key, self._clock())
-            return True
+            return file
 
         return self._db.transaction(body)
 

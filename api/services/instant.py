@@ -26,7 +26,7 @@ from api.config import Config
 from api.db import blobs, files, uploads
 from api.db.pool import Database, Statements
 from api.errors import StorageError
-from api.models import GLOBAL_SCOPE, Blob, Clock, Upload, new_id
+from api.models import GLOBAL_SCOPE, Blob, Clock, File, Upload, new_id
 from api.services.stores import Stores, multipart_ref
 from api.tokens import Tokens
 
@@ -142,20 +142,11 @@ class Instant:
         return answer.digest()
 
     def _link(self, upload: Upload, blob: Blob) -> bool:
-        file_id, now = new_id(), self._clock()
+        now = self._clock()
+        file = File.of(upload, blob, new_id(), now)
 
         def body(tx: Statements) -> None:
-            linked = files.link_blob(
-                tx,
-                file_id=file_id,
-                user_id=upload.user_id,
-                folder_id=upload.folder_id,
-                name=upload.name,
-                blob_id=blob.id,
-                content_type=upload.content_type,
-                now=now,
-            )
-            if not linked or not uploads.set_done_instantly(tx, upload.id, file_id, now):
+            if not files.link_blob(tx, file) or not uploads.set_done_instantly(tx, upload.id, file.id, now):
                 raise _Moved
 
         try:

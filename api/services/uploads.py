@@ -17,7 +17,7 @@ from api.config import Config
 from api.db import uploads
 from api.db.pool import Database
 from api.errors import PartMismatch, Problem, StorageError, StorageFull, UploadGone
-from api.models import Clock, Identity, Upload, new_id
+from api.models import Clock, File, Identity, Upload, new_id
 from api.services import ranges
 from api.services.creation import Creation, NewUpload
 from api.services.finalize import LEASE, Finalizer
@@ -188,15 +188,17 @@ class Uploads:
         assert upload.digest is not None
         if not uploads.begin_finalizing(self._db, upload, upload.digest, every, lease, now):
             return self.complete(identity, upload.id)  # another complete or abort was first
-        if inline:
-            self._finalize_here(upload, hashes, owner)
-        else:
+        if not inline:
             self._cache.ring()
-        return self._progress.view(self._own(identity, upload.id))
+            return self._progress.brief(replace(upload, state="finalizing", received=every))
+        file = self._finalize_here(upload, hashes, owner)
+        if file is None:
+            return self._progress.view(self._own(identity, upload.id))
+        return replace(self._progress.brief(replace(upload, state="done", file_id=file.id)), file=file)
 
-    def _finalize_here(self, upload: Upload, hashes: bytes, owner: bytes) -> None:
+    def _finalize_here(self, upload: Upload, hashes: bytes, owner: bytes) -> File | None:
         try:
-            self._finalizer.run(replace(upload, completes=upload.completes + 1), hashes, owner)
+            return self._finalizer.run(replace(upload, completes=upload.completes + 1), hashes, owner)
         except PartMismatch as ex:
             raise Problem(errors.PART_MISMATCH, parts=list(ex.parts)) from ex
         except StorageFull as ex:
