@@ -8,16 +8,17 @@ import socket
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from signal import SIGQUIT
 
 from scripts.stack.checks import CannotStart
 from scripts.stack.paths import CODE, Paths
-from scripts.stack.process import as_server_user
 from scripts.stack.secrets import Secrets
 from scripts.stack.services import MariaDB, Pause, Redis, Service
 
 PYTHON = str(CODE / ".venv" / "bin" / "python")
+RENDER = str(CODE / "scripts" / "render-nginx")
 _FIND_CODE = {"PYTHONPATH": str(CODE)}
 ANY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 - compared with, and printed
 
@@ -36,8 +37,16 @@ class Address:
 
     @property
     def url(self) -> str:
-        host = self.reachable_host
-        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+        return f"http://{_join(self.reachable_host, self.port)}"
+
+    @property
+    def listen(self) -> str:
+        """As nginx' `listen` has it."""
+        return _join(self.host, self.port)
+
+
+def _join(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def stack_settings(paths: Paths, address: Address, database: MariaDB, redis: Redis) -> dict[str, str]:
@@ -83,7 +92,7 @@ def api_command(
 ) -> "subprocess.CompletedProcess[str]":
     """Run a short command of the API's: `python -m api …`."""
     return subprocess.run(
-        as_server_user([PYTHON, "-m", "api", *arguments]),
+        [PYTHON, "-m", "api", *arguments],
         input=text,
         capture_output=True,
         text=True,
@@ -135,10 +144,16 @@ class Worker(_ApiProcess):
 
 
 class Nginx(Service):
-    """The edge."""
+    """The edge.
+
+    Args:
+        paths: the stack's folders.
+        settings: what is in force, the stack's own settings included.
+        address: where it listens.
+    """
 
     name = "nginx"
-    stop_signal = SIGQUIT  # lets running transfers end; those that take longer go on by a Range
+    stop_signal = SIGQUIT  # lets short requests end; a longer download is cut, and goes on by a Range
 
     def __init__(self, paths: Paths, settings: Mapping[str, str], address: Address) -> None:
         super().__init__(paths)
@@ -146,15 +161,20 @@ class Nginx(Service):
         self.address = address
 
     def environment(self) -> Mapping[str, str]:
-        return {
+        """What `scripts/render-nginx --variables` asks for; nginx itself reads no variables."""
+        known = {
             **self.settings,
-            "SLUICE_LISTEN": f"{self.address.host}:{self.address.port}",
+            "SLUICE_LISTEN": self.address.listen,
+            "SLUICE_NGINX_DIR": str(self.paths.nginx),
+            "SLUICE_LOG_DIR": str(self.paths.log),
+            "SLUICE_API_SOCKET": str(self.paths.run / "api.sock"),
         }
+        return {name: known.get(name, "") for name in _edge_variables()}
 
     def prepare(self, pause: Pause) -> None:
         """Write the configuration, and drop what killed requests left half received."""
         shutil.rmtree(self.paths.storage / "incoming", ignore_errors=True)
-        self.run([str(CODE / "scripts" / "render-nginx"), str(self.paths.nginx)], pause)
+        self.run([RENDER, str(self.paths.nginx)], pause)
 
     def command(self) -> Sequence[str]:
         nginx = shutil.which("nginx") or "/usr/sbin/nginx"
@@ -165,6 +185,11 @@ class Nginx(Service):
         address = self.address
         connection = http.client.HTTPConnection(address.reachable_host, address.port, timeout=5)
         return _status(connection, "/healthz") == 200
+
+
+@cache
+def _edge_variables() -> list[str]:
+    return subprocess.run([RENDER, "--variables"], capture_output=True, text=True, check=True).stdout.split()
 
 
 def _connect_unix(path: Path) -> socket.socket | None:
