@@ -1,0 +1,72 @@
+--- Asks the API over its unix socket. For the edge's own questions only: clients' requests go by proxy_pass.
+
+local settings = require("sluice.settings")
+
+local _M = {}
+
+local CONNECT_MS, SEND_MS, READ_MS = 500, 500, 2000
+local MAX_BODY = 16 * 1024 * 1024
+local MAX_HEADERS = 100
+
+local function read_answer(socket)
+    local line, err = socket:receive("*l")
+    if not line then
+        return nil, err
+    end
+    local status = line:match("^HTTP/1%.[01] (%d%d%d)")
+    if not status then
+        return nil, "not an HTTP answer"
+    end
+    local length
+    for _ = 1, MAX_HEADERS do
+        line, err = socket:receive("*l")
+        if not line then
+            return nil, err
+        end
+        if line == "" then
+            break
+        end
+        length = line:lower():match("^content%-length:%s*(%d+)%s*$") or length
+    end
+    length = tonumber(length)
+    -- HTTP/1.0 was asked, so an answer without a length would end with the connection; the API always sends one, and
+    -- without it a cut answer could not be told from a whole one.
+    if not length or length > MAX_BODY then
+        return nil, "no usable Content-Length"
+    end
+    local body = ""
+    if length > 0 then
+        body, err = socket:receive(length)
+        if not body then
+            return nil, err
+        end
+    end
+    return tonumber(status), body
+end
+
+--- GET from the API.
+-- @param path with its query
+-- @return status and body, or nil, err
+function _M.get(path)
+    local socket = ngx.socket.tcp()
+    socket:settimeouts(CONNECT_MS, SEND_MS, READ_MS)
+    local ok, err = socket:connect("unix:" .. settings.api_socket)
+    if not ok then
+        return nil, "could not connect to the API: " .. err
+    end
+    local status, body
+    ok, err = socket:send({
+        "GET ", path, " HTTP/1.0\r\nHost: api\r\nX-Sluice-Edge: ", settings.edge_key, "\r\nConnection: close\r\n\r\n",
+    })
+    if ok then
+        status, body = read_answer(socket)
+        err = body
+    end
+    socket:close()
+    if not status then
+        return nil, "no answer from the API: " .. err
+    end
+    return status, body
+end
+
+return _M

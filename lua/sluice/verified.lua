@@ -1,0 +1,58 @@
+--- Claims of tokens that this worker has verified already, by purpose and text.
+-- Holds good tokens only, so that forged ones cannot push them out; expiry is checked on each hit.
+
+local lrucache = require("resty.lrucache")
+local revocation = require("sluice.revocation")
+local settings = require("sluice.settings")
+local token = require("sluice.token")
+local disposition = require("sluice.disposition")
+
+local _M = {}
+
+-- At most about 2.5 KiB each. A part's URL is used once: remembering it gains nothing.
+local SIZES = { access = 4096, link = 8192 }
+
+local verifier = token.new(settings.keys)
+local caches = {}
+for purpose, size in pairs(SIZES) do
+    caches[purpose] = assert(lrucache.new(size))
+end
+
+-- What every request with this token needs is made once.
+local function prepare(purpose, claims)
+    claims.revoked_by = revocation.keys(purpose, claims)
+    if purpose == "link" then
+        claims.disposition = disposition.header(claims.disp, claims.name)
+        claims.content_type = claims.type ~= "" and claims.type or "application/octet-stream"
+    end
+    return claims
+end
+
+--- The claims of a token.
+-- @param purpose access, link or part
+-- @param text the token
+-- @return claims, or nil and "invalid" or "expired"
+function _M.claims(purpose, text)
+    local cache = caches[purpose]
+    local claims = cache and cache:get(text)
+    local now = ngx.time()
+    if claims then
+        if claims.exp <= now then
+            cache:delete(text)
+            return nil, "expired"
+        end
+        return claims
+    end
+    local problem
+    claims, problem = verifier:verify(purpose, text, now)
+    if not claims then
+        return nil, problem
+    end
+    prepare(purpose, claims)
+    if cache then
+        cache:set(text, claims)
+    end
+    return claims
+end
+
+return _M

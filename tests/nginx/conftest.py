@@ -1,0 +1,38 @@
+"""Fixtures: one nginx for the tests that leave no traces, and a fresh one for those that do."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.nginx.edge import Answer, Edge
+
+
+@pytest.fixture(scope="session")
+def shared_edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edge]:
+    edge = Edge(tmp_path_factory.mktemp("edge"))
+    yield edge
+    edge.stop()
+
+
+@pytest.fixture
+def edge(shared_edge: Edge) -> Edge:
+    """The one nginx that most tests share, with an API that has seen nothing."""
+    shared_edge.api.seen.clear()
+    shared_edge.api.answer = lambda seen: Answer()
+    return shared_edge
+
+
+@pytest.fixture
+def make_edge(tmp_path: Path) -> Iterator[Callable[..., Edge]]:
+    """Starts an nginx for this test alone."""
+    edges: list[Edge] = []
+
+    def make(**options: Any) -> Edge:
+        edges.append(Edge(tmp_path / str(len(edges)), **options))
+        return edges[-1]
+
+    yield make
+    for edge in edges:
+        edge.stop()
