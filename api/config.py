@@ -2,139 +2,143 @@
 
 Every setting is an environment variable ``SLUICE_<NAME>``; the secret ones can also be given as a file by
 ``SLUICE_<NAME>_FILE``. `load` collects every problem before it gives up, so that one start names them all.
+
+Settings of a storage of kind s3 are ``SLUICE_S3_<NAME>``, for all of that kind, or ``SLUICE_S3_<STORAGE>_<NAME>`` for
+the one called so; for oss likewise.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
-import ipaddress
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
+from typing import Final
 
 from api.errors import ConfigError
+from api.settings import (
+    Reader,
+    flag,
+    folder,
+    integer,
+    keys,
+    networks,
+    one_of,
+    pairs,
+    secret,
+    setting,
+    storages,
+    text,
+    url,
+)
 
 MIB = 1024**2
 TIB = 1024**4
 
 
-def _text(value: str) -> str:
-    return value
+@dataclass(frozen=True, slots=True, kw_only=True)
+class S3Config:
+    """Where a bucket is, and who we are there.
+
+    Attributes:
+        endpoint: as the API, the worker and the edge reach it.
+        public_endpoint: as clients reach it; the same where it is empty.
+    """
+
+    endpoint: str = setting(url("http", "https"), "Where the API and the edge reach the storage")
+    public_endpoint: str = setting(url("http", "https", ""), "Where clients reach it, where that is elsewhere", "")
+    bucket: str = setting(text, "The bucket")
+    access_key: str = setting(text, "The access key", secret=True)
+    secret_key: str = setting(text, "The secret key", secret=True)
+    session_token: str = setting(text, "The session token of temporary keys", "", secret=True)
+    region: str = setting(text, "The region that signatures name", "us-east-1")
+    virtual_hosted: bool = setting(flag, "1: the bucket is the host's first label, not the path's", "0")
+    via_edge: bool = setting(flag, "1: clients send parts through the edge, not straight to the storage", "0")
 
 
-def _one_of(*allowed: str) -> Callable[[str], str]:
-    def parse(value: str) -> str:
-        if value not in allowed:
-            raise ValueError(f"is one of {', '.join(allowed)}")
-        return value
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OSSConfig:
+    """The same for Aliyun OSS."""
 
-    return parse
-
-
-def _integer(low: int, high: int) -> Callable[[str], int]:
-    def parse(value: str) -> int:
-        try:
-            number = int(value)
-        except ValueError:
-            raise ValueError("is a whole number") from None
-        if not low <= number <= high:
-            raise ValueError(f"is between {low} and {high}")
-        return number
-
-    return parse
+    endpoint: str = setting(url("http", "https"), "Where the API and the edge reach OSS, without the bucket")
+    public_endpoint: str = setting(url("http", "https", ""), "Where clients reach it, where that is elsewhere", "")
+    bucket: str = setting(text, "The bucket")
+    access_key: str = setting(text, "The access key id", secret=True)
+    secret_key: str = setting(text, "The access key secret", secret=True)
+    session_token: str = setting(text, "The security token of temporary keys", "", secret=True)
+    region: str = setting(text, "The region, such as cn-hangzhou (not oss-cn-hangzhou)")
+    signature: str = setting(one_of("v4", "v1"), "The signature's version", "v4")
 
 
-def _url(*schemes: str) -> Callable[[str], str]:
-    def parse(value: str) -> str:
-        if urlsplit(value).scheme not in schemes:
-            raise ValueError(f"is a URL that starts with {' or '.join(s + ':' for s in schemes)}")
-        return value.rstrip("/")
-
-    return parse
-
-
-def _keys(value: str) -> tuple[str, ...]:
-    keys = tuple(value.replace(",", "\n").split())
-    if not keys:
-        raise ValueError("holds at least one key")
-    if any(len(key) < 32 or not key.isascii() for key in keys):
-        raise ValueError("holds keys of at least 32 ASCII characters, oldest first, a line or a comma each")
-    return keys
-
-
-def _secret(value: str) -> str:
-    value = value.strip()
-    if len(value) < 32 or not value.isascii():
-        raise ValueError("has at least 32 ASCII characters")
-    return value
-
-
-def _networks(value: str) -> str:
-    for network in value.split():
-        ipaddress.ip_network(network)
-    return value
-
-
-def _folder(value: str) -> Path:
-    path = Path(value)
-    if not path.is_absolute():
-        raise ValueError("is an absolute path")
-    return path
-
-
-def _setting(parse: Callable[[str], Any], doc: str, default: str | None = None, secret: bool = False) -> Any:
-    return dataclasses.field(metadata={"parse": parse, "doc": doc, "default": default, "secret": secret})
+_BY_STORAGE: Final = {"secret": True}
+"""Not settings themselves: read for each storage that SLUICE_STORAGES names."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """What is in force; one attribute per setting, ``SLUICE_`` and upper case outside."""
 
-    public_url: str = _setting(_url("http", "https"), "Where clients reach the gateway", "http://127.0.0.1:8080")
-    secret_keys: tuple[str, ...] = _setting(_keys, "Keys that sign tokens, oldest first", secret=True)
-    edge_key: str = _setting(_secret, "What the edge shows to the API's internal calls", secret=True)
-    database_url: str = _setting(_url("mysql"), "mysql://user:password@host/name?unix_socket=…", secret=True)
-    redis_url: str = _setting(_url("redis", "rediss", "unix"), "redis://… or unix:///…", secret=True)
-    database_pool: int = _setting(_integer(1, 256), "Database connections of one process, at most", "16")
-    storage_root: Path = _setting(_folder, "The folder of the storage `local`")
-    signup: str = _setting(_one_of("open", "invite", "closed"), "Who may make an account", "open")
-    signup_code: str = _setting(_text, "What a sign-up must name where SLUICE_SIGNUP=invite", "", secret=True)
-    access_ttl: int = _setting(_integer(60, 86400), "Seconds that an access token lives", "900")
-    refresh_ttl: int = _setting(_integer(3600, 365 * 86400), "Seconds that a refresh token lives", "2592000")
-    link_ttl: int = _setting(_integer(60, 604800), "Seconds that a link lives when nobody says", "3600")
-    signin_account_limit: int = _setting(_integer(1, 10**6), "Failed sign-ins an account in 5 minutes", "10")
-    signin_address_limit: int = _setting(_integer(1, 10**6), "Failed sign-ins an address in 5 minutes", "100")
-    dedup_scope: str = _setting(_one_of("global", "user"), "Whose content is stored once", "global")
-    proof_ranges: int = _setting(_integer(1, 64), "Byte ranges that a challenge asks for", "4")
-    max_file_size: int = _setting(_integer(1, 2**63 - 1), "Bytes of one file, at most", str(5 * TIB))
-    min_free: int = _setting(_integer(0, 2**63 - 1), "Bytes kept free on the storage's disk", str(512 * MIB))
-    upload_ttl: int = _setting(_integer(60, 604800), "Seconds that an unfinished upload lives", "604800")
-    part_url_ttl: int = _setting(_integer(10, 3600), "Seconds that a part's URL lives", "900")
-    finalize_inline: int = _setting(
-        _integer(0, 2**63 - 1),
+    public_url: str = setting(url("http", "https"), "Where clients reach the gateway", "http://127.0.0.1:8080")
+    secret_keys: tuple[str, ...] = setting(keys, "Keys that sign tokens, oldest first", secret=True)
+    edge_key: str = setting(secret, "What the edge shows to the API's internal calls", secret=True)
+    database_url: str = setting(url("mysql"), "mysql://user:password@host/name?unix_socket=…", secret=True)
+    redis_url: str = setting(url("redis", "rediss", "unix"), "redis://… or unix:///…", secret=True)
+    database_pool: int = setting(integer(1, 256), "Database connections of one process, at most", "16")
+    storages: Mapping[str, str] = setting(storages, "name:kind of each storage; the first takes new uploads", "local")
+    tier_storages: Mapping[str, str] = setting(pairs, "tier:name where a tier's new uploads go elsewhere", "")
+    storage_root: Path | None = setting(folder, "The folder of the storage of kind local", "")
+    signup: str = setting(one_of("open", "invite", "closed"), "Who may make an account", "open")
+    signup_code: str = setting(text, "What a sign-up must name where SLUICE_SIGNUP=invite", "", secret=True)
+    access_ttl: int = setting(integer(60, 86400), "Seconds that an access token lives", "900")
+    refresh_ttl: int = setting(integer(3600, 365 * 86400), "Seconds that a refresh token lives", "2592000")
+    link_ttl: int = setting(integer(60, 604800), "Seconds that a link lives when nobody says", "3600")
+    signin_account_limit: int = setting(integer(1, 10**6), "Failed sign-ins an account in 5 minutes", "10")
+    signin_address_limit: int = setting(integer(1, 10**6), "Failed sign-ins an address in 5 minutes", "100")
+    dedup_scope: str = setting(one_of("global", "user"), "Whose content is stored once", "global")
+    proof_ranges: int = setting(integer(1, 64), "Byte ranges that a challenge asks for", "4")
+    max_file_size: int = setting(integer(1, 2**63 - 1), "Bytes of one file, at most", str(5 * TIB))
+    min_free: int = setting(integer(0, 2**63 - 1), "Bytes kept free on the storage's disk", str(512 * MIB))
+    upload_ttl: int = setting(integer(60, 604800), "Seconds that an unfinished upload lives", "604800")
+    part_url_ttl: int = setting(integer(10, 3600), "Seconds that a part's URL lives", "900")
+    finalize_inline: int = setting(
+        integer(0, 2**63 - 1),
         "Bytes up to which complete is answered at once, not by polling",
         str(64 * MIB),
     )
-    user_uploads: int = _setting(_integer(1, 10**6), "Unfinished uploads of one user, at most", "100")
-    user_parts: int = _setting(_integer(10_000, 10**7), "Part rows of one user's unfinished uploads", "100000")
-    upload_retention: int = _setting(_integer(3600, 10**8), "Seconds that an ended upload can be asked for", "604800")
-    sweep_interval: int = _setting(_integer(1, 86400), "Seconds between two sweeps", "30")
-    target_ttl: int = _setting(_integer(1, 3600), "Seconds that the edge keeps where a blob lies", "60")
-    revocation_lag: int = _setting(_integer(1, 60), "Seconds until a revoked token stops working", "2")
-    link_grace: int = _setting(_integer(0, 3600), "Seconds that links outlast a lost API", "30")
-    ready_networks: str = _setting(_networks, "Networks that may ask /readyz", "127.0.0.0/8 ::1/128")
-    log_level: str = _setting(_one_of("debug", "info", "warning", "error"), "How much the logs say", "info")
+    user_uploads: int = setting(integer(1, 10**6), "Unfinished uploads of one user, at most", "100")
+    user_parts: int = setting(integer(10_000, 10**7), "Part rows of one user's unfinished uploads", "100000")
+    upload_retention: int = setting(integer(3600, 10**8), "Seconds that an ended upload can be asked for", "604800")
+    sweep_interval: int = setting(integer(1, 86400), "Seconds between two sweeps", "30")
+    target_ttl: int = setting(integer(1, 3600), "Seconds that the edge keeps where a blob lies", "60")
+    revocation_lag: int = setting(integer(1, 60), "Seconds until a revoked token stops working", "2")
+    link_grace: int = setting(integer(0, 3600), "Seconds that links outlast a lost API", "30")
+    ready_networks: str = setting(networks, "Networks that may ask /readyz", "127.0.0.0/8 ::1/128")
+    log_level: str = setting(one_of("debug", "info", "warning", "error"), "How much the logs say", "info")
+
+    s3: Mapping[str, S3Config] = dataclasses.field(default_factory=dict, metadata=_BY_STORAGE)
+    oss: Mapping[str, OSSConfig] = dataclasses.field(default_factory=dict, metadata=_BY_STORAGE)
 
     def in_force(self) -> list[tuple[str, str]]:
         """Every setting's name and value; a secret's value is left out."""
-        return [
-            (env_name(field.name), "(secret)" if field.metadata["secret"] else str(getattr(self, field.name)))
+        shown = [
+            (env_name(field.name), "(secret)" if field.metadata["secret"] else _shown(getattr(self, field.name)))
             for field in dataclasses.fields(self)
+            if field.metadata is not _BY_STORAGE
         ]
+        for kind, found in (("S3", self.s3), ("OSS", self.oss)):
+            for name, config in found.items():
+                for field in dataclasses.fields(config):
+                    value = "(secret)" if field.metadata["secret"] else _shown(getattr(config, field.name))
+                    shown.append((f"SLUICE_{kind}_{name.upper()}_{field.name.upper()}", value))
+        return shown
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, Mapping):
+        return ",".join(f"{key}:{entry}" for key, entry in value.items())
+    return "" if value is None else str(int(value) if isinstance(value, bool) else value)
 
 
 def env_name(attribute: str) -> str:
@@ -146,47 +150,39 @@ def env_name(attribute: str) -> str:
 ELSEWHERE = frozenset({"SLUICE_API_BIND", "SLUICE_API_WORKERS", "SLUICE_API_THREADS"})
 
 
-def _raw(name: str, environ: Mapping[str, str], *, secret: bool) -> str | None:
-    """The text of one setting, from the environment or, for a secret, from its file."""
-    if name in environ:
-        return environ[name]
-    path = environ.get(f"{name}_FILE") if secret else None
-    if path is None:
-        return None
-    try:
-        return Path(path).read_text()
-    except OSError as ex:
-        raise ValueError(f"cannot be read from {path}: {ex.strerror}") from ex
-
-
 def load(environ: Mapping[str, str] = os.environ) -> Config:
     """Reads the settings.
 
     Raises:
         ConfigError: with every missing, malformed and unknown setting.
     """
-    values: dict[str, object] = {}
-    problems: list[str] = []
-    known = set(ELSEWHERE)
-    for field in dataclasses.fields(Config):
-        name, meta = env_name(field.name), field.metadata
-        known |= {name, f"{name}_FILE"} if meta["secret"] else {name}
-        try:
-            raw = _raw(name, environ, secret=meta["secret"])
-            if raw is None:
-                raw = meta["default"]
-            if raw is None:
-                problems.append(f"{name} is missing: {meta['doc']}")
+    reader = Reader(environ)
+    values = reader.read(Config, ["SLUICE_"])
+    problems = reader.problems
+    s3: dict[str, S3Config] = {}
+    oss: dict[str, OSSConfig] = {}
+    for name, kind in values.get("storages", {}).items():
+        if kind != "local":
+            before, prefixes = len(problems), [f"SLUICE_{kind.upper()}_{name.upper()}_", f"SLUICE_{kind.upper()}_"]
+            read = reader.read(S3Config if kind == "s3" else OSSConfig, prefixes)
+            if len(problems) > before:
+                continue
+            if kind == "s3":
+                s3[name] = S3Config(**read)
             else:
-                values[field.name] = meta["parse"](raw)
-        except ValueError as ex:
-            problems.append(f"{name} {ex}")
+                oss[name] = OSSConfig(**read)
+    if "local" in values.get("storages", {}).values() and values.get("storage_root") is None:
+        problems.append("SLUICE_STORAGE_ROOT is missing: a storage of kind local needs it")
+    for tier, name in values.get("tier_storages", {}).items():
+        if name not in values.get("storages", {}):
+            problems.append(f"SLUICE_TIER_STORAGES names {name} for {tier}, which SLUICE_STORAGES does not")
+    if values.get("signup") == "invite" and not values.get("signup_code"):
+        problems.append("SLUICE_SIGNUP_CODE is missing: SLUICE_SIGNUP=invite needs it")
+    known = reader.known | ELSEWHERE
     for name in sorted(environ):
         if name.startswith("SLUICE_") and name not in known:
             near = difflib.get_close_matches(name, sorted(known), n=1)
             problems.append(f"{name} is not a setting" + (f"; {near[0]} is" if near else ""))
-    if values.get("signup") == "invite" and not values.get("signup_code"):
-        problems.append("SLUICE_SIGNUP_CODE is missing: SLUICE_SIGNUP=invite needs it")
     if problems:
         raise ConfigError(problems)
-    return Config(**values)  # type: ignore[arg-type]
+    return Config(**values, s3=s3, oss=oss)

@@ -42,4 +42,5 @@ def multipart_ref(upload: Upload, generation: int = 0) -> MultipartRef:
         part_count=upload.part_count,
         user_id=upload.user_id.hex(),
         generation=generation,
+        binds_hash=upload.binds_hash,
     )

@@ -31,6 +31,7 @@ class MultipartRef:
         multipart_id: what `MultipartStorage.create` answered.
         user_id: the user's id, 32 hexadecimal characters.
         generation: the user's token generation.
+        binds_hash: the upload's part URLs make the storage compare each body with its SHA-256.
     """
 
     upload_id: str
@@ -41,6 +42,7 @@ class MultipartRef:
     part_count: int
     user_id: str
     generation: int
+    binds_hash: bool
 
 
 @dataclass(frozen=True, slots=True)

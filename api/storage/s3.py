@@ -1,0 +1,305 @@
+"""Storage ``s3``: Ceph RGW first, also MinIO and AWS. The only importer of boto3.
+
+Everything goes by multipart, one part too: metadata, ACL and encryption are fixed by our own create call, and part
+URLs die at complete (a presigned single PUT obeys unsigned ``x-amz-acl`` and SSE-C headers). A part's URL signs host,
+exact length and, where the storage compares it (`enforces_sha256`, found by probing), the body's SHA-256 as the
+header ``x-amz-content-sha256`` with the hash as the payload line; then nothing has to be read back.
+
+Permissions needed on the bucket: PutObject, GetObject, DeleteObject, AbortMultipartUpload, ListMultipartUploadParts,
+ListBucketMultipartUploads.
+
+What RGW 16 and 18 do differently from AWS, and what is done about it:
+
+- Complete wants every uploaded part listed: what `list_parts` answers is what is completed.
+- Complete of a gone upload, or a repeated one, answers 500: after any error the object is looked at first.
+- The ETag is missing from the first or from the repeated answer: HEAD is asked.
+- list_parts of a gone upload says NoSuchKey.
+- A part that is sent again leaks its first copy: see the limit of signings, and `SLUICE_S3_VIA_EDGE`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import boto3
+from botocore.config import Config as BotoConfig
+from botocore.exceptions import BotoCoreError, ClientError
+
+from api import digests
+from api.config import S3Config
+from api.errors import ObjectNotFound, PartMismatch, StorageError, StorageFull, StorageUnavailable, UploadGone
+from api.storage.base import Completed, MultipartRef, MultipartStorage, Reader, SignedPart
+from api.storage.probe import refuses_wrong_body
+from api.storage.sigv4 import UNSIGNED, Credentials, Presigner, encode
+
+TARGET_LIFE: Final = 86_400
+"""Seconds that a GET signed for the edge lives; the edge asks again long before."""
+
+_log = logging.getLogger(__name__)
+
+
+_ERRORS: Final[Mapping[str, type[StorageError]]] = {
+    "NoSuchUpload": UploadGone,
+    "NoSuchKey": ObjectNotFound,
+    "404": ObjectNotFound,
+    "NotFound": ObjectNotFound,
+    "QuotaExceeded": StorageFull,
+    "InsufficientCapacity": StorageFull,
+}
+
+
+@contextlib.contextmanager
+def _own_errors() -> Iterator[None]:
+    try:
+        yield
+    except ClientError as ex:
+        code = str(ex.response.get("Error", {}).get("Code", ""))
+        raise _ERRORS.get(code, StorageUnavailable)(f"{ex.operation_name}: {code}") from ex
+    except BotoCoreError as ex:
+        # its text may hold a signed URL
+        raise StorageUnavailable(type(ex).__name__) from ex
+
+
+class _Body:
+    """A response's body whose network errors are ours."""
+
+    def __init__(self, body: Any) -> None:
+        self._body = body
+
+    def read(self, size: int = -1, /) -> bytes:
+        with _own_errors():
+            data: bytes = self._body.read(None if size < 0 else size)
+        return data
+
+    def close(self) -> None:
+        self._body.close()
+
+
+class S3Storage(MultipartStorage):
+    """See the module's docstring.
+
+    Args:
+        now: epoch seconds.
+    """
+
+    def __init__(self, settings: S3Config, now: Callable[[], float] = time.time) -> None:
+        self._settings = settings
+        self._bucket = settings.bucket
+        self._now = now
+        self._enforces: bool | None = None
+        self._credentials = Credentials(
+            settings.access_key, settings.secret_key, settings.region, settings.session_token or None
+        )
+        self._client = self._connect(settings.endpoint)
+        self._public = _Address(settings, settings.public_endpoint or settings.endpoint)
+        self._internal = _Address(settings, settings.endpoint)
+        self._presigners: dict[tuple[str, int, int], Presigner] = {}
+
+    def _connect(self, endpoint: str) -> Any:
+        style = "virtual" if self._settings.virtual_hosted else "path"
+        return boto3.session.Session().client(
+            "s3",
+            endpoint_url=endpoint,
+            region_name=self._settings.region,
+            aws_access_key_id=self._settings.access_key,
+            aws_secret_access_key=self._settings.secret_key,
+            aws_session_token=self._settings.session_token or None,
+            config=BotoConfig(
+                signature_version="s3v4",
+                s3={"addressing_style": style},
+                request_checksum_calculation="when_required",
+                response_checksum_validation="when_required",
+                connect_timeout=3,
+                read_timeout=60,
+                retries={"mode": "standard", "total_max_attempts": 3},
+                max_pool_connections=32,
+            ),
+        )
+
+    # -- objects
+
+    def check(self) -> None:
+        with _own_errors():
+            self._client.head_bucket(Bucket=self._bucket)
+
+    def _head(self, object_key: str) -> dict[str, Any]:
+        with _own_errors():
+            answer: dict[str, Any] = self._client.head_object(Bucket=self._bucket, Key=object_key)
+        return answer
+
+    def stat(self, object_key: str) -> int:
+        return int(self._head(object_key)["ContentLength"])
+
+    def open(self, object_key: str, offset: int = 0, length: int | None = None) -> Reader:
+        if length == 0:
+            self._head(object_key)
+            return _Nothing()
+        last = "" if length is None else str(offset + length - 1)
+        with _own_errors():
+            answer = self._client.get_object(Bucket=self._bucket, Key=object_key, Range=f"bytes={offset}-{last}")
+        return _Body(answer["Body"])
+
+    def delete(self, object_key: str) -> None:
+        with _own_errors():
+            self._client.delete_object(Bucket=self._bucket, Key=object_key)
+
+    def internal_uri(self, object_key: str) -> str:
+        # one URL a quarter of its life: what the edge caches by it stays the same
+        now = int(self._now())
+        signed_at = now - now % (TARGET_LIFE // 4)
+        address = self._internal
+        presigner = Presigner(
+            self._credentials, "GET", address.base, address.path(object_key), (), signed_at, TARGET_LIFE
+        )
+        return presigner.sign("response-cache-control=no-store", {})
+
+    # -- multipart uploads
+
+    @property
+    def enforces_sha256(self) -> bool:
+        if self._enforces is None:
+            try:
+                self._enforces = self.probe()
+            except StorageError as ex:
+                _log.warning("enforcement is not known yet", extra={"error": str(ex)})
+        return bool(self._enforces)  # not known: such an upload is read back, which is always right
+
+    def probe(self) -> bool:
+        """Whether a body that is not the signed hash is refused, asked at the clients' endpoint by trying it.
+
+        Raises:
+            StorageError: the storage could not be asked.
+        """
+        refuses = refuses_wrong_body(self)
+        _log.info("probed", extra={"bucket": self._bucket, "enforces_sha256": refuses})
+        return refuses
+
+    def create(self, ref: MultipartRef) -> str:
+        with _own_errors():
+            answer = self._client.create_multipart_upload(
+                Bucket=self._bucket, Key=ref.object_key, ContentType="application/octet-stream"
+            )
+        return str(answer["UploadId"])
+
+    def presign_part(self, ref: MultipartRef, number: int, sha256: str, expires_at: int) -> SignedPart:
+        length = digests.part_length(number, ref.size, ref.part_size)
+        now = int(self._now())
+        names = ("content-length", "x-amz-content-sha256") if ref.binds_hash else ("content-length",)
+        presigner = self._presigner(ref, names, now, expires_at - now)
+        upload = encode(ref.multipart_id)
+        values = {"content-length": str(length), "x-amz-content-sha256": sha256}
+        url = presigner.sign(
+            f"partNumber={number}&uploadId={upload}",
+            values,
+            sha256 if ref.binds_hash else UNSIGNED,
+            shown=f"uploadId={upload}&partNumber={number}",
+        )
+        return SignedPart(url, {"x-amz-content-sha256": sha256} if ref.binds_hash else {})
+
+    def _presigner(self, ref: MultipartRef, names: tuple[str, ...], now: int, expires: int) -> Presigner:
+        """The presigner that the parts of one call share."""
+        wanted = (ref.object_key, now, expires)
+        found = self._presigners.get(wanted)
+        if found is None:
+            path = self._public.path(ref.object_key)
+            found = Presigner(self._credentials, "PUT", self._public.base, path, names, now, expires)
+            self._presigners = {wanted: found}
+        return found
+
+    def list_parts(self, ref: MultipartRef) -> dict[int, int]:
+        return {number: size for number, (size, _) in self._listed(ref).items()}
+
+    def _listed(self, ref: MultipartRef) -> dict[int, tuple[int, str]]:
+        """(size, ETag) of every stored part."""
+        found: dict[int, tuple[int, str]] = {}
+        try:
+            with _own_errors():
+                pages = self._client.get_paginator("list_parts").paginate(
+                    Bucket=self._bucket, Key=ref.object_key, UploadId=ref.multipart_id
+                )
+                for page in pages:
+                    for part in page.get("Parts", ()):
+                        found[part["PartNumber"]] = (part["Size"], part["ETag"])
+        except ObjectNotFound as ex:
+            raise UploadGone(str(ex)) from ex
+        return found
+
+    def complete(self, ref: MultipartRef, hashes: bytes, keep_alive: Callable[[], None]) -> Completed:
+        keep_alive()
+        try:
+            listed = self._listed(ref)
+        except UploadGone:
+            return self._completed_before(ref)
+        wrong = [
+            number
+            for number in range(1, ref.part_count + 1)
+            if listed.get(number, (-1, ""))[0] != digests.part_length(number, ref.size, ref.part_size)
+        ]
+        if wrong:
+            raise PartMismatch(wrong)
+        parts = [{"PartNumber": number, "ETag": listed[number][1]} for number in sorted(listed)]
+        try:
+            with _own_errors():
+                self._client.complete_multipart_upload(
+                    Bucket=self._bucket,
+                    Key=ref.object_key,
+                    UploadId=ref.multipart_id,
+                    MultipartUpload={"Parts": parts},
+                )
+        except StorageError as ex:
+            _log.warning("complete failed; the object decides", extra={"error": str(ex)})
+            try:
+                return self._completed_before(ref)
+            except UploadGone:
+                raise ex from None
+        return self._judge(ref, self._head(ref.object_key))
+
+    def _completed_before(self, ref: MultipartRef) -> Completed:
+        """What an earlier complete left, whose answer was lost. Raises UploadGone where there is no object."""
+        try:
+            return self._judge(ref, self._head(ref.object_key))
+        except ObjectNotFound as ex:
+            raise UploadGone(str(ex)) from ex
+
+    def _judge(self, ref: MultipartRef, head: Mapping[str, Any]) -> Completed:
+        """The object is what our own create call made it: right size, in the clear, with no encoding."""
+        strange = [name for name in ("SSECustomerAlgorithm", "ContentEncoding") if head.get(name)]
+        if head["ContentLength"] != ref.size or strange:
+            raise StorageError(f"the object has {head['ContentLength']} bytes and {strange}")
+        return Completed(verified=ref.binds_hash, sha256=None)
+
+    def abort(self, ref: MultipartRef) -> None:
+        with contextlib.suppress(UploadGone, ObjectNotFound), _own_errors():
+            if ref.multipart_id:
+                self._client.abort_multipart_upload(Bucket=self._bucket, Key=ref.object_key, UploadId=ref.multipart_id)
+
+    def list_uploads(self) -> Iterator[str]:
+        return iter(())
+
+
+class _Nothing:
+    """No bytes."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        return b""
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class _Address:
+    """Where a bucket's objects are on one endpoint: scheme and host, and the path of a key."""
+
+    def __init__(self, settings: S3Config, endpoint: str) -> None:
+        parts = urlsplit(endpoint)
+        host = f"{settings.bucket}.{parts.netloc}" if settings.virtual_hosted else parts.netloc
+        self.base = f"{parts.scheme}://{host}"
+        self._prefix = "/" if settings.virtual_hosted else f"/{settings.bucket}/"
+
+    def path(self, object_key: str) -> str:
+        return self._prefix + object_key
