@@ -28,6 +28,7 @@ from api.services.revocations import Revocations
 from api.services.stores import Stores
 from api.services.sweep import Sweep
 from api.services.uploads import Uploads
+from api.services.verify import Verifier
 from api.storage.base import MultipartRef, MultipartStorage
 from api.storage.local import LocalStorage, PartURL
 from api.tokens import Tokens
@@ -80,7 +81,7 @@ def compose(
     db = db or Database(config.database_url, config.database_pool, observe)
     cache, tokens = Cache(config.redis_url), Tokens(config.secret_keys)
     storages = {"local": storage} if storage else make_storages(config, tokens)
-    stores = Stores(storages, next(iter(storages)))
+    stores = Stores(storages, config.storages, config.tier_storages)
     instant = Instant(db, stores, tokens, config, clock)
     finalizer = Finalizer(db, stores, instant, clock)
     prefix = functools.cache(lambda: deployment.identity(db))
@@ -94,6 +95,7 @@ def compose(
         uploads=Uploads(db, cache, stores, instant, finalizer, creation, progress, config, clock),
         files=Files(db, stores, tokens, config, clock),
         finalizer=finalizer,
+        verifier=Verifier(db, stores, clock),
         revocations=Revocations(db, clock),
         sweep=Sweep(db, stores, config, clock),
         health=Health(db, cache, stores),

@@ -1,4 +1,4 @@
-"""The worker process: finalizes large uploads, and sweeps. Run as many as needed; rows keep them apart."""
+"""The worker process: finalizes, reads back, sweeps. Run as many as needed; rows keep them apart."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import logging
 import signal
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from api.cache import Cache
@@ -54,25 +55,25 @@ class Worker:
         _log.info("worker stopped")
 
     def _start_due(self, pool: ThreadPoolExecutor) -> None:
-        for upload_id in self._services.finalizer.due():
-            with self._lock:
-                if upload_id in self._busy or len(self._busy) >= _AT_ONCE:
-                    continue
-                self._busy.add(upload_id)
-            pool.submit(self._finalize, upload_id)
+        for kind, job in (("finalized", self._services.finalizer), ("read back", self._services.verifier)):
+            for row in job.due():
+                with self._lock:
+                    if row in self._busy or len(self._busy) >= _AT_ONCE:
+                        continue
+                    self._busy.add(row)
+                pool.submit(self._do, kind, job.take, row)
 
-    def _finalize(self, upload_id: bytes) -> None:
+    def _do(self, kind: str, take: Callable[[bytes], bool], row: bytes) -> None:
         began = time.monotonic()
         try:
-            if self._services.finalizer.take(upload_id):
-                seconds = round(time.monotonic() - began, 3)
-                _log.info("finalized", extra={"upload": upload_id.hex(), "seconds": seconds})
+            if take(row):
+                _log.info(kind, extra={"row": row.hex(), "seconds": round(time.monotonic() - began, 3)})
         except PartMismatch as ex:
-            _log.info("parts are wrong", extra={"upload": upload_id.hex(), "parts": list(ex.parts)})
+            _log.info("parts are wrong", extra={"row": row.hex(), "parts": list(ex.parts)})
         except (StorageError, DatabaseUnavailable) as ex:
-            _log.warning("finalizing failed", extra={"upload": upload_id.hex(), "error": str(ex)})
+            _log.warning("will be tried again", extra={"row": row.hex(), "error": str(ex)})
         except Exception:
-            _log.exception("finalizing failed", extra={"upload": upload_id.hex()})
+            _log.exception("failed", extra={"row": row.hex()})
         finally:
             with self._lock:
-                self._busy.discard(upload_id)
+                self._busy.discard(row)

@@ -15,6 +15,7 @@ _BY_DIGEST = (
     f"SELECT {_BLOB} FROM blob_digest d JOIN `blob` b ON b.id = d.blob_id {_REPLICA} "
     "WHERE d.digest = %s AND d.scope = %s AND b.size = %s AND b.state = 'verified' LIMIT 1"
 )
+_REPLICAS = "SELECT storage, object_key FROM replica WHERE blob_id = %s"
 _INSERT = (
     "INSERT INTO `blob` (id, size, digest, scope, state, sha256, created_at, verified_at) "
     "VALUES (%s, %s, %s, %s, %s, %s, %s, %s)"
@@ -45,10 +46,28 @@ def by_id(db: Statements, blob_id: bytes) -> Blob | None:
     return _blob(row) if row else None
 
 
+def replicas(db: Statements, blob_id: bytes) -> list[tuple[str, str]]:
+    """(storage, object key) of every replica of a blob."""
+    return [(row[0], row[1]) for row in db.all(_REPLICAS, (blob_id,))]
+
+
 def verified(db: Statements, digest: bytes, size: int, scope: bytes) -> Blob | None:
     """The verified blob that stands for this content."""
     row = db.one(_BY_DIGEST, (digest, scope, size))
     return _blob(row) if row else None
+
+
+def insert_unverified(db: Statements, blob: Blob, scope: bytes, hashes: bytes, now: datetime) -> None:
+    """Makes a blob whose bytes nobody has compared yet: it claims no digest, and matches no instant upload."""
+    moment = to_row(now)
+    db.execute(_INSERT, (blob.id, blob.size, blob.digest, scope, "unverified", None, moment, None))
+    db.execute(_INSERT_PARTS, (blob.id, hashes))
+    db.execute(_INSERT_REPLICA, (blob.id, blob.storage, blob.object_key, moment))
+
+
+def claim(db: Statements, digest: bytes, scope: bytes, blob_id: bytes) -> bool:
+    """Makes a blob stand for its digest; False where another one does."""
+    return db.execute(_CLAIM, (digest, scope, blob_id)) == 1
 
 
 def insert_verified(db: Statements, blob: Blob, scope: bytes, hashes: bytes, now: datetime) -> bool:
@@ -58,7 +77,7 @@ def insert_verified(db: Statements, blob: Blob, scope: bytes, hashes: bytes, now
     """
     moment = to_row(now)
     db.execute(_INSERT, (blob.id, blob.size, blob.digest, scope, "verified", blob.sha256, moment, moment))
-    if db.execute(_CLAIM, (blob.digest, scope, blob.id)) != 1:
+    if not claim(db, blob.digest, scope, blob.id):
         return False
     if blob.storage is not None:
         db.execute(_INSERT_PARTS, (blob.id, hashes))

@@ -18,7 +18,7 @@ _FROM = "FROM file f JOIN `blob` b ON b.id = f.blob_id"
 # The lock on the blob's row is what a deletion of the blob waits for; a blob that is no longer usable gives no row.
 _LINK = (
     "INSERT INTO file (id, user_id, folder_id, name, blob_id, content_type, created_at, updated_at) "
-    "SELECT %s, %s, %s, %s, b.id, %s, %s, %s FROM `blob` b WHERE b.id = %s AND b.state = 'verified' "
+    "SELECT %s, %s, %s, %s, b.id, %s, %s, %s FROM `blob` b WHERE b.id = %s AND b.state = %s "
     "LOCK IN SHARE MODE"
 )
 _BY_ID = f"SELECT {_FILE} {_FROM} WHERE f.id = %s AND f.user_id = %s"
@@ -32,10 +32,14 @@ _RESTORE = (
 )
 
 
-def link_blob(db: Statements, file: File) -> bool:
-    """Writes a new file on a blob that is verified at this moment; False where it is not."""
+def link_blob(db: Statements, file: File, state: str = "verified") -> bool:
+    """Writes a new file on a blob that is verified at this moment; False where it is not.
+
+    Args:
+        state: "unverified" for the uploader's own file on what was just uploaded, and for nobody else.
+    """
     created, updated = to_row(file.created_at), to_row(file.updated_at)
-    args = (file.id, file.user_id, file.folder_id, file.name, file.content_type, created, updated, file.blob_id)
+    args = (file.id, file.user_id, file.folder_id, file.name, file.content_type, created, updated, file.blob_id, state)
     return db.execute(_LINK, args) == 1
 
 

@@ -13,6 +13,7 @@ from api.services.health import Health
 from api.services.revocations import Revocations
 from api.services.sweep import Sweep
 from api.services.uploads import Uploads
+from api.services.verify import Verifier
 from api.tokens import Tokens
 
 
@@ -27,6 +28,7 @@ class Services:
     uploads: Uploads
     files: Files
     finalizer: Finalizer
+    verifier: Verifier
     revocations: Revocations
     sweep: Sweep
     health: Health

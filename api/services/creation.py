@@ -72,7 +72,7 @@ class Creation:
 
     def find_or_make(self, identity: Identity, new: NewUpload) -> UploadView:
         """The upload that stands for ``new``. Raises Problem STORAGE_FULL, UPLOADS_LIMITED, TOKEN_REVOKED."""
-        storage_name, storage = self._stores.for_new_upload()
+        storage_name, storage = self._stores.for_new_upload(identity.tier)
         scope = self._instant.scope(identity.user_id)
         digest = digests.EMPTY_DIGEST if new.size == 0 else new.digest
         open_key = _open_key(identity.user_id, storage_name, new)

@@ -55,7 +55,12 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where the edge finds a blob's bytes; ``storage`` is "empty" for a blob of no bytes."""
+    """Where the edge finds a blob's bytes.
+
+    Attributes:
+        storage: local, s3 or oss; "empty" for a blob of no bytes.
+        uri: a path under the objects' folder for local, otherwise a signed URL.
+    """
 
     blob_id: bytes
     size: int
@@ -174,7 +179,9 @@ class Files:
             raise Problem(errors.FILE_CORRUPT)
         if blob.size == 0:
             return Target(blob.id, 0, blob.digest, "empty", "")
-        if blob.storage is None or blob.object_key is None:
+        found = self._stores.first_healthy(blobs.replicas(self._db, blob.id))
+        if found is None:
             raise Problem(errors.FILE_NOT_FOUND)
-        storage = self._stores.named(blob.storage)
-        return Target(blob.id, blob.size, blob.digest, blob.storage, storage.internal_uri(blob.object_key))
+        name, object_key = found
+        uri = self._stores.named(name).internal_uri(object_key)
+        return Target(blob.id, blob.size, blob.digest, self._stores.kind(name), uri)

@@ -9,10 +9,11 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Final
 
-from api.db import blobs, files, uploads
+from api.db import blobs, files, uploads, verifications
 from api.db.pool import Database, Statements
 from api.errors import ObjectNotFound, PartMismatch, StorageError, StorageFull, UploadGone
 from api.models import Blob, Clock, File, Upload, new_id
@@ -116,7 +117,6 @@ class Finalizer:
 
     def _finish(self, upload: Upload, hashes: bytes, owner: bytes, completed: Completed) -> File:
         """Makes the blob, or merges with the one that was verified first, and the file."""
-        assert completed.verified
         assert upload.digest is not None
         scope = self._instant.scope(upload.user_id)
         blob = Blob(
@@ -128,6 +128,17 @@ class Finalizer:
             storage=upload.storage,
             object_key=upload.object_key,
         )
+
+        def make_unverified(tx: Statements) -> File:
+            unverified = replace(blob, state="unverified")
+            blobs.insert_unverified(tx, unverified, scope, hashes, self._clock())
+            verifications.insert(tx, blob.id, self._clock())
+            file = self._link(tx, upload, owner, unverified)
+            assert file is not None
+            return file
+
+        if not completed.verified:
+            return self._db.transaction(make_unverified)
 
         def make(tx: Statements) -> File:
             if not blobs.insert_verified(tx, blob, scope, hashes, self._clock()):
@@ -150,7 +161,7 @@ class Finalizer:
         """Makes the file and ends the upload; None where the blob is not usable any more."""
         now = self._clock()
         file = File.of(upload, blob, new_id(), now)
-        if not files.link_blob(tx, file):
+        if not files.link_blob(tx, file, blob.state):
             return None
         if not uploads.set_done(tx, upload.id, owner, file.id, now):
             raise _LeaseLost
@@ -158,7 +169,7 @@ class Finalizer:
 
     def _merge(self, upload: Upload, owner: bytes, first: Blob) -> File | None:
         """Links the first blob and dooms the second object; a first copy that is not whole is replaced by it."""
-        whole = self._is_whole(first)
+        whole = is_whole(self._stores, first)
 
         def body(tx: Statements) -> File | None:
             file = self._link(tx, upload, owner, first)
@@ -170,11 +181,12 @@ class Finalizer:
 
         return self._db.transaction(body)
 
-    def _is_whole(self, blob: Blob) -> bool:
-        """Whether a blob's object is there with its size. A storage that does not answer decides nothing: it raises."""
-        if blob.storage is None or blob.object_key is None:
-            return False
-        try:
-            return self._stores.named(blob.storage).stat(blob.object_key) == blob.size
-        except ObjectNotFound:
-            return False
+
+def is_whole(stores: Stores, blob: Blob) -> bool:
+    """Whether a blob's object is there with its size. A storage that does not answer decides nothing: it raises."""
+    if blob.storage is None or blob.object_key is None:
+        return False
+    try:
+        return stores.named(blob.storage).stat(blob.object_key) == blob.size
+    except ObjectNotFound:
+        return False

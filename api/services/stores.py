@@ -1,27 +1,54 @@
-"""The configured storages by name, and the one that new uploads go to."""
+"""The configured storages by name: which takes a new upload, which is read."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
 
-from api.errors import StorageUnavailable
+from api.errors import StorageError, StorageUnavailable
 from api.models import Upload
 from api.storage.base import MultipartRef, MultipartStorage
 
+_FRESH: Final = 5.0
+"""Seconds for which a storage that answered, or did not, is not asked again."""
+
+_log = logging.getLogger(__name__)
+
 
 class Stores:
-    """See the module's docstring."""
+    """See the module's docstring.
 
-    def __init__(self, storages: Mapping[str, MultipartStorage], default: str) -> None:
+    Args:
+        storages: by name; the first takes new uploads, and is read first.
+        kinds: local, s3 or oss, by name.
+        tiers: names of storages that take new uploads of a tier's users instead.
+    """
+
+    def __init__(
+        self,
+        storages: Mapping[str, MultipartStorage],
+        kinds: Mapping[str, str] | None = None,
+        tiers: Mapping[str, str] | None = None,
+    ) -> None:
         self._storages = dict(storages)
-        self._default = default
+        self._kinds = kinds or {}
+        self._tiers = tiers or {}
+        self._order = {name: place for place, name in enumerate(self._storages)}
+        self._asked: dict[str, tuple[float, bool]] = {}
 
     def __iter__(self) -> Iterator[tuple[str, MultipartStorage]]:
         return iter(self._storages.items())
 
-    def for_new_upload(self) -> tuple[str, MultipartStorage]:
-        """Where a new upload goes."""
-        return self._default, self._storages[self._default]
+    def for_new_upload(self, tier: str) -> tuple[str, MultipartStorage]:
+        """Where a new upload of a tier's user goes."""
+        name = self._tiers.get(tier) or next(iter(self._storages))
+        return name, self._storages[name]
+
+    def kind(self, name: str) -> str:
+        """local, s3 or oss."""
+        return self._kinds.get(name, name)
 
     def named(self, name: str) -> MultipartStorage:
         """Raises StorageUnavailable where a row names a storage that is not configured (any more)."""
@@ -29,6 +56,27 @@ class Stores:
             return self._storages[name]
         except KeyError as ex:
             raise StorageUnavailable(f"storage {name} is not configured") from ex
+
+    def first_healthy(self, replicas: Sequence[tuple[str, str]]) -> tuple[str, str] | None:
+        """The replica to read: the first in the storages' order whose storage answers, or else just the first."""
+        ordered = sorted(
+            (replica for replica in replicas if replica[0] in self._order), key=lambda replica: self._order[replica[0]]
+        )
+        if len(ordered) > 1:
+            ordered.sort(key=lambda replica: not self._answers(replica[0]))
+        return ordered[0] if ordered else None
+
+    def _answers(self, name: str) -> bool:
+        asked, answer = self._asked.get(name, (float("-inf"), False))
+        if time.monotonic() - asked > _FRESH:
+            try:
+                self._storages[name].check()
+                answer = True
+            except StorageError as ex:
+                _log.warning("a storage is away", extra={"storage": name, "error": str(ex)})
+                answer = False
+            self._asked[name] = (time.monotonic(), answer)
+        return answer
 
 
 def multipart_ref(upload: Upload, generation: int = 0) -> MultipartRef:
