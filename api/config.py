@@ -154,7 +154,7 @@ def _raw(name: str, environ: Mapping[str, str], *, secret: bool) -> str | None:
     if path is None:
         return None
     try:
-        return Path(path).read_text()
+        return Path(path).read_text().strip()  # editors and `echo` end a file with a newline
     except OSError as ex:
         raise ValueError(f"cannot be read from {path}: {ex.strerror}") from ex
 
