@@ -120,7 +120,7 @@ def _raw(names: Sequence[str], environ: Mapping[str, str], *, is_secret: bool) -
         path = environ.get(f"{name}_FILE") if is_secret else None
         if path is not None:
             try:
-                return Path(path).read_text()
+                return Path(path).read_text().strip()  # editors and `echo` end a file with a newline
             except OSError as ex:
                 raise ValueError(f"cannot be read from {path}: {ex.strerror}") from ex
     return None

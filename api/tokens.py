@@ -11,12 +11,11 @@ from __future__ import annotations
 import hashlib
 import hmac
 import time
-from binascii import Error as Base64Error
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
-from itsdangerous import BadSignature, TimestampSigner
+from itsdangerous import BadData, TimestampSigner
 from itsdangerous.encoding import base64_decode, base64_encode, int_to_bytes
 
 from api.errors import TokenError, TokenExpired
@@ -73,7 +72,7 @@ class Tokens:
                 raise TokenError("not canonical")
             value = self._signers[purpose].unsign(token.encode())
             claims = msgspec.json.decode(base64_decode(value))
-        except (BadSignature, Base64Error, msgspec.DecodeError, ValueError) as ex:
+        except (BadData, msgspec.DecodeError, ValueError) as ex:
             raise TokenError("signature or claims do not verify") from ex
         if not isinstance(claims, dict) or not isinstance(claims.get("exp"), int):
             raise TokenError("no expiry")

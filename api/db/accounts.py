@@ -58,7 +58,8 @@ def insert_user(db: Statements, user: User) -> None:
 def user_by_name(db: Statements, username: str) -> User | None:
     """The account of that name, disabled ones too."""
     row = db.one(_USER_BY_NAME, (username,))
-    return _user(row) if row else None
+    # to the collation "ann" and "ann  " are equal: another spelling would get a count of failures of its own
+    return _user(row) if row and row[1] == username else None
 
 
 def user_by_id(db: Statements, user_id: bytes) -> User | None:

@@ -68,8 +68,8 @@ _SKIP_PROOF = (
 )
 _ASKED = "UPDATE upload SET received = %s, received_at = %s WHERE id = %s AND state = 'uploading'"
 _FINALIZE = (
-    "UPDATE upload SET state = 'finalizing', completes = completes + 1, digest = %s, received = %s, lease_owner = %s, "
-    "lease_until = %s, updated_at = %s WHERE id = %s AND state = 'uploading'"
+    "UPDATE upload SET state = 'finalizing', completes = LEAST(completes, 254) + 1, digest = %s, received = %s, "
+    "failure = NULL, lease_owner = %s, lease_until = %s, updated_at = %s WHERE id = %s AND state = 'uploading'"
 )
 _TAKE_LEASE = (
     "UPDATE upload SET lease_owner = %s, lease_until = %s WHERE id = %s AND state = 'finalizing' "

@@ -56,6 +56,8 @@ def read(req: falcon.Request, shape: type[B]) -> B:
         raise Problem(errors.BODY_TOO_LARGE)
     try:
         return msgspec.json.decode(data or b"{}", type=shape)
+    except UnicodeDecodeError as ex:
+        raise Problem(errors.BODY_INVALID, "The body is not UTF-8.") from ex
     except msgspec.DecodeError as ex:
         raise Problem(errors.BODY_INVALID, f"The body is not what this call takes: {ex}") from ex
     except RecursionError:
@@ -101,9 +103,8 @@ def choice(req: falcon.Request, name: str, allowed: tuple[str, ...], default: st
     return value
 
 
-def digest(req: falcon.Request) -> bytes | None:
-    """The parameter ``digest``. Raises Problem DIGEST_INVALID."""
-    text = req.get_param("digest")
+def digest(text: str | None) -> bytes | None:
+    """A digest, where one is given. Raises Problem DIGEST_INVALID."""
     if text is None:
         return None
     if not _SHA256.fullmatch(text):

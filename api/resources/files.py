@@ -38,7 +38,7 @@ class FileList(Resource):
                 trashed=trashed == "true",
                 after=_after(order, after) if after else (),
                 text=req.get_param("q") or None,
-                digest=base.digest(req),
+                digest=base.digest(req.get_param("digest")),
             )
         )
         items, more = found[:limit], len(found) > limit

@@ -33,7 +33,7 @@ class UploadList(Resource):
             NewUpload(
                 name=body.name,
                 size=body.size,
-                digest=bytes.fromhex(body.digest) if body.digest is not None else None,
+                digest=base.digest(body.digest),
                 resume_key=body.resume_key,
                 content_type=body.content_type,
                 parts=part_hashes(body.parts) if body.parts else None,

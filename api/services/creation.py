@@ -63,12 +63,13 @@ class Creation:
         self._prefix = prefix
 
     def check(self, new: NewUpload) -> None:
-        """Raises Problem NAME_INVALID, SIZE_INVALID, DIGEST_MISMATCH (of an empty file)."""
+        """Raises Problem NAME_INVALID, SIZE_INVALID, DIGEST_MISMATCH (of an empty file), PART_NUMBER_INVALID."""
         check_name(new.name)
         if not 0 <= new.size <= self._config.max_file_size:
             raise Problem(errors.SIZE_INVALID, f"The size is from 0 to {self._config.max_file_size} bytes.")
         if new.size == 0 and new.digest not in (None, digests.EMPTY_DIGEST):
             raise Problem(errors.DIGEST_MISMATCH, "The digest of an empty file is SHA-256 of nothing.")
+        check_numbers(new.parts or {}, digests.part_count(new.size))
 
     def find_or_make(self, identity: Identity, new: NewUpload) -> UploadView:
         """The upload that stands for ``new``. Raises Problem STORAGE_FULL, UPLOADS_LIMITED, TOKEN_REVOKED."""
@@ -81,7 +82,10 @@ class Creation:
             if same is not None:
                 upload = uploads.by_id(self._db, same, identity.user_id)
                 if upload is not None and upload.state in OPEN_STATES:
-                    return self._found_again(upload)
+                    if upload.state == "finalizing" or upload.expires_at > self._clock():
+                        return self._found_again(upload)
+                    # its time is over: the sweep, which has not come by yet, frees its parts
+                    uploads.end(self._db, upload.id, "expired", "UPLOAD_EXPIRED", self._clock())
                 continue
             try:
                 own = blobs.by_id(self._db, own_id) if own_id else self._empty_blob(scope) if not new.size else None
@@ -180,6 +184,12 @@ class Creation:
         multipart_id = self._stores.named(upload.storage).create(multipart_ref(upload))
         uploads.set_opened(self._db, upload.id, multipart_id)
         return replace(upload, multipart_id=multipart_id)
+
+
+def check_numbers(parts: Mapping[int, str], count: int) -> None:
+    """Raises Problem PART_NUMBER_INVALID where one of ``parts`` is not from 1 to ``count``."""
+    if parts and not (min(parts) >= 1 and max(parts) <= count):
+        raise Problem(errors.PART_NUMBER_INVALID, f"This upload has {count} parts, numbered from 1.")
 
 
 def _open_key(user_id: bytes, storage: str, new: NewUpload) -> bytes | None:

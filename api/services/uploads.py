@@ -19,7 +19,7 @@ from api.db.pool import Database
 from api.errors import PartMismatch, Problem, StorageError, StorageFull, UploadGone
 from api.models import Clock, File, Identity, Upload, new_id
 from api.services import ranges
-from api.services.creation import Creation, NewUpload
+from api.services.creation import Creation, NewUpload, check_numbers
 from api.services.finalize import LEASE, Finalizer
 from api.services.instant import Instant
 from api.services.progress import Progress, SignedParts, UploadView
@@ -100,8 +100,7 @@ class Uploads:
         upload = signing.upload
         if upload.state not in ("proving", "uploading") or upload.expires_at <= self._clock():
             raise _not_open(upload)
-        if first < 1 or last > upload.part_count:
-            raise Problem(errors.PART_NUMBER_INVALID, f"This upload has parts 1 to {upload.part_count}.")
+        check_numbers(parts, upload.part_count)
         _check_written_once(signing.recorded, parts)
         limit = self._config.user_parts
         if signing.open_parts > limit and uploads.count_parts(self._db, identity.user_id) + len(parts) > limit:
@@ -190,11 +189,12 @@ class Uploads:
             return self.complete(identity, upload.id)  # another complete or abort was first
         if not inline:
             self._cache.ring()
-            return self._progress.brief(replace(upload, state="finalizing", received=every))
+            return self._progress.brief(replace(upload, state="finalizing", received=every, failure=None))
         file = self._finalize_here(upload, hashes, owner)
         if file is None:
-            return self._progress.view(self._own(identity, upload.id))
-        return replace(self._progress.brief(replace(upload, state="done", file_id=file.id)), file=file)
+            return self.complete(identity, upload.id)  # its row says how it ended, or who goes on with it
+        done = replace(upload, state="done", file_id=file.id, failure=None)
+        return replace(self._progress.brief(done), file=file)
 
     def _finalize_here(self, upload: Upload, hashes: bytes, owner: bytes) -> File | None:
         try:

@@ -176,8 +176,15 @@ class LocalStorage(MultipartStorage):
     def _take_private(self, ref: MultipartRef) -> Path | None:
         """Moves the part folder to where no PUT reaches it; None where there is no such folder any more."""
         private = self._private(ref)
-        with contextlib.suppress(FileNotFoundError):
+        try:
             self._parts(ref).rename(private)
+        except FileNotFoundError:
+            pass
+        except OSError as ex:
+            if ex.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            # a `create` that came late, after the folder was moved away, has made it anew
+            shutil.rmtree(self._parts(ref))
         return private if private.exists() else None
 
     @staticmethod

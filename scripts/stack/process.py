@@ -110,7 +110,9 @@ def remember(record: Path, process: "subprocess.Popen[bytes]") -> None:
     """Write down who a child is, for the next supervisor should this one be killed."""
     start = _start_time(process.pid)
     if start is not None:
-        record.write_text(f"{process.pid} {start}\n")
+        unfinished = record.with_suffix(".new")
+        unfinished.write_text(f"{process.pid} {start}\n")
+        unfinished.replace(record)
 
 
 def end_leftover(record: Path, folder: Path, seconds: float) -> int:

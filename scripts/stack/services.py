@@ -75,7 +75,7 @@ class Service:
         process = self.spawn(command)
         try:
             while process.poll() is None:
-                pause(0.02)
+                pause(0.05)
         finally:
             end_group(process)
         if process.returncode:
@@ -94,7 +94,7 @@ class Service:
                 raise ServiceError(f"{self.name} {describe_end(process.returncode)} at its start", self.log)
             if time.monotonic() > deadline:
                 raise ServiceError(f"{self.name} gave no answer for {self.ready_seconds:.0f} s", self.log)
-            pause(0.02)
+            pause(0.05)
 
 
 class MariaDB(Service):

@@ -4,6 +4,7 @@ import contextlib
 import http.client
 import json
 import os
+import pwd
 import re
 import select
 import signal
@@ -140,15 +141,30 @@ def sign_in(port: int, password: str) -> str:
 
 def processes_of(data: Path) -> dict[int, str]:
     """Processes that work in a data folder or name it in their command line."""
+    working = _processes_working_in(data)
     found = {}
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit() or int(entry.name) == os.getpid():
-            continue
+    for entry in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            if command and (str(data) in command or (entry / "cwd").readlink().is_relative_to(data)):
+            if command and (str(data) in command or int(entry.name) in working):
                 found[int(entry.name)] = command
     return found
+
+
+def _processes_working_in(data: Path) -> set[int]:
+    """Asked as the servers' user: a container's root may not see where another's process works."""
+    owner = pwd.getpwuid(data.stat().st_uid or pwd.getpwnam("sluice").pw_uid)
+    drop = ["setpriv", f"--reuid={owner.pw_uid}", f"--regid={owner.pw_gid}", "--clear-groups", "--"]
+    find = ["bash", "-c", 'find /proc/[0-9]*/cwd -maxdepth 0 \\( -lname "$DATA" -o -lname "$DATA/*" \\)']
+    result = subprocess.run(
+        [*(drop if os.geteuid() == 0 else []), *find],
+        env={**os.environ, "DATA": str(data)},
+        cwd="/",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return {int(line.split("/")[2]) for line in result.stdout.split()}
 
 
 def await_no_process(data: Path, seconds: float = 15, kill: bool = False) -> None:

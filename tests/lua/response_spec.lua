@@ -1,0 +1,38 @@
+local cjson = require("cjson")
+local response = require("sluice.response")
+
+describe("response", function()
+    for _, code in ipairs(response.codes()) do
+        it("answers " .. code .. " in the one shape", function()
+            local status, headers, body = response.error(code, "0a")
+            assert.equal(status, response.status_of(code))
+            assert.is_true(status >= 400 and status < 600)
+            assert.equal("application/json", headers["Content-Type"])
+            assert.equal("no-store", headers["Cache-Control"])
+            assert.equal(status == 401 and "Bearer" or nil, headers["WWW-Authenticate"])
+            -- 503 is for what helps to repeat, and says when.
+            assert.equal(status == 503, headers["Retry-After"] ~= nil and status ~= 504)
+            local answer = cjson.decode(body)
+            assert.equal(code, answer.error.code)
+            assert.equal("0a", answer.error.request_id)
+            assert.is_true(#answer.error.message > 10)
+            assert.truthy(code:match("^[A-Z]+[A-Z_]*[A-Z]$"))
+        end)
+    end
+
+    it("has a code for every status that nginx makes", function()
+        for status = 400, 599 do
+            for _, route in ipairs({ "api", "part", "link", "content", "health", "" }) do
+                assert.truthy(response.status_of(response.code_of(route, status)))
+            end
+        end
+    end)
+
+    it("calls nginx' own failures with stored bytes the storage's", function()
+        assert.equal("NOT_FOUND", response.code_of("api", 404))
+        assert.equal("STORAGE_UNAVAILABLE", response.code_of("link", 404))
+        assert.equal("STORAGE_UNAVAILABLE", response.code_of("content", 403))
+        assert.equal("STORAGE_UNAVAILABLE", response.code_of("part", 500))
+        assert.equal("INTERNAL_ERROR", response.code_of("api", 500))
+    end)
+end)

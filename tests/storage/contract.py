@@ -1,0 +1,303 @@
+"""What every storage that takes parts must do; a backend's test file gives a fixture and inherits."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import pytest
+
+from api import digests
+from api.errors import ObjectNotFound, PartMismatch, StorageUnavailable, UploadGone
+from api.storage.base import MultipartRef, MultipartStorage
+
+PART: Final = 64 * 1024
+"""A part's size here: the contract takes any, and small ones are quick."""
+
+Put = Callable[[MultipartRef, int, bytes], bool]
+"""Sends a part to its URL; False where the URL is dead."""
+
+
+@dataclass
+class Content:
+    """Some bytes and the upload that brings them."""
+
+    data: bytes
+    ref: MultipartRef = field(init=False)
+
+    def __post_init__(self) -> None:
+        upload_id, key = os.urandom(16).hex(), os.urandom(16).hex()
+        count = -(-len(self.data) // PART)
+        self.ref = MultipartRef(upload_id, f"0badcafe/{key[:2]}/{key}", "", len(self.data), PART, count, "0" * 32, 0)
+
+    def part(self, number: int) -> bytes:
+        return self.data[(number - 1) * PART : number * PART]
+
+    @property
+    def numbers(self) -> range:
+        return range(1, self.ref.part_count + 1)
+
+    @property
+    def hashes(self) -> bytes:
+        return b"".join(hashlib.sha256(self.part(n)).digest() for n in self.numbers)
+
+    @property
+    def sha256(self) -> bytes:
+        return hashlib.sha256(self.data).digest()
+
+
+def content(size: int = 3 * PART - 7) -> Content:
+    """Bytes that no other test has."""
+    return Content(os.urandom(size))
+
+
+def nothing() -> None:
+    """A `keep_alive` that lets the work go on."""
+
+
+def read(storage: MultipartStorage, key: str, *where: int) -> bytes:
+    """Bytes of an object, in reads of odd sizes."""
+    with closing(storage.open(key, *where)) as reader:
+        return b"".join(iter(lambda: reader.read(10_007), b""))
+
+
+class MultipartContract:
+    """Inherit, and give the fixtures ``storage`` and ``put``."""
+
+    @pytest.fixture
+    def storage(self) -> MultipartStorage:
+        raise NotImplementedError
+
+    @pytest.fixture
+    def put(self, storage: Any) -> Put:
+        raise NotImplementedError
+
+    @staticmethod
+    def send(storage: MultipartStorage, put: Put, what: Content) -> Content:
+        """Opens an upload and sends every part."""
+        storage.create(what.ref)
+        assert all(put(what.ref, n, what.part(n)) for n in what.numbers)
+        return what
+
+    # -- taking parts
+
+    def test_create_names_the_upload_and_can_be_repeated(self, storage: MultipartStorage, put: Put) -> None:
+        what = content()
+        assert storage.create(what.ref)
+        assert put(what.ref, 1, what.part(1))
+        assert storage.create(what.ref)
+        assert storage.list_parts(what.ref) == {1: PART}  # a repeated create loses nothing
+
+    def test_parts_are_listed_with_their_lengths(self, storage: MultipartStorage, put: Put) -> None:
+        what = content()
+        storage.create(what.ref)
+        assert storage.list_parts(what.ref) == {}
+        for number in (3, 1):
+            assert put(what.ref, number, what.part(number))
+        assert storage.list_parts(what.ref) == {1: PART, 3: PART - 7}
+
+    def test_a_part_sent_again_replaces_itself(self, storage: MultipartStorage, put: Put) -> None:
+        what = content()
+        storage.create(what.ref)
+        assert put(what.ref, 1, b"other")
+        self.send(storage, put, what)
+        storage.complete(what.ref, what.hashes, nothing)
+        assert read(storage, what.ref.object_key) == what.data
+
+    def test_an_upload_that_never_was_has_no_parts(self, storage: MultipartStorage, put: Put) -> None:
+        what = content()
+        with pytest.raises(UploadGone):
+            storage.list_parts(what.ref)
+        with pytest.raises(UploadGone):
+            storage.complete(what.ref, what.hashes, nothing)
+        assert not put(what.ref, 1, what.part(1))
+
+    def test_a_part_has_a_url_of_its_own(self, storage: MultipartStorage) -> None:
+        what = content()
+        storage.create(what.ref)
+        signed = [storage.presign_part(what.ref, n, "0" * 64, 2_000_000_000) for n in what.numbers]
+        assert len({part.url for part in signed}) == 3
+
+    def test_uploads_are_listed_until_they_end(self, storage: MultipartStorage, put: Put) -> None:
+        one, two, three = (self.send(storage, put, content()) for _ in range(3))
+        ids = {what.ref.upload_id for what in (one, two, three)}
+        assert ids <= set(storage.list_uploads())
+        storage.complete(one.ref, one.hashes, nothing)
+        storage.abort(two.ref)
+        assert ids & set(storage.list_uploads()) == {three.ref.upload_id}
+
+    # -- complete
+
+    @pytest.mark.parametrize("size", [1, PART - 1, PART, PART + 1, 2 * PART, 5 * PART + 1])
+    def test_complete_makes_the_object_of_the_parts(self, storage: MultipartStorage, put: Put, size: int) -> None:
+        what = self.send(storage, put, content(size))
+        completed = storage.complete(what.ref, what.hashes, nothing)
+        assert completed.verified
+        assert completed.sha256 in (what.sha256, None)
+        assert storage.stat(what.ref.object_key) == size
+        assert read(storage, what.ref.object_key) == what.data
+
+    def test_complete_repeated_finds_the_work_done(self, storage: MultipartStorage, put: Put) -> None:
+        what = self.send(storage, put, content())
+        first = storage.complete(what.ref, what.hashes, nothing)
+        assert storage.complete(what.ref, what.hashes, nothing) == first
+        assert read(storage, what.ref.object_key) == what.data
+
+    def test_no_part_is_taken_once_complete_has_begun(self, storage: MultipartStorage, put: Put) -> None:
+        what = self.send(storage, put, content())
+        seen: list[bool] = []
+        storage.complete(what.ref, what.hashes, lambda: seen.append(True))
+        assert seen  # work that takes long can be stopped
+        assert not put(what.ref, 1, b"x" * PART)
+        assert read(storage, what.ref.object_key) == what.data
+
+    def test_wrong_and_missing_parts_are_named_and_gone_and_taken_again(
+        self, storage: MultipartStorage, put: Put
+    ) -> None:
+        what = content(5 * PART)
+        storage.create(what.ref)
+        for number in (1, 2, 5):
+            put(what.ref, number, what.part(number))
+        put(what.ref, 3, b"x" * PART)
+        with pytest.raises(PartMismatch) as caught:
+            storage.complete(what.ref, what.hashes, nothing)
+        named = set(caught.value.parts)
+        assert named <= {3, 4}  # a backend may look at lengths first, and at bytes in the next try
+        assert named
+        assert set(storage.list_parts(what.ref)) == {1, 2, 3, 5} - named
+        with pytest.raises(ObjectNotFound):
+            storage.stat(what.ref.object_key)
+        for number in (3, 4):
+            assert put(what.ref, number, what.part(number))
+        storage.complete(what.ref, what.hashes, nothing)
+        assert read(storage, what.ref.object_key) == what.data
+
+    @pytest.mark.parametrize("wrong", [[1], [2], [5], [1, 3, 5], [1, 2, 3, 4, 5]])
+    def test_every_part_of_wrong_bytes_is_named_at_once(
+        self, storage: MultipartStorage, put: Put, wrong: list[int]
+    ) -> None:
+        what = self.send(storage, put, content(4 * PART + 9))
+        for number in wrong:
+            put(what.ref, number, os.urandom(len(what.part(number))))
+        with pytest.raises(PartMismatch) as caught:
+            storage.complete(what.ref, what.hashes, nothing)
+        assert list(caught.value.parts) == wrong
+        assert set(storage.list_parts(what.ref)) == set(what.numbers) - set(wrong)
+
+    @pytest.mark.parametrize("size", [PART, 2 * PART])
+    @pytest.mark.parametrize("length", [0, 1, PART - 1, PART + 1])
+    def test_a_part_of_another_length_is_wrong(
+        self, storage: MultipartStorage, put: Put, size: int, length: int
+    ) -> None:
+        what = self.send(storage, put, content(size))
+        put(what.ref, 1, (what.part(1) + b"x")[:length])
+        with pytest.raises(PartMismatch) as caught:
+            storage.complete(what.ref, what.hashes, nothing)
+        assert caught.value.parts == (1,)
+
+    def test_what_keep_alive_raises_stops_the_work_and_a_repeat_goes_on(
+        self, storage: MultipartStorage, put: Put
+    ) -> None:
+        class Stop(Exception):
+            pass
+
+        def stop() -> None:
+            raise Stop
+
+        for size in (PART, 9 * PART):
+            what = self.send(storage, put, content(size))
+            with pytest.raises(Stop):
+                storage.complete(what.ref, what.hashes, stop)
+            with pytest.raises(ObjectNotFound):
+                storage.stat(what.ref.object_key)
+            storage.complete(what.ref, what.hashes, nothing)
+            assert read(storage, what.ref.object_key) == what.data
+
+    def test_of_two_completes_at_once_one_makes_the_object_and_none_breaks_it(
+        self, storage: MultipartStorage, put: Put
+    ) -> None:
+        what = self.send(storage, put, content(20 * PART))
+        barrier, outcomes = threading.Barrier(4), []
+
+        def run() -> None:
+            barrier.wait()
+            try:
+                outcomes.append(storage.complete(what.ref, what.hashes, nothing).sha256)
+            except (StorageUnavailable, ObjectNotFound) as ex:  # worth repeating
+                outcomes.append(type(ex))
+
+        threads = [threading.Thread(target=run) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert what.sha256 in outcomes
+        assert len(outcomes) == 4
+        assert storage.complete(what.ref, what.hashes, nothing).sha256 == what.sha256
+        assert read(storage, what.ref.object_key) == what.data
+        assert what.ref.upload_id not in set(storage.list_uploads())
+
+    # -- abort
+
+    def test_abort_frees_the_parts_and_can_be_repeated(self, storage: MultipartStorage, put: Put) -> None:
+        what = self.send(storage, put, content())
+        storage.abort(what.ref)
+        storage.abort(what.ref)
+        with pytest.raises(UploadGone):
+            storage.list_parts(what.ref)
+        with pytest.raises(UploadGone):
+            storage.complete(what.ref, what.hashes, nothing)
+        assert not put(what.ref, 1, what.part(1))
+
+    def test_aborting_what_never_was_is_done(self, storage: MultipartStorage) -> None:
+        storage.abort(content().ref)
+
+    def test_abort_after_complete_leaves_the_object(self, storage: MultipartStorage, put: Put) -> None:
+        what = self.send(storage, put, content())
+        storage.complete(what.ref, what.hashes, nothing)
+        storage.abort(what.ref)
+        assert read(storage, what.ref.object_key) == what.data
+
+    # -- objects
+
+    @pytest.mark.parametrize(
+        ("offset", "length"),
+        [(0, None), (0, 0), (0, 1), (1, None), (PART - 1, 2), (2 * PART, PART), (5, 10 * PART), (10 * PART, 1)],
+    )
+    def test_any_range_is_read(self, storage: MultipartStorage, put: Put, offset: int, length: int | None) -> None:
+        what = self.send(storage, put, content())
+        storage.complete(what.ref, what.hashes, nothing)
+        where = (offset,) if length is None else (offset, length)
+        expected = what.data[offset:] if length is None else what.data[offset : offset + length]
+        assert read(storage, what.ref.object_key, *where) == expected
+
+    def test_an_object_that_is_not_there_is_said_to_be_missing(self, storage: MultipartStorage) -> None:
+        key = content().ref.object_key
+        with pytest.raises(ObjectNotFound):
+            storage.stat(key)
+        with pytest.raises(ObjectNotFound):
+            storage.open(key)
+        storage.delete(key)
+
+    def test_delete_takes_the_object_alone_and_can_be_repeated(self, storage: MultipartStorage, put: Put) -> None:
+        one, two = (self.send(storage, put, content()) for _ in range(2))
+        for what in (one, two):
+            storage.complete(what.ref, what.hashes, nothing)
+        storage.delete(one.ref.object_key)
+        storage.delete(one.ref.object_key)
+        with pytest.raises(ObjectNotFound):
+            storage.stat(one.ref.object_key)
+        assert read(storage, two.ref.object_key) == two.data
+
+    def test_the_edge_is_told_where_an_object_lies(self, storage: MultipartStorage) -> None:
+        key = content().ref.object_key
+        assert key in storage.internal_uri(key)
+
+    def test_a_storage_that_works_says_so_and_has_room_for_little(self, storage: MultipartStorage) -> None:
+        storage.check()
+        storage.check_room(digests.MIN_PART_SIZE, 1)

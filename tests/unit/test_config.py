@@ -1,0 +1,141 @@
+"""Settings: every problem at once, secrets from files, nothing secret printed."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from api.__main__ import EXIT_CONFIG, main
+from api.config import Config, env_name, load
+from api.errors import ConfigError
+
+SECRETS = {
+    "SLUICE_SECRET_KEYS": "first-key-" + "a" * 32 + "\nsecond-key-" + "b" * 32,
+    "SLUICE_EDGE_KEY": "edge-key-" + "c" * 32,
+    "SLUICE_DATABASE_URL": "mysql://sluice:secret-word@db/sluice",
+    "SLUICE_REDIS_URL": "redis://:secret-word@cache/0",
+}
+GOOD = SECRETS | {"SLUICE_STORAGE_ROOT": "/srv/sluice"}
+
+
+def problems(environ: dict[str, str]) -> tuple[str, ...]:
+    with pytest.raises(ConfigError) as caught:
+        load(environ)
+    return caught.value.problems
+
+
+def test_the_required_settings_alone_are_enough() -> None:
+    config = load(GOOD)
+    assert config.secret_keys == ("first-key-" + "a" * 32, "second-key-" + "b" * 32)
+    assert config.storage_root == Path("/srv/sluice")
+    assert (config.access_ttl, config.user_uploads, config.signup) == (900, 100, "open")
+
+
+def test_every_missing_setting_is_named_at_once() -> None:
+    assert [line.split()[0] for line in problems({})] == [
+        "SLUICE_SECRET_KEYS",
+        "SLUICE_EDGE_KEY",
+        "SLUICE_DATABASE_URL",
+        "SLUICE_REDIS_URL",
+        "SLUICE_STORAGE_ROOT",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("SLUICE_PUBLIC_URL", "ftp://x", "http: or https:"),
+        ("SLUICE_PUBLIC_URL", "http://[", "SLUICE_PUBLIC_URL"),
+        ("SLUICE_SECRET_KEYS", "short", "at least 32 ASCII characters"),
+        ("SLUICE_SECRET_KEYS", "é" * 40, "at least 32 ASCII characters"),
+        ("SLUICE_SECRET_KEYS", " \n ", "at least one key"),
+        ("SLUICE_SECRET_KEYS", f"{'a' * 32}\nshort", "at least 32 ASCII characters"),
+        ("SLUICE_EDGE_KEY", "short", "at least 32 ASCII characters"),
+        ("SLUICE_DATABASE_URL", "postgres://x", "mysql:"),
+        ("SLUICE_REDIS_URL", "http://x", "redis: or rediss: or unix:"),
+        ("SLUICE_DATABASE_POOL", "0", "between 1 and 256"),
+        ("SLUICE_DATABASE_POOL", "many", "is a whole number"),
+        ("SLUICE_DATABASE_POOL", "", "is a whole number"),
+        ("SLUICE_STORAGE_ROOT", "var/storage", "absolute"),
+        ("SLUICE_SIGNUP", "Open", "open, invite, closed"),
+        ("SLUICE_SIGNUP", "invite", "SLUICE_SIGNUP_CODE is missing"),
+        ("SLUICE_DEDUP_SCOPE", "none", "global, user"),
+        ("SLUICE_ACCESS_TTL", "59", "between 60 and 86400"),
+        ("SLUICE_UPLOAD_TTL", "604801", "between 60 and 604800"),
+        ("SLUICE_MAX_FILE_SIZE", str(2**63), "between 1 and"),
+        ("SLUICE_READY_NETWORKS", "10.0.0.1/8", "host bits"),
+        ("SLUICE_LOG_LEVEL", "loud", "debug, info, warning, error"),
+    ],
+)
+def test_a_malformed_setting_is_named_with_what_it_takes(name: str, value: str, says: str) -> None:
+    (line,) = problems(GOOD | {name: value})
+    assert line.startswith("SLUICE_")
+    assert says in line
+
+
+def test_problems_of_every_kind_come_together() -> None:
+    found = problems(GOOD | {"SLUICE_SIGNUP": "x", "SLUICE_ACCESS_TTL": "x", "SLUICE_ACESS_TTL": "900"})
+    assert [line.split()[0] for line in found] == ["SLUICE_SIGNUP", "SLUICE_ACCESS_TTL", "SLUICE_ACESS_TTL"]
+
+
+@pytest.mark.parametrize(
+    ("name", "suggestion"),
+    [
+        ("SLUICE_ACESS_TTL", "; SLUICE_ACCESS_TTL is"),
+        ("SLUICE_EDGE_KEY_FIEL", "; SLUICE_EDGE_KEY_FILE is"),
+        ("SLUICE_ACCESS_TTL_FILE", "; SLUICE_ACCESS_TTL is"),  # files are for secrets
+        ("SLUICE_QQQQQQQQQQQQQQQQ", ""),
+    ],
+)
+def test_an_unknown_setting_is_named_with_the_nearest_one(name: str, suggestion: str) -> None:
+    assert problems(GOOD | {name: "1"}) == (f"{name} is not a setting{suggestion}",)
+
+
+def test_what_gunicorn_reads_and_what_is_not_ours_is_let_be() -> None:
+    load(GOOD | {"SLUICE_API_BIND": "unix:/x", "SLUICE_API_WORKERS": "2", "SLUICE_API_THREADS": "8", "HOME": "/"})
+
+
+@pytest.mark.parametrize("name", sorted(SECRETS))
+def test_a_secret_can_come_from_a_file(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "secret"
+    path.write_text(GOOD[name] + "\n")
+    given = {key: value for key, value in GOOD.items() if key != name} | {f"{name}_FILE": str(path)}
+    assert load(given) == load(GOOD)
+
+
+def test_a_secrets_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    given = {key: value for key, value in GOOD.items() if key != "SLUICE_EDGE_KEY"}
+    (line,) = problems(given | {"SLUICE_EDGE_KEY_FILE": str(tmp_path / "none")})
+    assert line == f"SLUICE_EDGE_KEY cannot be read from {tmp_path / 'none'}: No such file or directory"
+
+
+def test_what_is_in_force_names_every_setting_and_shows_no_secret() -> None:
+    shown = dict(load(GOOD | {"SLUICE_SIGNUP": "invite", "SLUICE_SIGNUP_CODE": "let-me-in"}).in_force())
+    assert set(shown) == {env_name(field.name) for field in dataclasses.fields(Config)}
+    text = "\n".join(shown.values())
+    for secret in ("first-key", "second-key", "edge-key", "secret-word", "let-me-in"):
+        assert secret not in text
+    assert {name for name, value in shown.items() if value == "(secret)"} == {*SECRETS, "SLUICE_SIGNUP_CODE"}
+
+
+def test_the_command_prints_what_is_in_force_without_secrets(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("api.config.load.__defaults__", (GOOD,))
+    assert main(["config"]) == 0
+    printed = capsys.readouterr()
+    assert "SLUICE_ACCESS_TTL=900" in printed.out
+    assert "secret-word" not in printed.out + printed.err
+
+
+def test_the_command_says_a_line_for_each_problem(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = GOOD | {"SLUICE_SIGNUP": "x", "SLUICE_EDGE_KEY": "hush"}
+    monkeypatch.setattr("api.config.load.__defaults__", (bad,))
+    assert main(["config"]) == EXIT_CONFIG == 2
+    printed = capsys.readouterr()
+    assert [line.split()[0] for line in printed.err.splitlines()] == ["SLUICE_EDGE_KEY", "SLUICE_SIGNUP"]
+    assert "hush" not in printed.out + printed.err

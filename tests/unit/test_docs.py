@@ -1,0 +1,81 @@
+"""The documents name every setting, error code and route; a new one without a line fails here."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+from api import routes
+from api.config import ELSEWHERE, Config, env_name
+from api.errors import KINDS, Kind
+from api.resources.base import Resource
+
+DOCS = Path(__file__).parents[2] / "docs"
+SETTINGS = [env_name(field.name) for field in dataclasses.fields(Config)]
+INTERNAL = re.compile("^/internal/")
+
+
+def all_routes() -> list[tuple[str, Resource]]:
+    """The route table; its resources are made over nothing, for nobody calls them."""
+
+    class Nothing:
+        public_url = "http://x"
+
+        def __getattr__(self, name: str) -> Nothing:
+            return Nothing()
+
+    return routes.routes(Nothing())  # type: ignore[arg-type]
+
+
+def calls() -> list[tuple[str, str]]:
+    """(method, path) of every call that clients may make."""
+    return [
+        (method.upper(), path)
+        for path, resource in all_routes()
+        for method in ("get", "post", "patch", "delete", "put")
+        if hasattr(resource, f"on_{method}") and not INTERNAL.match(path)
+    ]
+
+
+@pytest.mark.parametrize("name", [*SETTINGS, *sorted(ELSEWHERE)])
+def test_a_setting_is_documented(name: str) -> None:
+    assert f"| `{name}` |" in (DOCS / "configuration.md").read_text()
+
+
+@pytest.mark.parametrize("field", dataclasses.fields(Config), ids=lambda field: field.name)
+def test_a_settings_documented_default_is_the_one_in_force(field: dataclasses.Field[object]) -> None:
+    (row,) = re.findall(rf"^\| `{env_name(field.name)}` \|([^|]*)\|", (DOCS / "configuration.md").read_text(), re.M)
+    default = field.metadata["default"]
+    assert row.strip() == ("required" if default is None else f"`{default}`" if default else "empty")
+
+
+def test_no_setting_is_documented_that_is_none() -> None:
+    named = set(re.findall(r"`(SLUICE_[A-Z_]+)`", (DOCS / "configuration.md").read_text()))
+    secret = {f"{env_name(field.name)}_FILE" for field in dataclasses.fields(Config) if field.metadata["secret"]}
+    assert named - {*SETTINGS, *ELSEWHERE} - secret == set()
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.code)
+def test_an_error_is_documented_with_its_status(kind: Kind) -> None:
+    assert f"| {kind.status} | `{kind.code}` |" in (DOCS / "api.md").read_text()
+
+
+@pytest.mark.parametrize(("method", "path"), calls(), ids=lambda value: value)
+def test_a_call_is_documented(method: str, path: str) -> None:
+    assert re.search(rf"^\| `{method} {re.escape(path)}`", (DOCS / "api.md").read_text(), re.M)
+
+
+def test_every_method_of_a_resource_is_counted() -> None:
+    """A responder for a method that `calls` does not know would go undocumented."""
+    names = {
+        name
+        for _, resource in all_routes()
+        for name, _ in inspect.getmembers(resource, inspect.ismethod)
+        if name.startswith("on_")
+    }
+    assert names <= {"on_get", "on_post", "on_patch", "on_delete", "on_put", "on_head"}
+    assert len(calls()) > 15
