@@ -15,11 +15,12 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any
 
 from api.errors import ConfigError
 from api.settings import (
     Reader,
+    declared,
     flag,
     folder,
     integer,
@@ -72,10 +73,6 @@ class OSSConfig:
     signature: str = setting(one_of("v4", "v1"), "The signature's version", "v4")
 
 
-_BY_STORAGE: Final = {"secret": True}
-"""Not settings themselves: read for each storage that SLUICE_STORAGES names."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """What is in force; one attribute per setting, ``SLUICE_`` and upper case outside."""
@@ -117,25 +114,30 @@ class Config:
     ready_networks: str = setting(networks, "Networks that may ask /readyz", "127.0.0.0/8 ::1/128")
     log_level: str = setting(one_of("debug", "info", "warning", "error"), "How much the logs say", "info")
 
-    s3: Mapping[str, S3Config] = dataclasses.field(default_factory=dict, metadata=_BY_STORAGE)
-    oss: Mapping[str, OSSConfig] = dataclasses.field(default_factory=dict, metadata=_BY_STORAGE)
+    # not settings themselves: read for each storage that SLUICE_STORAGES names
+    s3: Mapping[str, S3Config] = dataclasses.field(default_factory=dict)
+    oss: Mapping[str, OSSConfig] = dataclasses.field(default_factory=dict)
 
     def in_force(self) -> list[tuple[str, str]]:
         """Every setting's name and value; a secret's value is left out."""
-        shown = [
-            (env_name(field.name), "(secret)" if field.metadata["secret"] else _shown(getattr(self, field.name)))
-            for field in dataclasses.fields(self)
-            if field.metadata is not _BY_STORAGE
-        ]
+        shown = _shown("SLUICE_", self)
         for kind, found in (("S3", self.s3), ("OSS", self.oss)):
             for name, config in found.items():
-                for field in dataclasses.fields(config):
-                    value = "(secret)" if field.metadata["secret"] else _shown(getattr(config, field.name))
-                    shown.append((f"SLUICE_{kind}_{name.upper()}_{field.name.upper()}", value))
+                shown += _shown(f"SLUICE_{kind}_{name.upper()}_", config)
         return shown
 
 
-def _shown(value: object) -> str:
+def _shown(prefix: str, config: Any) -> list[tuple[str, str]]:
+    return [
+        (
+            f"{prefix}{field.name.upper()}",
+            "(secret)" if field.metadata["secret"] else _as_text(getattr(config, field.name)),
+        )
+        for field in declared(type(config))
+    ]
+
+
+def _as_text(value: object) -> str:
     if isinstance(value, Mapping):
         return ",".join(f"{key}:{entry}" for key, entry in value.items())
     return "" if value is None else str(int(value) if isinstance(value, bool) else value)
@@ -171,7 +173,7 @@ def load(environ: Mapping[str, str] = os.environ) -> Config:
                 s3[name] = S3Config(**read)
             else:
                 oss[name] = OSSConfig(**read)
-    if "local" in values.get("storages", {}).values() and values.get("storage_root") is None:
+    if "local" in values.get("storages", {}).values() and values.get("storage_root", "") is None:
         problems.append("SLUICE_STORAGE_ROOT is missing: a storage of kind local needs it")
     for tier, name in values.get("tier_storages", {}).items():
         if name not in values.get("storages", {}):

@@ -126,6 +126,11 @@ def _raw(names: Sequence[str], environ: Mapping[str, str], *, is_secret: bool) -
     return None
 
 
+def declared(shape: type) -> list[dataclasses.Field[Any]]:
+    """The fields of a dataclass that are settings."""
+    return [field for field in dataclasses.fields(shape) if "parse" in field.metadata]
+
+
 class Reader:
     """Reads dataclasses of settings, and collects what is wrong.
 
@@ -142,7 +147,7 @@ class Reader:
     def read(self, shape: type, prefixes: Sequence[str]) -> dict[str, Any]:
         """The values of ``shape``'s fields that could be read; the first prefix that names one wins."""
         values: dict[str, Any] = {}
-        for field in dataclasses.fields(shape):
+        for field in declared(shape):
             meta = field.metadata
             names = [f"{prefix}{field.name.upper()}" for prefix in prefixes]
             self.known.update(names)

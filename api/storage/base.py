@@ -42,7 +42,7 @@ class MultipartRef:
     part_count: int
     user_id: str
     generation: int
-    binds_hash: bool
+    binds_hash: bool = False
 
 
 @dataclass(frozen=True, slots=True)

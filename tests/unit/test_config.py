@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import pytest
@@ -10,6 +9,7 @@ import pytest
 from api.__main__ import EXIT_CONFIG, main
 from api.config import Config, env_name, load
 from api.errors import ConfigError
+from api.settings import declared
 
 SECRETS = {
     "SLUICE_SECRET_KEYS": "first-key-" + "a" * 32 + "\nsecond-key-" + "b" * 32,
@@ -113,7 +113,7 @@ def test_a_secrets_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 
 def test_what_is_in_force_names_every_setting_and_shows_no_secret() -> None:
     shown = dict(load(GOOD | {"SLUICE_SIGNUP": "invite", "SLUICE_SIGNUP_CODE": "let-me-in"}).in_force())
-    assert set(shown) == {env_name(field.name) for field in dataclasses.fields(Config)}
+    assert set(shown) == {env_name(field.name) for field in declared(Config)}
     text = "\n".join(shown.values())
     for secret in ("first-key", "second-key", "edge-key", "secret-word", "let-me-in"):
         assert secret not in text

@@ -10,12 +10,19 @@ from pathlib import Path
 import pytest
 
 from api import routes
-from api.config import ELSEWHERE, Config, env_name
+from api.config import ELSEWHERE, Config, OSSConfig, S3Config, env_name
 from api.errors import KINDS, Kind
 from api.resources.base import Resource
+from api.settings import declared
 
 DOCS = Path(__file__).parents[2] / "docs"
-SETTINGS = [env_name(field.name) for field in dataclasses.fields(Config)]
+# (name, field) of every setting; those of s3 and oss stand for every storage of their kind
+FIELDS = [
+    *((env_name(field.name), field) for field in declared(Config)),
+    *((f"SLUICE_S3_{field.name.upper()}", field) for field in declared(S3Config)),
+    *((f"SLUICE_OSS_{field.name.upper()}", field) for field in declared(OSSConfig)),
+]
+SETTINGS = [name for name, _ in FIELDS]
 INTERNAL = re.compile("^/internal/")
 
 
@@ -46,16 +53,16 @@ def test_a_setting_is_documented(name: str) -> None:
     assert f"| `{name}` |" in (DOCS / "configuration.md").read_text()
 
 
-@pytest.mark.parametrize("field", dataclasses.fields(Config), ids=lambda field: field.name)
-def test_a_settings_documented_default_is_the_one_in_force(field: dataclasses.Field[object]) -> None:
-    (row,) = re.findall(rf"^\| `{env_name(field.name)}` \|([^|]*)\|", (DOCS / "configuration.md").read_text(), re.M)
+@pytest.mark.parametrize(("name", "field"), FIELDS, ids=SETTINGS)
+def test_a_settings_documented_default_is_the_one_in_force(name: str, field: dataclasses.Field[object]) -> None:
+    (row,) = re.findall(rf"^\| `{name}` \|([^|]*)\|", (DOCS / "configuration.md").read_text(), re.M)
     default = field.metadata["default"]
     assert row.strip() == ("required" if default is None else f"`{default}`" if default else "empty")
 
 
 def test_no_setting_is_documented_that_is_none() -> None:
     named = set(re.findall(r"`(SLUICE_[A-Z_]+)`", (DOCS / "configuration.md").read_text()))
-    secret = {f"{env_name(field.name)}_FILE" for field in dataclasses.fields(Config) if field.metadata["secret"]}
+    secret = {f"{name}_FILE" for name, field in FIELDS if field.metadata["secret"]}
     assert named - {*SETTINGS, *ELSEWHERE} - secret == set()
 
 
