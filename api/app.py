@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import falcon
@@ -54,14 +55,14 @@ def edge_part_url(tokens: Tokens, public_url: str) -> PartURL:
     return sign
 
 
-def make_storages(config: Config, tokens: Tokens) -> dict[str, MultipartStorage]:
+def make_storages(config: Config, tokens: Tokens, prefix: Callable[[], str]) -> dict[str, MultipartStorage]:
     """Every configured storage by its name; the first takes new uploads."""
     made: dict[str, MultipartStorage] = {}
     for name, kind in config.storages.items():
         if kind == "s3":
             from api.storage.s3 import S3Storage  # boto3 takes 0.3 s to import: only who uses it waits
 
-            made[name] = S3Storage(config.s3[name])
+            made[name] = S3Storage(config.s3[name], prefix)
         else:
             assert config.storage_root is not None
             made[name] = LocalStorage(config.storage_root, edge_part_url(tokens, config.public_url), config.min_free)
@@ -80,11 +81,11 @@ def compose(
     """Puts the services together; nothing is asked of database or storage yet. Tests pass parts of their own."""
     db = db or Database(config.database_url, config.database_pool, observe)
     cache, tokens = Cache(config.redis_url), Tokens(config.secret_keys)
-    storages = {"local": storage} if storage else make_storages(config, tokens)
+    prefix = functools.cache(lambda: deployment.identity(db))
+    storages = {"local": storage} if storage else make_storages(config, tokens, prefix)
     stores = Stores(storages, config.storages, config.tier_storages)
     instant = Instant(db, stores, tokens, config, clock)
     finalizer = Finalizer(db, stores, instant, clock)
-    prefix = functools.cache(lambda: deployment.identity(db))
     progress = Progress(db, stores, instant, clock)
     creation = Creation(db, stores, instant, progress, config, clock, prefix)
     return Services(

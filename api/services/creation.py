@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -101,11 +100,11 @@ class Creation:
         self, identity: Identity, new: NewUpload, storage_name: str, digest: bytes | None, *, instant: bool
     ) -> Upload:
         """The row of a new upload."""
-        now, random = self._clock(), os.urandom(16).hex()
+        now, upload_id = self._clock(), new_id()
         proving = not instant and new.digest is not None and digests.part_count(new.size) > 1
         nonce, challenge_expires_at = self._instant.new_nonce(now) if proving else (None, None)
         return Upload(
-            id=new_id(),
+            id=upload_id,
             user_id=identity.user_id,
             state="done" if instant else "proving" if proving else "uploading",
             name=new.name,
@@ -116,7 +115,8 @@ class Creation:
             part_size=digests.part_size(new.size),
             part_count=digests.part_count(new.size),
             storage=storage_name,
-            object_key=f"{self._prefix()}/{random[:2]}/{random}",
+            # by this key a storage's unfinished upload is known for ours
+            object_key=f"{self._prefix()}/{upload_id[-1:].hex()}/{upload_id.hex()}",
             multipart_id="",
             binds_hash=self._stores.named(storage_name).enforces_sha256,
             nonce=nonce,

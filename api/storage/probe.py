@@ -29,7 +29,7 @@ def put(url: str, headers: Mapping[str, str], data: bytes) -> int:
         raise StorageUnavailable(f"the clients' endpoint does not answer: {type(ex).__name__}") from ex
 
 
-def refuses_wrong_body(storage: MultipartStorage, prefix: str = "probe") -> bool:
+def refuses_wrong_body(storage: MultipartStorage, prefix: str) -> bool:
     """Whether a part's URL that binds a hash refuses a body with another one, and takes the right one.
 
     Raises:
@@ -38,7 +38,7 @@ def refuses_wrong_body(storage: MultipartStorage, prefix: str = "probe") -> bool
     right, wrong = os.urandom(_LENGTH), os.urandom(_LENGTH)
     sha256 = hashlib.sha256(right).hexdigest()
     random = os.urandom(16).hex()
-    ref = MultipartRef(random, f"{prefix}/{random[:2]}/{random}", "", _LENGTH, _LENGTH, 1, "", 0, binds_hash=True)
+    ref = MultipartRef(random, f"{prefix}/{random}", "", _LENGTH, _LENGTH, 1, "", 0, binds_hash=True)
     ref = replace(ref, multipart_id=storage.create(ref))
     try:
         signed = storage.presign_part(ref, 1, sha256, int(time.time()) + 60)

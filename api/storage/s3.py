@@ -35,7 +35,7 @@ from api.config import S3Config
 from api.errors import ObjectNotFound, PartMismatch, StorageError, StorageFull, StorageUnavailable, UploadGone
 from api.storage.base import Completed, MultipartRef, MultipartStorage, Reader, SignedPart
 from api.storage.probe import refuses_wrong_body
-from api.storage.sigv4 import UNSIGNED, Credentials, Presigner, encode
+from api.storage.sigv4 import MAX_EXPIRES, UNSIGNED, Credentials, Presigner, encode
 
 TARGET_LIFE: Final = 86_400
 """Seconds that a GET signed for the edge lives; the edge asks again long before."""
@@ -43,11 +43,16 @@ TARGET_LIFE: Final = 86_400
 _log = logging.getLogger(__name__)
 
 
+class _PastTheEnd(StorageError):
+    """A range begins behind the object's last byte."""
+
+
 _ERRORS: Final[Mapping[str, type[StorageError]]] = {
     "NoSuchUpload": UploadGone,
     "NoSuchKey": ObjectNotFound,
     "404": ObjectNotFound,
     "NotFound": ObjectNotFound,
+    "InvalidRange": _PastTheEnd,
     "QuotaExceeded": StorageFull,
     "InsufficientCapacity": StorageFull,
 }
@@ -84,11 +89,13 @@ class S3Storage(MultipartStorage):
     """See the module's docstring.
 
     Args:
+        prefix: answers what this deployment's keys begin with.
         now: epoch seconds.
     """
 
-    def __init__(self, settings: S3Config, now: Callable[[], float] = time.time) -> None:
+    def __init__(self, settings: S3Config, prefix: Callable[[], str], now: Callable[[], float] = time.time) -> None:
         self._settings = settings
+        self._prefix = prefix
         self._bucket = settings.bucket
         self._now = now
         self._enforces: bool | None = None
@@ -140,8 +147,11 @@ class S3Storage(MultipartStorage):
             self._head(object_key)
             return _Nothing()
         last = "" if length is None else str(offset + length - 1)
-        with _own_errors():
-            answer = self._client.get_object(Bucket=self._bucket, Key=object_key, Range=f"bytes={offset}-{last}")
+        try:
+            with _own_errors():
+                answer = self._client.get_object(Bucket=self._bucket, Key=object_key, Range=f"bytes={offset}-{last}")
+        except _PastTheEnd:
+            return _Nothing()
         return _Body(answer["Body"])
 
     def delete(self, object_key: str) -> None:
@@ -175,7 +185,7 @@ class S3Storage(MultipartStorage):
         Raises:
             StorageError: the storage could not be asked.
         """
-        refuses = refuses_wrong_body(self)
+        refuses = refuses_wrong_body(self, f"{self._prefix()}/probe")
         _log.info("probed", extra={"bucket": self._bucket, "enforces_sha256": refuses})
         return refuses
 
@@ -187,10 +197,12 @@ class S3Storage(MultipartStorage):
         return str(answer["UploadId"])
 
     def presign_part(self, ref: MultipartRef, number: int, sha256: str, expires_at: int) -> SignedPart:
+        if not ref.multipart_id:
+            raise UploadGone("an empty upload id would make the URL a plain PUT of the object")
         length = digests.part_length(number, ref.size, ref.part_size)
         now = int(self._now())
         names = ("content-length", "x-amz-content-sha256") if ref.binds_hash else ("content-length",)
-        presigner = self._presigner(ref, names, now, expires_at - now)
+        presigner = self._presigner(ref, names, now, min(expires_at - now, MAX_EXPIRES))
         upload = encode(ref.multipart_id)
         values = {"content-length": str(length), "x-amz-content-sha256": sha256}
         url = presigner.sign(
@@ -274,12 +286,23 @@ class S3Storage(MultipartStorage):
         return Completed(verified=ref.binds_hash, sha256=None)
 
     def abort(self, ref: MultipartRef) -> None:
-        with contextlib.suppress(UploadGone, ObjectNotFound), _own_errors():
-            if ref.multipart_id:
-                self._client.abort_multipart_upload(Bucket=self._bucket, Key=ref.object_key, UploadId=ref.multipart_id)
+        # a create whose answer was lost left an upload that no row names: all of the key's are aborted
+        for key, multipart_id in self._open_uploads(ref.object_key):
+            if key == ref.object_key:
+                with contextlib.suppress(UploadGone, ObjectNotFound), _own_errors():
+                    self._client.abort_multipart_upload(Bucket=self._bucket, Key=key, UploadId=multipart_id)
+
+    def _open_uploads(self, prefix: str) -> Iterator[tuple[str, str]]:
+        """(object key, multipart id) of the unfinished uploads below a prefix."""
+        with _own_errors():
+            pages = self._client.get_paginator("list_multipart_uploads").paginate(Bucket=self._bucket, Prefix=prefix)
+            for page in pages:
+                for upload in page.get("Uploads", ()):
+                    yield upload["Key"], upload["UploadId"]
 
     def list_uploads(self) -> Iterator[str]:
-        return iter(())
+        for key, _ in self._open_uploads(f"{self._prefix()}/"):
+            yield key.rpartition("/")[2]
 
 
 class _Nothing:

@@ -7,7 +7,7 @@ import os
 import threading
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import pytest
@@ -19,6 +19,9 @@ from api.storage.base import MultipartRef, MultipartStorage
 PART: Final = 64 * 1024
 """A part's size here: the contract takes any, and small ones are quick."""
 
+PREFIX: Final = "0badcafe"
+"""The deployment's id that the keys begin with."""
+
 Put = Callable[[MultipartRef, int, bytes], bool]
 """Sends a part to its URL; False where the URL is dead."""
 
@@ -28,12 +31,21 @@ class Content:
     """Some bytes and the upload that brings them."""
 
     data: bytes
+    binds_hash: bool = False
     ref: MultipartRef = field(init=False)
 
     def __post_init__(self) -> None:
-        upload_id, key = os.urandom(16).hex(), os.urandom(16).hex()
+        upload_id = os.urandom(16).hex()
+        key = f"{PREFIX}/{upload_id[-2:]}/{upload_id}"
         count = -(-len(self.data) // PART)
-        self.ref = MultipartRef(upload_id, f"0badcafe/{key[:2]}/{key}", "", len(self.data), PART, count, "0" * 32, 0)
+        self.ref = MultipartRef(upload_id, key, "", len(self.data), PART, count, "0" * 32, 0, self.binds_hash)
+
+    def open(self, storage: MultipartStorage) -> None:
+        """Opens the upload; repeated, it stays the one that was opened first."""
+        multipart_id = storage.create(self.ref)
+        assert multipart_id
+        if not self.ref.multipart_id:
+            self.ref = replace(self.ref, multipart_id=multipart_id)
 
     def part(self, number: int) -> bytes:
         return self.data[(number - 1) * PART : number * PART]
@@ -49,11 +61,6 @@ class Content:
     @property
     def sha256(self) -> bytes:
         return hashlib.sha256(self.data).digest()
-
-
-def content(size: int = 3 * PART - 7) -> Content:
-    """Bytes that no other test has."""
-    return Content(os.urandom(size))
 
 
 def nothing() -> None:
@@ -77,40 +84,42 @@ class MultipartContract:
     def put(self, storage: Any) -> Put:
         raise NotImplementedError
 
+    compares = False
+    """Complete compares every byte."""
+
+    binds_hash = False
+    """The uploads' URLs bind the parts' hashes."""
+
+    def content(self, size: int = 3 * PART - 7) -> Content:
+        """Bytes that no other test has."""
+        return Content(os.urandom(size), self.binds_hash)
+
     @staticmethod
     def send(storage: MultipartStorage, put: Put, what: Content) -> Content:
         """Opens an upload and sends every part."""
-        storage.create(what.ref)
+        what.open(storage)
         assert all(put(what.ref, n, what.part(n)) for n in what.numbers)
         return what
 
     # -- taking parts
 
     def test_create_names_the_upload_and_can_be_repeated(self, storage: MultipartStorage, put: Put) -> None:
-        what = content()
-        assert storage.create(what.ref)
+        what = self.content()
+        what.open(storage)
         assert put(what.ref, 1, what.part(1))
-        assert storage.create(what.ref)
+        what.open(storage)
         assert storage.list_parts(what.ref) == {1: PART}  # a repeated create loses nothing
 
     def test_parts_are_listed_with_their_lengths(self, storage: MultipartStorage, put: Put) -> None:
-        what = content()
-        storage.create(what.ref)
+        what = self.content()
+        what.open(storage)
         assert storage.list_parts(what.ref) == {}
         for number in (3, 1):
             assert put(what.ref, number, what.part(number))
         assert storage.list_parts(what.ref) == {1: PART, 3: PART - 7}
 
-    def test_a_part_sent_again_replaces_itself(self, storage: MultipartStorage, put: Put) -> None:
-        what = content()
-        storage.create(what.ref)
-        assert put(what.ref, 1, b"other")
-        self.send(storage, put, what)
-        storage.complete(what.ref, what.hashes, nothing)
-        assert read(storage, what.ref.object_key) == what.data
-
     def test_an_upload_that_never_was_has_no_parts(self, storage: MultipartStorage, put: Put) -> None:
-        what = content()
+        what = self.content()
         with pytest.raises(UploadGone):
             storage.list_parts(what.ref)
         with pytest.raises(UploadGone):
@@ -118,13 +127,13 @@ class MultipartContract:
         assert not put(what.ref, 1, what.part(1))
 
     def test_a_part_has_a_url_of_its_own(self, storage: MultipartStorage) -> None:
-        what = content()
-        storage.create(what.ref)
+        what = self.content()
+        what.open(storage)
         signed = [storage.presign_part(what.ref, n, "0" * 64, 2_000_000_000) for n in what.numbers]
         assert len({part.url for part in signed}) == 3
 
     def test_uploads_are_listed_until_they_end(self, storage: MultipartStorage, put: Put) -> None:
-        one, two, three = (self.send(storage, put, content()) for _ in range(3))
+        one, two, three = (self.send(storage, put, self.content()) for _ in range(3))
         ids = {what.ref.upload_id for what in (one, two, three)}
         assert ids <= set(storage.list_uploads())
         storage.complete(one.ref, one.hashes, nothing)
@@ -135,21 +144,114 @@ class MultipartContract:
 
     @pytest.mark.parametrize("size", [1, PART - 1, PART, PART + 1, 2 * PART, 5 * PART + 1])
     def test_complete_makes_the_object_of_the_parts(self, storage: MultipartStorage, put: Put, size: int) -> None:
-        what = self.send(storage, put, content(size))
+        what = self.send(storage, put, self.content(size))
         completed = storage.complete(what.ref, what.hashes, nothing)
-        assert completed.verified
+        assert completed.verified == (self.compares or self.binds_hash)
         assert completed.sha256 in (what.sha256, None)
         assert storage.stat(what.ref.object_key) == size
         assert read(storage, what.ref.object_key) == what.data
 
     def test_complete_repeated_finds_the_work_done(self, storage: MultipartStorage, put: Put) -> None:
-        what = self.send(storage, put, content())
+        what = self.send(storage, put, self.content())
         first = storage.complete(what.ref, what.hashes, nothing)
         assert storage.complete(what.ref, what.hashes, nothing) == first
         assert read(storage, what.ref.object_key) == what.data
 
+    def test_missing_parts_are_named_and_taken_afterwards(self, storage: MultipartStorage, put: Put) -> None:
+        what = self.content(5 * PART)
+        what.open(storage)
+        for number in (1, 2, 5):
+            assert put(what.ref, number, what.part(number))
+        with pytest.raises(PartMismatch) as caught:
+            storage.complete(what.ref, what.hashes, nothing)
+        assert caught.value.parts == (3, 4)
+        for number in (3, 4):
+            assert put(what.ref, number, what.part(number))
+        storage.complete(what.ref, what.hashes, nothing)
+        assert read(storage, what.ref.object_key) == what.data
+
+    def test_every_url_is_dead_after_complete(self, storage: MultipartStorage, put: Put) -> None:
+        what = self.send(storage, put, self.content())
+        storage.complete(what.ref, what.hashes, nothing)
+        assert not put(what.ref, 1, what.part(1))
+        assert read(storage, what.ref.object_key) == what.data
+
+    # -- abort
+
+    def test_abort_frees_the_parts_and_can_be_repeated(self, storage: MultipartStorage, put: Put) -> None:
+        what = self.send(storage, put, self.content())
+        storage.abort(what.ref)
+        storage.abort(what.ref)
+        with pytest.raises(UploadGone):
+            storage.list_parts(what.ref)
+        with pytest.raises(UploadGone):
+            storage.complete(what.ref, what.hashes, nothing)
+        assert not put(what.ref, 1, what.part(1))
+
+    def test_aborting_what_never_was_is_done(self, storage: MultipartStorage) -> None:
+        storage.abort(self.content().ref)
+
+    def test_abort_after_complete_leaves_the_object(self, storage: MultipartStorage, put: Put) -> None:
+        what = self.send(storage, put, self.content())
+        storage.complete(what.ref, what.hashes, nothing)
+        storage.abort(what.ref)
+        assert read(storage, what.ref.object_key) == what.data
+
+    # -- objects
+
+    @pytest.mark.parametrize(
+        ("offset", "length"),
+        [(0, None), (0, 0), (0, 1), (1, None), (PART - 1, 2), (2 * PART, PART), (5, 10 * PART), (10 * PART, 1)],
+    )
+    def test_any_range_is_read(self, storage: MultipartStorage, put: Put, offset: int, length: int | None) -> None:
+        what = self.send(storage, put, self.content())
+        storage.complete(what.ref, what.hashes, nothing)
+        where = (offset,) if length is None else (offset, length)
+        expected = what.data[offset:] if length is None else what.data[offset : offset + length]
+        assert read(storage, what.ref.object_key, *where) == expected
+
+    def test_an_object_that_is_not_there_is_said_to_be_missing(self, storage: MultipartStorage) -> None:
+        key = self.content().ref.object_key
+        with pytest.raises(ObjectNotFound):
+            storage.stat(key)
+        with pytest.raises(ObjectNotFound):
+            storage.open(key)
+        storage.delete(key)
+
+    def test_delete_takes_the_object_alone_and_can_be_repeated(self, storage: MultipartStorage, put: Put) -> None:
+        one, two = (self.send(storage, put, self.content()) for _ in range(2))
+        for what in (one, two):
+            storage.complete(what.ref, what.hashes, nothing)
+        storage.delete(one.ref.object_key)
+        storage.delete(one.ref.object_key)
+        with pytest.raises(ObjectNotFound):
+            storage.stat(one.ref.object_key)
+        assert read(storage, two.ref.object_key) == two.data
+
+    def test_the_edge_is_told_where_an_object_lies(self, storage: MultipartStorage) -> None:
+        key = self.content().ref.object_key
+        assert key in storage.internal_uri(key)
+
+    def test_a_storage_that_works_says_so_and_has_room_for_little(self, storage: MultipartStorage) -> None:
+        storage.check()
+        storage.check_room(digests.MIN_PART_SIZE, 1)
+
+
+class ComparingContract(MultipartContract):
+    """The same, and complete compares every byte, for nothing was compared before."""
+
+    compares = True
+
+    def test_a_part_sent_again_replaces_itself(self, storage: MultipartStorage, put: Put) -> None:
+        what = self.content()
+        what.open(storage)
+        assert put(what.ref, 1, b"other")
+        self.send(storage, put, what)
+        storage.complete(what.ref, what.hashes, nothing)
+        assert read(storage, what.ref.object_key) == what.data
+
     def test_no_part_is_taken_once_complete_has_begun(self, storage: MultipartStorage, put: Put) -> None:
-        what = self.send(storage, put, content())
+        what = self.send(storage, put, self.content())
         seen: list[bool] = []
         storage.complete(what.ref, what.hashes, lambda: seen.append(True))
         assert seen  # work that takes long can be stopped
@@ -159,8 +261,8 @@ class MultipartContract:
     def test_wrong_and_missing_parts_are_named_and_gone_and_taken_again(
         self, storage: MultipartStorage, put: Put
     ) -> None:
-        what = content(5 * PART)
-        storage.create(what.ref)
+        what = self.content(5 * PART)
+        what.open(storage)
         for number in (1, 2, 5):
             put(what.ref, number, what.part(number))
         put(what.ref, 3, b"x" * PART)
@@ -181,7 +283,7 @@ class MultipartContract:
     def test_every_part_of_wrong_bytes_is_named_at_once(
         self, storage: MultipartStorage, put: Put, wrong: list[int]
     ) -> None:
-        what = self.send(storage, put, content(4 * PART + 9))
+        what = self.send(storage, put, self.content(4 * PART + 9))
         for number in wrong:
             put(what.ref, number, os.urandom(len(what.part(number))))
         with pytest.raises(PartMismatch) as caught:
@@ -194,7 +296,7 @@ class MultipartContract:
     def test_a_part_of_another_length_is_wrong(
         self, storage: MultipartStorage, put: Put, size: int, length: int
     ) -> None:
-        what = self.send(storage, put, content(size))
+        what = self.send(storage, put, self.content(size))
         put(what.ref, 1, (what.part(1) + b"x")[:length])
         with pytest.raises(PartMismatch) as caught:
             storage.complete(what.ref, what.hashes, nothing)
@@ -210,7 +312,7 @@ class MultipartContract:
             raise Stop
 
         for size in (PART, 9 * PART):
-            what = self.send(storage, put, content(size))
+            what = self.send(storage, put, self.content(size))
             with pytest.raises(Stop):
                 storage.complete(what.ref, what.hashes, stop)
             with pytest.raises(ObjectNotFound):
@@ -221,7 +323,7 @@ class MultipartContract:
     def test_of_two_completes_at_once_one_makes_the_object_and_none_breaks_it(
         self, storage: MultipartStorage, put: Put
     ) -> None:
-        what = self.send(storage, put, content(20 * PART))
+        what = self.send(storage, put, self.content(20 * PART))
         barrier, outcomes = threading.Barrier(4), []
 
         def run() -> None:
@@ -241,63 +343,3 @@ class MultipartContract:
         assert storage.complete(what.ref, what.hashes, nothing).sha256 == what.sha256
         assert read(storage, what.ref.object_key) == what.data
         assert what.ref.upload_id not in set(storage.list_uploads())
-
-    # -- abort
-
-    def test_abort_frees_the_parts_and_can_be_repeated(self, storage: MultipartStorage, put: Put) -> None:
-        what = self.send(storage, put, content())
-        storage.abort(what.ref)
-        storage.abort(what.ref)
-        with pytest.raises(UploadGone):
-            storage.list_parts(what.ref)
-        with pytest.raises(UploadGone):
-            storage.complete(what.ref, what.hashes, nothing)
-        assert not put(what.ref, 1, what.part(1))
-
-    def test_aborting_what_never_was_is_done(self, storage: MultipartStorage) -> None:
-        storage.abort(content().ref)
-
-    def test_abort_after_complete_leaves_the_object(self, storage: MultipartStorage, put: Put) -> None:
-        what = self.send(storage, put, content())
-        storage.complete(what.ref, what.hashes, nothing)
-        storage.abort(what.ref)
-        assert read(storage, what.ref.object_key) == what.data
-
-    # -- objects
-
-    @pytest.mark.parametrize(
-        ("offset", "length"),
-        [(0, None), (0, 0), (0, 1), (1, None), (PART - 1, 2), (2 * PART, PART), (5, 10 * PART), (10 * PART, 1)],
-    )
-    def test_any_range_is_read(self, storage: MultipartStorage, put: Put, offset: int, length: int | None) -> None:
-        what = self.send(storage, put, content())
-        storage.complete(what.ref, what.hashes, nothing)
-        where = (offset,) if length is None else (offset, length)
-        expected = what.data[offset:] if length is None else what.data[offset : offset + length]
-        assert read(storage, what.ref.object_key, *where) == expected
-
-    def test_an_object_that_is_not_there_is_said_to_be_missing(self, storage: MultipartStorage) -> None:
-        key = content().ref.object_key
-        with pytest.raises(ObjectNotFound):
-            storage.stat(key)
-        with pytest.raises(ObjectNotFound):
-            storage.open(key)
-        storage.delete(key)
-
-    def test_delete_takes_the_object_alone_and_can_be_repeated(self, storage: MultipartStorage, put: Put) -> None:
-        one, two = (self.send(storage, put, content()) for _ in range(2))
-        for what in (one, two):
-            storage.complete(what.ref, what.hashes, nothing)
-        storage.delete(one.ref.object_key)
-        storage.delete(one.ref.object_key)
-        with pytest.raises(ObjectNotFound):
-            storage.stat(one.ref.object_key)
-        assert read(storage, two.ref.object_key) == two.data
-
-    def test_the_edge_is_told_where_an_object_lies(self, storage: MultipartStorage) -> None:
-        key = content().ref.object_key
-        assert key in storage.internal_uri(key)
-
-    def test_a_storage_that_works_says_so_and_has_room_for_little(self, storage: MultipartStorage) -> None:
-        storage.check()
-        storage.check_room(digests.MIN_PART_SIZE, 1)

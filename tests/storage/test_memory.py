@@ -7,10 +7,10 @@ import pytest
 from api.errors import UploadGone
 from api.storage.base import MultipartRef
 from api.storage.memory import MemoryStorage
-from tests.storage.contract import MultipartContract, Put
+from tests.storage.contract import ComparingContract, Put
 
 
-class TestMemoryStorage(MultipartContract):
+class TestMemoryStorage(ComparingContract):
     @pytest.fixture
     def storage(self) -> MemoryStorage:
         return MemoryStorage()

@@ -1,0 +1,211 @@
+"""Storage ``s3`` keeps the contract on a real Ceph, and its URLs take nothing but what was signed."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import http.client
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from urllib.parse import urlsplit
+
+import pytest
+
+from api.config import S3Config
+from api.errors import StorageError, StorageUnavailable, UploadGone
+from api.storage.base import MultipartRef
+from api.storage.s3 import S3Storage
+from tests.storage.contract import PART, PREFIX, Content, MultipartContract, Put, nothing, read
+
+
+def request(method: str, url: str, headers: Mapping[str, str], body: bytes = b"") -> tuple[int, bytes]:
+    """(status, body); a server that answers before it has read everything is heard all the same."""
+    parts = urlsplit(url)
+    connection = http.client.HTTPConnection(parts.netloc, timeout=20)
+    try:
+        connection.putrequest(method, f"{parts.path}?{parts.query}", skip_accept_encoding=True)
+        for name, value in ({"Content-Length": str(len(body))} | dict(headers)).items():
+            connection.putheader(name, value)
+        connection.endheaders()
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            connection.send(body)
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+    finally:
+        connection.close()
+
+
+@pytest.fixture(scope="session")
+def storage(s3_config: S3Config) -> S3Storage:
+    return S3Storage(s3_config, lambda: PREFIX)
+
+
+def send(storage: S3Storage, ref: MultipartRef, number: int, data: bytes) -> bool:
+    """Signs a part as what it is, and sends it."""
+    try:
+        signed = storage.presign_part(ref, number, hashlib.sha256(data).hexdigest(), int(time.time()) + 60)
+    except UploadGone:
+        return False
+    return request("PUT", signed.url, signed.headers, data)[0] == 200
+
+
+class TestS3Storage(MultipartContract):
+    binds_hash = True
+
+    @pytest.fixture
+    def storage(self, storage: S3Storage) -> S3Storage:
+        return storage
+
+    @pytest.fixture
+    def put(self, storage: S3Storage) -> Put:
+        return lambda ref, number, data: send(storage, ref, number, data)
+
+
+class TestWithoutBoundHashes(TestS3Storage):
+    binds_hash = False
+
+
+@pytest.fixture
+def upload(storage: S3Storage) -> Content:
+    """An open upload of two parts."""
+    content = Content(os.urandom(PART + 10), binds_hash=True)
+    content.open(storage)
+    return content
+
+
+class TestPartURL:
+    def sign(self, storage: S3Storage, upload: Content, number: int = 1, life: int = 60) -> tuple[str, dict[str, str]]:
+        sha256 = hashlib.sha256(upload.part(number)).hexdigest()
+        signed = storage.presign_part(upload.ref, number, sha256, int(time.time()) + life)
+        return signed.url, dict(signed.headers)
+
+    def test_rgw_is_found_to_enforce_the_hash(self, storage: S3Storage) -> None:
+        assert storage.enforces_sha256
+
+    def test_another_body_of_the_same_length_is_refused_and_the_upload_goes_on(
+        self, storage: S3Storage, upload: Content
+    ) -> None:
+        url, headers = self.sign(storage, upload)
+        assert request("PUT", url, headers, os.urandom(PART))[0] == 400
+        assert storage.list_parts(upload.ref) == {}
+        assert request("PUT", url, headers, upload.part(1))[0] == 200
+        assert storage.list_parts(upload.ref) == {1: PART}
+
+    @pytest.mark.parametrize("length", [0, 1, PART - 1, PART + 1])
+    def test_another_length_is_refused(self, storage: S3Storage, upload: Content, length: int) -> None:
+        url, headers = self.sign(storage, upload)
+        assert request("PUT", url, headers, (upload.part(1) + b"x")[:length])[0] in (400, 403)
+        assert storage.list_parts(upload.ref) == {}
+
+    def test_a_header_left_out_is_refused(self, storage: S3Storage, upload: Content) -> None:
+        url, _ = self.sign(storage, upload)
+        assert request("PUT", url, {}, upload.part(1))[0] == 403
+
+    @pytest.mark.parametrize("method", ["GET", "DELETE", "POST", "HEAD"])
+    def test_another_method_is_refused(self, storage: S3Storage, upload: Content, method: str) -> None:
+        url, headers = self.sign(storage, upload)
+        assert request(method, url, headers, upload.part(1) if method == "POST" else b"")[0] in (403, 405)
+
+    def test_another_part_is_refused(self, storage: S3Storage, upload: Content) -> None:
+        url, headers = self.sign(storage, upload)
+        assert request("PUT", url.replace("partNumber=1", "partNumber=2"), headers, upload.part(1))[0] == 403
+
+    def test_an_expired_url_is_refused(self, upload: Content, s3_config: S3Config) -> None:
+        past = S3Storage(s3_config, lambda: PREFIX, now=lambda: time.time() - 120)
+        signed = past.presign_part(upload.ref, 1, hashlib.sha256(upload.part(1)).hexdigest(), int(time.time()) - 60)
+        assert request("PUT", signed.url, signed.headers, upload.part(1))[0] == 403
+
+    def test_unsigned_headers_change_nothing(self, storage: S3Storage, upload: Content) -> None:
+        url, headers = self.sign(storage, upload)
+        request("PUT", url, headers | {"x-amz-acl": "public-read"}, upload.part(1))
+        storage.list_parts(upload.ref)
+        assert send(storage, upload.ref, 1, upload.part(1))
+        assert send(storage, upload.ref, 2, upload.part(2))
+        storage.complete(upload.ref, upload.hashes, nothing)
+        public = storage.internal_uri(upload.ref.object_key).partition("?")[0]
+        assert request("GET", public, {})[0] == 403
+
+    def test_another_object_cannot_be_copied_in(self, storage: S3Storage, upload: Content, s3_config: S3Config) -> None:
+        victim = Content(os.urandom(PART), binds_hash=True)
+        victim.open(storage)
+        assert send(storage, victim.ref, 1, victim.part(1))
+        storage.complete(victim.ref, victim.hashes, nothing)
+        url, headers = self.sign(storage, upload)
+        source = {"x-amz-copy-source": f"/{s3_config.bucket}/{victim.ref.object_key}"}
+        for body in (b"", upload.part(1)):
+            request("PUT", url, headers | source, body)
+            assert storage.list_parts(upload.ref).get(1, PART) == PART
+        send(storage, upload.ref, 1, upload.part(1))
+        send(storage, upload.ref, 2, upload.part(2))
+        storage.complete(upload.ref, upload.hashes, nothing)
+        assert read(storage, upload.ref.object_key) == upload.data
+
+
+class TestEdgeTarget:
+    def test_the_signed_get_is_good_for_the_object_alone(self, storage: S3Storage, upload: Content) -> None:
+        for number in upload.numbers:
+            assert send(storage, upload.ref, number, upload.part(number))
+        storage.complete(upload.ref, upload.hashes, nothing)
+        url = storage.internal_uri(upload.ref.object_key)
+        assert request("GET", url, {}) == (200, upload.data)
+        assert request("DELETE", url, {})[0] == 403
+        other = url.replace(upload.ref.object_key, f"{PREFIX}/aa/bb")
+        assert request("GET", other, {})[0] == 403
+
+    def test_it_stays_the_same_for_hours(self, s3_config: S3Config) -> None:
+        moment = 1_800_000_000
+        urls = {
+            S3Storage(s3_config, lambda: PREFIX, now=lambda m=m: m).internal_uri("a/b/c")  # type: ignore[misc]
+            for m in (moment, moment + 60, moment + 3600)
+        }
+        assert len(urls) <= 2
+
+
+class TestFaults:
+    def test_a_lost_answer_of_complete_is_found_out(self, storage: S3Storage, upload: Content) -> None:
+        for number in upload.numbers:
+            assert send(storage, upload.ref, number, upload.part(number))
+        assert storage.complete(upload.ref, upload.hashes, nothing).verified
+        assert storage.complete(upload.ref, upload.hashes, nothing).verified
+
+    def test_a_create_whose_answer_was_lost_leaves_nothing_after_abort(self, storage: S3Storage) -> None:
+        content = Content(b"x")
+        for _ in range(3):
+            storage.create(content.ref)
+        assert content.ref.upload_id in set(storage.list_uploads())
+        storage.abort(content.ref)
+        assert content.ref.upload_id not in set(storage.list_uploads())
+
+    def test_an_upload_that_lifecycle_aborted_is_gone(self, storage: S3Storage, upload: Content) -> None:
+        storage._client.abort_multipart_upload(
+            Bucket=storage._bucket, Key=upload.ref.object_key, UploadId=upload.ref.multipart_id
+        )
+        with pytest.raises(UploadGone):
+            storage.list_parts(upload.ref)
+        with pytest.raises(UploadGone):
+            storage.complete(upload.ref, upload.hashes, nothing)
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"secret_key": "wrong"},
+            {"access_key": "nobody"},
+            {"bucket": "missing"},
+            {"endpoint": "http://127.0.0.1:9"},
+        ],
+    )
+    def test_a_storage_that_cannot_be_used_says_so(self, s3_config: S3Config, change: dict[str, str]) -> None:
+        broken = S3Storage(replace(s3_config, **change), lambda: PREFIX)
+        with pytest.raises(StorageError) as caught:
+            broken.check()
+        assert "Signature" not in str(caught.value)
+        with pytest.raises(StorageError):
+            broken.create(Content(b"x").ref)
+
+    def test_enforcement_that_cannot_be_probed_is_not_assumed(self, s3_config: S3Config) -> None:
+        away = S3Storage(replace(s3_config, public_endpoint="http://127.0.0.1:9"), lambda: PREFIX)
+        assert not away.enforces_sha256
+        with pytest.raises(StorageUnavailable):
+            away.probe()
