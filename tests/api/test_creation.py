@@ -117,10 +117,10 @@ class TestLimits:
     def test_the_limit_of_100_holds_for_creates_at_once(self, gateway: Gateway, user: User) -> None:
         assert gateway.config.user_uploads == 100
         gateway.db.execute(
-            "INSERT INTO upload (id, user_id, state, name, folder_id, content_type, size, part_size, part_count, storage,"
-            " object_key, binds_hash, created_at, updated_at, expires_at) SELECT UNHEX(REPLACE(UUID(), '-', '')),"
-            " UNHEX(%s), 'uploading', seq, REPEAT('\\0', 16), 'a/b', 1, 8388608, 1, 'local', UUID(), 0, NOW(6), NOW(6),"
-            " NOW(6) FROM seq_1_to_92",
+            "INSERT INTO upload (id, user_id, state, name, folder_id, content_type, size, part_size, part_count, "
+            "storage, object_key, binds_hash, created_at, updated_at, expires_at) "
+            "SELECT UNHEX(REPLACE(UUID(), '-', '')), UNHEX(%s), 'uploading', seq, REPEAT('\\0', 16), 'a/b', 1, "
+            "8388608, 1, 'local', UUID(), 0, NOW(6), NOW(6), NOW(6) FROM seq_1_to_92",
             (user.id,),
         )
         calls = [lambda n=n: user.post("/uploads", {"name": f"{n}", "size": 1}) for n in range(14)]
