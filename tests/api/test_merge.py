@@ -32,7 +32,7 @@ def gateway(gateway: Gateway) -> Gateway:
 
 
 def test_content_that_comes_twice_is_stored_once(gateway: Gateway, user: User) -> None:
-    content = Content(b"twice")
+    content = Content(b"merged twice")
     first, second = user.upload(content, "one"), gateway.user().upload(content, "two")
     assert first["id"] != second["id"]
     assert blob_of(gateway, first) == blob_of(gateway, second)
@@ -66,7 +66,7 @@ def test_users_who_bring_the_same_content_at_the_same_moment_both_succeed(gatewa
 
 
 def test_the_same_content_under_two_names_of_one_user_at_once(gateway: Gateway, user: User) -> None:
-    content = Content(b"two names")
+    content = Content(b"merged names")
     uploads = [user.create(content, name) for name in ("a", "b")]
     for upload in uploads:
         user.put(upload, content)
@@ -76,7 +76,7 @@ def test_the_same_content_under_two_names_of_one_user_at_once(gateway: Gateway, 
 
 
 def test_deleting_one_leaves_the_other(gateway: Gateway, user: User) -> None:
-    content, other = Content(b"shared"), gateway.user()
+    content, other = Content(b"merged and deleted"), gateway.user()
     mine, theirs = user.upload(content), other.upload(content)
     user.call("DELETE", f"/files/{mine['id']}")
     gateway.services.sweep.run()
