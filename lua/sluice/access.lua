@@ -103,12 +103,12 @@ local function part_folder(upload)
 end
 
 local function decide_part()
-    if get_method() ~= "PUT" then
-        return "METHOD_NOT_ALLOWED"
-    end
     local text = var.uri:match("^/p/([^/]+)$")
     if not text then
         return "NOT_FOUND"
+    end
+    if get_method() ~= "PUT" then
+        return "METHOD_NOT_ALLOWED"
     end
     local part, problem = check("part", text, settings.link_grace)
     if not part then
@@ -213,6 +213,13 @@ end
 
 --- A download by link.
 function _M.link()
+    return decide(decide_link)
+end
+
+--- A download by the link that the API answered a bearer token with.
+function _M.content()
+    -- What the API said about its own answer came along with its X-Accel-Redirect.
+    ngx.header["Cache-Control"] = nil
     return decide(decide_link)
 end
 

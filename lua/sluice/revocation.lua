@@ -1,5 +1,5 @@
 --- Which tokens have ended before their expiry, by the API's feed (DESIGN.md, "Revocation").
--- One worker a second asks the API for rows since the last id, and keeps them in a shared dict:
+-- Once a second one worker asks the API for rows since the last id, and keeps them in a shared dict:
 -- "kind:subject" → generation. A token is revoked when an entry has its generation or a higher one. How long ago the
 -- last good answer was asked for says whether the dict may be trusted at all.
 
@@ -10,7 +10,8 @@ local settings = require("sluice.settings")
 
 local _M = {}
 
-local INTERVAL = 1
+-- Asking, answering and a row's own transaction must fit into the lag.
+local INTERVAL = math.max(0.05, math.min(1, settings.revocation_lag / 2))
 -- The feed repeats the rows of its last 10 s, because ids commit out of order. After a gap that comes near this, a row
 -- could have been missed: then everything is read again.
 local MAX_GAP = 5

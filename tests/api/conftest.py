@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import falcon.testing
@@ -28,6 +29,37 @@ KEY = "k" * 64
 EDGE_KEY = "e" * 64
 FAST_HASHER = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
 _names = itertools.count()
+T = TypeVar("T")
+
+
+def error(answer: falcon.testing.Result, status: int, code: str) -> dict[str, Any]:
+    """What an answer says went wrong, which must be this, in the one shape."""
+    assert answer.status_code == status, (answer.status_code, answer.text)
+    assert answer.headers["content-type"] == "application/json"
+    assert list(answer.json) == ["error"]
+    found: dict[str, Any] = answer.json["error"]
+    assert found["code"] == code, found
+    assert list(found)[:3] == ["code", "message", "request_id"]
+    assert found["request_id"] == answer.headers["x-request-id"]
+    assert ("retry-after" in answer.headers) == (status in (429, 503))
+    assert (answer.headers.get("www-authenticate") == "Bearer") == (status == 401)
+    return found
+
+
+def together(*calls: Callable[[], T]) -> list[T]:
+    """Runs calls in threads that begin at the same moment; answers in their order."""
+    barrier, answers = threading.Barrier(len(calls)), {}
+
+    def run(index: int, call: Callable[[], T]) -> None:
+        barrier.wait()
+        answers[index] = call()
+
+    threads = [threading.Thread(target=run, args=pair) for pair in enumerate(calls)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return [answers[index] for index in range(len(calls))]
 
 
 class Clock:
@@ -161,6 +193,7 @@ class Content:
         self.data = data
         self.size = len(data)
         self.part_size = digests.part_size(self.size)
+        self._hashes: dict[int, str] = {}
 
     @classmethod
     def of_parts(cls, count: int, salt: str) -> Content:
@@ -171,9 +204,14 @@ class Content:
     def part(self, number: int) -> bytes:
         return self.data[(number - 1) * self.part_size : number * self.part_size]
 
+    def part_hash(self, number: int) -> str:
+        if number not in self._hashes:
+            self._hashes[number] = hashlib.sha256(self.part(number)).hexdigest()
+        return self._hashes[number]
+
     def hashes(self, numbers: Sequence[int] | None = None) -> dict[str, str]:
         numbers = numbers or range(1, digests.part_count(self.size) + 1)
-        return {str(n): hashlib.sha256(self.part(n)).hexdigest() for n in numbers}
+        return {str(n): self.part_hash(n) for n in numbers}
 
     @property
     def digest(self) -> str:
@@ -188,11 +226,24 @@ class Content:
 
 
 @pytest.fixture
-def gateway(environ: dict[str, str]) -> Iterator[Gateway]:
+def build(environ: dict[str, str]) -> Iterator[Callable[..., Gateway]]:
+    """Composes APIs with other settings: ``build(dedup_scope="user")``; several are several processes."""
+    made: list[Gateway] = []
+
+    def compose_with(**settings: object) -> Gateway:
+        more = {f"SLUICE_{name.upper()}": str(value) for name, value in settings.items()}
+        made.append(Gateway(load(environ | more)))
+        return made[-1]
+
+    yield compose_with
+    for gateway in made:
+        gateway.db.close()
+
+
+@pytest.fixture
+def gateway(build: Callable[..., Gateway]) -> Gateway:
     """The API."""
-    made = Gateway(load(environ))
-    yield made
-    made.db.close()
+    return build()
 
 
 @pytest.fixture

@@ -1,8 +1,10 @@
 """A real nginx with the project's own configuration, and a stand-in for the API, each in a test's own folder."""
 
 import http.client
+import io
 import json
 import os
+import re
 import shutil
 import socket
 import socketserver
@@ -156,6 +158,18 @@ class StubAPI:
         self.wait_for_feed()
 
 
+def quick_feed(text: str) -> str:
+    """For snippets/lua.conf: asks for revocations ten times a second, so that tests wait less."""
+    assert "revocation_lag = " in text
+    return re.sub(r"revocation_lag = \d+", "revocation_lag = 0.2", text)
+
+
+def small_dict(text: str) -> str:
+    """For snippets/lua.conf: room for a few hundred revocations."""
+    assert "revocations 64m" in text
+    return text.replace("revocations 64m", "revocations 64k")
+
+
 class Edge:
     """nginx, its folders, and what to ask it with.
 
@@ -163,9 +177,17 @@ class Edge:
         folder: everything is written below it.
         settings: SLUICE_… beside or instead of the defaults.
         api: whether the API's stand-in runs from the start.
+        change: what a test does to a rendered file, by name, such as a smaller dict or a shorter wait.
     """
 
-    def __init__(self, folder: Path, *, api: bool = True, **settings: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        api: bool = True,
+        change: Mapping[str, Callable[[str], str]] | None = None,
+        **settings: str,
+    ) -> None:
         self.folder = folder
         self.storage = folder / "storage"
         self.access_log = folder / "log" / "access.log"
@@ -200,6 +222,9 @@ class Edge:
         self.config = folder / "nginx" / "nginx.conf"
         self.process: subprocess.Popen[bytes] | None = None
         render(folder / "nginx", self.settings)
+        for name, edit in (change or {}).items():
+            path = folder / "nginx" / name
+            path.write_text(edit(path.read_text()))
         self.start(api)
 
     def start(self, ready: bool = True) -> None:
@@ -321,7 +346,7 @@ def parse(raw: bytes) -> Reply:
 
     class Source:
         def makefile(self, *_: object) -> Any:
-            return __import__("io").BytesIO(raw)
+            return io.BytesIO(raw)
 
     response = http.client.HTTPResponse(Source())  # type: ignore[arg-type]
     response.begin()

@@ -1,0 +1,139 @@
+"""Part URLs: a hash is written once, and a URL is for exactly one part."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.api.conftest import KEY, Content, Gateway, User, error, together
+
+SIZE = 5 * 8 * 1024**2
+HASH, OTHER = "a" * 64, "b" * 64
+
+
+@pytest.fixture
+def upload(user: User) -> dict[str, Any]:
+    """An upload of five parts."""
+    return user.create(Content(b""), size=SIZE)
+
+
+def sign(user: User, upload: dict[str, Any], parts: dict[str, str]) -> Any:
+    return user.post(f"/uploads/{upload['id']}/parts", {"parts": parts})
+
+
+def recorded(gateway: Gateway, upload: dict[str, Any]) -> dict[int, str]:
+    sql = "SELECT part_number, LOWER(HEX(sha256)) FROM upload_part WHERE upload_id = UNHEX(%s)"
+    return dict(gateway.rows(sql, upload["id"]))  # type: ignore[arg-type]
+
+
+class TestWrittenOnce:
+    def test_the_same_hash_may_be_named_again(self, gateway: Gateway, user: User, upload: dict[str, Any]) -> None:
+        for _ in range(3):
+            assert sign(user, upload, {"1": HASH, "2": HASH}).status_code == 200
+        assert recorded(gateway, upload) == {1: HASH, 2: HASH}
+
+    def test_another_hash_is_a_conflict_that_names_the_parts_and_changes_none(
+        self, gateway: Gateway, user: User, upload: dict[str, Any]
+    ) -> None:
+        sign(user, upload, {"1": HASH, "2": HASH, "4": HASH})
+        answer = sign(user, upload, {"1": HASH, "2": OTHER, "3": HASH, "4": OTHER, "5": HASH})
+        assert error(answer, 409, "PART_HASH_CONFLICT")["parts"] == [2, 4]
+        assert recorded(gateway, upload) == {1: HASH, 2: HASH, 4: HASH}
+
+    def test_of_two_hashes_at_once_one_is_written_and_the_other_refused(
+        self, gateway: Gateway, user: User, upload: dict[str, Any]
+    ) -> None:
+        for number in "12345":
+            answers = together(
+                lambda n=number: sign(user, upload, {n: HASH}), lambda n=number: sign(user, upload, {n: OTHER})
+            )
+            assert sorted(answer.status_code for answer in answers) == [200, 409]
+            won = HASH if answers[0].status_code == 200 else OTHER
+            assert recorded(gateway, upload)[int(number)] == won
+
+    def test_many_machines_may_sign_at_once(self, gateway: Gateway, user: User, upload: dict[str, Any]) -> None:
+        every = {str(n): HASH for n in range(1, 6)}
+        answers = together(*[lambda: sign(user, upload, every)] * 6)
+        assert [answer.status_code for answer in answers] == [200] * 6
+        assert recorded(gateway, upload) == dict.fromkeys(range(1, 6), HASH)
+
+
+class TestNumbers:
+    @pytest.mark.parametrize(
+        "number", ["0", "6", "99999", "-1", "1.0", "01", "+1", " 1", "1 ", "one", "", "¹", "１", "100000", "1" * 5000]
+    )
+    def test_what_is_no_part_is_refused(
+        self, gateway: Gateway, user: User, upload: dict[str, Any], number: str
+    ) -> None:
+        error(sign(user, upload, {"1": HASH, number: HASH}), 400, "PART_NUMBER_INVALID")
+        assert recorded(gateway, upload) == {}
+
+    def test_a_thousand_are_taken_and_no_more(self, user: User) -> None:
+        upload = user.create(Content(b""), size=1001 * 8 * 1024**2)
+        assert sign(user, upload, {str(n): HASH for n in range(1, 1001)}).status_code == 200
+        error(sign(user, upload, {str(n): HASH for n in range(1, 1002)}), 400, "BODY_INVALID")
+        error(sign(user, upload, {}), 400, "BODY_INVALID")
+
+    @pytest.mark.parametrize("sha256", ["", "a" * 63, "a" * 65, "A" * 64, "g" * 64, "a" * 63 + "\n", None, 1])
+    def test_what_is_no_hash_is_refused(
+        self, gateway: Gateway, user: User, upload: dict[str, Any], sha256: Any
+    ) -> None:
+        error(sign(user, upload, {"1": sha256}), 400, "BODY_INVALID")
+        assert recorded(gateway, upload) == {}
+
+
+class TestURLs:
+    def test_a_url_dies_with_its_15_minutes_or_with_the_upload(
+        self, gateway: Gateway, user: User, upload: dict[str, Any]
+    ) -> None:
+        now = int(gateway.clock.now.timestamp())
+        assert f"exp={now + 900}" in sign(user, upload, {"1": HASH}).json["parts"]["1"]["url"]
+        gateway.clock.turn(604_800 - 60)
+        body = {"username": user.name, "password": user.password}
+        user.session = gateway.http.simulate_post("/api/v1/sessions", json=body).json
+        assert f"exp={now + 604_800}" in sign(user, upload, {"1": HASH}).json["parts"]["1"]["url"]
+        gateway.clock.turn(60)
+        error(sign(user, upload, {"1": HASH}), 409, "UPLOAD_NOT_OPEN")
+
+    def test_the_edges_url_is_a_token_over_part_and_length(self, gateway: Gateway) -> None:
+        from api.app import edge_part_url
+        from api.storage.base import MultipartRef
+        from api.tokens import Tokens
+
+        ref = MultipartRef("1" * 32, "k", "local", SIZE, 8 * 1024**2, 5, "2" * 32, 7)
+        url = edge_part_url(Tokens([KEY]), "https://files.example")(ref, 3, 8388608, 4_000_000_000)
+        place, _, token = url.rpartition("/")
+        assert place == "https://files.example/p"
+        claims = {"upload": "1" * 32, "part": 3, "size": 8388608, "sub": "2" * 32, "gen": 7, "exp": 4_000_000_000}
+        assert Tokens([KEY]).verify("part", token) == claims
+
+
+class TestLimit:
+    def test_part_rows_of_one_user_are_limited_over_all_uploads(self, build: Callable[..., Gateway]) -> None:
+        gateway = build(user_parts=10_000)
+        user, large = gateway.user(), {"name": "a", "size": 6000 * 8 * 1024**2}
+        one, two = (user.post("/uploads", large | {"resume_key": key}).json for key in "ab")
+
+        def fill(upload: dict[str, Any], first: int, last: int) -> list[int]:
+            return [
+                sign(user, upload, {str(i): HASH for i in range(n, min(n + 1000, last + 1))}).status_code
+                for n in range(first, last + 1, 1000)
+            ]
+
+        assert fill(one, 1, 6000) == [200] * 6
+        assert fill(two, 1, 5000) == [200] * 4 + [429]
+        error(sign(user, two, {"4001": HASH}), 429, "PARTS_LIMITED")
+        assert gateway.user().post("/uploads", large | {"parts": {"1": HASH}}).status_code == 201
+        user.call("DELETE", f"/uploads/{one['id']}")
+        assert fill(two, 4001, 6000) == [200] * 2
+
+
+def test_signing_instead_of_proving_gives_the_challenge_up(gateway: Gateway, user: User) -> None:
+    content = Content.of_parts(2, "no proof")
+    upload = user.create(content, digest=content.digest)
+    assert upload["state"] == "proving"
+    assert sign(user, upload, content.hashes([1])).status_code == 200
+    seen = user.get(f"/uploads/{upload['id']}").json
+    assert (seen["state"], seen["challenge"]) == ("uploading", None)

@@ -1,0 +1,109 @@
+"""scripts/render-nginx: what it writes, and what it refuses to write."""
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.nginx.edge import CODE, RENDER, Edge
+
+SETTINGS = {
+    "SLUICE_LISTEN": "127.0.0.1:8080",
+    "SLUICE_NGINX_DIR": "/tmp/s/nginx",
+    "SLUICE_LOG_DIR": "/tmp/s/log",
+    "SLUICE_STORAGE_ROOT": "/tmp/s/storage",
+    "SLUICE_API_SOCKET": "/tmp/s/api.sock",
+    "SLUICE_SECRET_KEYS_FILE": "/tmp/s/keys",
+    "SLUICE_EDGE_KEY_FILE": "/tmp/s/edge_key",
+    "SLUICE_READY_NETWORKS": "127.0.0.0/8 ::1/128",
+    "SLUICE_TARGET_TTL": "60",
+    "SLUICE_REVOCATION_LAG": "2",
+    "SLUICE_LINK_GRACE": "30",
+}
+
+
+def run(out: Path, settings: dict[str, str]) -> "subprocess.CompletedProcess[str]":
+    environment = {"PATH": os.environ["PATH"], **settings}
+    return subprocess.run([RENDER, out], env=environment, capture_output=True, text=True, check=False)
+
+
+def below(folder: Path) -> dict[str, str]:
+    """The settings with every path in a folder."""
+    return {name: value.replace("/tmp/s", str(folder)) for name, value in SETTINGS.items()}
+
+
+def check_with_nginx(folder: Path) -> None:
+    for secret in ("keys", "edge_key"):
+        (folder / secret).write_text("k" * 64)
+    nginx = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
+    command = [nginx or "nginx", "-t", "-e", "stderr", "-c", str(folder / "out" / "nginx.conf")]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert "[warn]" not in result.stderr
+    assert "[error]" not in result.stderr
+
+
+def test_variables_are_those_that_it_needs() -> None:
+    listed = subprocess.run([RENDER, "--variables"], capture_output=True, text=True, check=True).stdout.split()
+    assert sorted(listed) == sorted(SETTINGS)
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_an_unset_variable_is_named_in_one_line(tmp_path: Path, name: str) -> None:
+    for settings in ({**SETTINGS, name: ""}, {key: value for key, value in SETTINGS.items() if key != name}):
+        result = run(tmp_path / "out", settings)
+        assert (result.returncode, result.stderr) == (1, f"render-nginx: not set: {name}\n")
+        assert not (tmp_path / "out").exists()
+
+
+BAD = {
+    "SLUICE_LISTEN": ["0.0.0.0", "8080; evil on", "a b:80", "$x:80", "unix:/x"],
+    "SLUICE_STORAGE_ROOT": ["storage", '/a"b', "/a$b", "/a;b", "/a{b", "/a\nb", "/a]==]b", "/a\\b", "/a'b"],
+    "SLUICE_API_SOCKET": ["api.sock", '/a"b'],
+    "SLUICE_TARGET_TTL": ["-1", "1s", "1.5", "0x10", "60;"],
+    "SLUICE_LINK_GRACE": ["x"],
+    "SLUICE_REVOCATION_LAG": ["2 "],
+    "SLUICE_READY_NETWORKS": ["all", "127.0.0.1; evil", "10.0.0.0/8 x"],
+}
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in BAD.items() for value in values])
+def test_a_bad_value_is_named_in_one_line(tmp_path: Path, name: str, value: str) -> None:
+    result = run(tmp_path / "out", {**SETTINGS, name: value})
+    assert result.returncode == 1
+    assert result.stderr.startswith("render-nginx: ")
+    assert name in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_nginx_variables_survive_and_ours_are_gone(tmp_path: Path) -> None:
+    assert run(tmp_path / "out", below(tmp_path)).returncode == 0
+    written = {path.relative_to(tmp_path / "out"): path.read_text() for path in (tmp_path / "out").rglob("*.conf")}
+    snippets = {Path("snippets") / path.name for path in (CODE / "nginx" / "snippets").iterdir()}
+    assert set(written) == {Path("nginx.conf"), Path("gateway.conf"), *snippets}
+    text = "".join(written.values())
+    assert "SLUICE_" not in re.sub(r"#.*", "", text)
+    assert "$request_id" in text
+    check_with_nginx(tmp_path)
+
+
+@pytest.mark.parametrize("listen", ["18080", "0.0.0.0:18080", "[::1]:18080", "*:18080", "localhost:18080"])
+def test_addresses_to_listen_on(tmp_path: Path, listen: str) -> None:
+    settings = {**below(tmp_path), "SLUICE_LISTEN": listen, "SLUICE_READY_NETWORKS": "10.0.0.0/8 fd00::/8 192.0.2.1"}
+    assert run(tmp_path / "out", settings).returncode == 0
+    check_with_nginx(tmp_path)
+
+
+def test_folders_with_spaces(tmp_path: Path) -> None:
+    folder = tmp_path / "a b, (ü) #1"
+    assert run(folder / "out", below(folder)).returncode == 0
+    check_with_nginx(folder)
+
+
+def test_everything_that_nginx_writes_lies_in_its_folders(shared_edge: Edge) -> None:
+    written = {path.relative_to(shared_edge.folder).parts[0] for path in shared_edge.folder.rglob("*")}
+    assert written == {"nginx", "log", "storage", "token_keys", "edge_key"}
+    assert int((shared_edge.folder / "nginx" / "nginx.pid").read_text()) == shared_edge.process.pid  # type: ignore[union-attr]
