@@ -172,7 +172,7 @@ def test_object_keys_begin_with_the_deployments_id_and_are_never_alike(gateway: 
     assert len({*keys}) == 5
     for key in keys:
         prefix, folder, name = key.split("/")
-        assert (prefix, folder) == (deployment, name[:2])
+        assert (prefix, folder) == (deployment, name[-2:])
         assert len(name) == 32
 
 
