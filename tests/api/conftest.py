@@ -108,9 +108,9 @@ def environ(database_url: str, servers: Servers, tmp_path: Path) -> dict[str, st
 class Gateway:
     """A composed API and what a test wants to see of it."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, storage: MemoryStorage | None = None) -> None:
         self.clock = Clock()
-        self.storage = MemoryStorage()
+        self.storage = storage or MemoryStorage()
         self.statements: list[tuple[str, Sequence[object]]] = []
         self.db = Database(config.database_url, 16, lambda sql, args: self.statements.append((sql, args)))
         self.services: Services = compose(

@@ -1,0 +1,189 @@
+"""Content that its storage did not compare: its uploader's alone until it was read back."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from api.config import load
+from api.errors import StorageUnavailable
+from api.storage.base import Reader
+from api.storage.memory import MemoryStorage
+from tests.api.conftest import Content, Gateway, User, error
+
+
+class Trusting(MemoryStorage):
+    """Stores whatever comes, and can be made to fail and to lie when it is read."""
+
+    def __init__(self) -> None:
+        super().__init__(compares=False)
+        self.away = False
+        self.reads = 0
+        self.lies = 0
+
+    def open(self, object_key: str, offset: int = 0, length: int | None = None) -> Reader:
+        self.reads += 1
+        if self.away:
+            raise StorageUnavailable("away")
+        if self.lies:
+            self.lies -= 1
+            return super().open(object_key, offset + 1, length)
+        return super().open(object_key, offset, length)
+
+
+@pytest.fixture
+def gateway(environ: dict[str, str]) -> Iterator[Gateway]:
+    made = Gateway(load(environ), Trusting())
+    made.db.execute("DELETE FROM verification")
+    yield made
+    made.db.close()
+
+
+def verify(gateway: Gateway) -> list[bool]:
+    """What a worker does, once for each blob that is due."""
+    verifier = gateway.services.verifier
+    return [verifier.take(blob) for blob in verifier.due()]
+
+
+def state(user: User, file: dict[str, Any]) -> str:
+    return str(user.get(f"/files/{file['id']}").json["state"])
+
+
+def send(user: User, content: Content, bytes_sent: Content | None = None, name: str = "a") -> dict[str, Any]:
+    """Uploads, with other bytes than were declared where asked to."""
+    upload = user.create(content, name, digest=content.digest)
+    assert user.post(f"/uploads/{upload['id']}/parts", {"parts": content.hashes()}).status_code == 200
+    stored = user.gateway.storage.uploads[upload["id"]]
+    for number in range(1, upload["part_count"] + 1):
+        stored[number] = (bytes_sent or content).part(number)
+    done = user.complete(upload)
+    assert done.status_code == 200, done.text
+    file: dict[str, Any] = done.json["file"]
+    return file
+
+
+def test_a_file_is_verifying_until_it_was_read_back(gateway: Gateway, user: User) -> None:
+    content = Content.of_parts(2, "read back")
+    file = send(user, content)
+    assert (file["state"], file["sha256"]) == ("verifying", None)
+    assert verify(gateway) == [True]
+    file = user.get(f"/files/{file['id']}").json
+    assert (file["state"], file["sha256"]) == ("ready", hashlib.sha256(content.data).hexdigest())
+    assert verify(gateway) == []
+
+
+def test_its_uploader_may_download_it_meanwhile(user: User) -> None:
+    file = send(user, Content(b"mine"))
+    assert user.post(f"/files/{file['id']}/links").status_code == 201
+
+
+def test_nobody_is_linked_to_it_before(gateway: Gateway, user: User) -> None:
+    content = Content.of_parts(2, "not before")
+    send(user, content)
+    other = gateway.user()
+    upload = other.create(content, digest=content.digest)
+    assert upload["state"] == "proving"
+    proof = content.prove(upload["challenge"])
+    assert other.post(f"/uploads/{upload['id']}/proof", proof).json["state"] == "uploading"
+    assert user.create(content, "again", digest=content.digest)["state"] == "proving"
+    verify(gateway)
+    third = gateway.user()
+    upload = third.create(content, digest=content.digest)
+    proof = content.prove(upload["challenge"])
+    assert third.post(f"/uploads/{upload['id']}/proof", proof).json["state"] == "done"
+
+
+def test_other_bytes_than_declared_are_found_corrupt_and_match_nobody(gateway: Gateway, user: User) -> None:
+    content, junk = Content.of_parts(2, "victim's"), Content.of_parts(2, "junk")
+    file = send(user, content, junk)
+    assert verify(gateway) == [True]
+    assert state(user, file) == "corrupt"
+    error(user.post(f"/files/{file['id']}/links"), 410, "FILE_CORRUPT")
+    assert gateway.rows("SELECT 1 FROM blob_digest WHERE digest = UNHEX(%s)", content.digest) == ()
+    again = send(user, content, name="again")  # the owner can upload it again
+    verify(gateway)
+    assert state(user, again) == "ready"
+
+
+def test_junk_under_a_good_digest_is_not_merged_with_the_good(gateway: Gateway, user: User) -> None:
+    content = Content.of_parts(2, "good")
+    good = send(user, content)
+    verify(gateway)
+    thief = gateway.user()
+    bad = send(thief, content, Content.of_parts(2, "bad"))
+    verify(gateway)
+    assert (state(user, good), state(thief, bad)) == ("ready", "corrupt")
+
+
+def test_the_same_content_twice_ends_as_one_blob(gateway: Gateway, user: User) -> None:
+    content = Content(b"twice read back")
+    other = gateway.user()
+    one, two = send(user, content), send(other, content)
+    assert verify(gateway) == [True, True]
+    assert (state(user, one), state(other, two)) == ("ready", "ready")
+    assert len(gateway.rows("SELECT 1 FROM `blob` WHERE digest = UNHEX(%s)", content.digest)) == 1
+    gateway.services.sweep.run()
+    assert list(gateway.storage.objects.values()).count(content.data) == 1
+
+
+def test_a_lost_first_copy_is_healed_by_the_second(gateway: Gateway, user: User) -> None:
+    content = Content(b"healed by the second")
+    one = send(user, content)
+    verify(gateway)
+    gateway.storage.objects.clear()
+    two = send(gateway.user(), content)
+    assert two["state"] == "verifying"
+    verify(gateway)
+    assert len(gateway.rows("SELECT 1 FROM `blob` WHERE digest = UNHEX(%s)", content.digest)) == 1
+    gateway.services.sweep.run()
+    assert list(gateway.storage.objects.values()) == [content.data]
+    assert state(user, one) == "ready"
+
+
+def test_a_storage_that_is_away_declares_nothing(gateway: Gateway, user: User) -> None:
+    file = send(user, Content(b"away for a while"))
+    storage = gateway.storage
+    assert isinstance(storage, Trusting)
+    storage.away = True
+    assert verify(gateway) == [True]
+    assert state(user, file) == "verifying"
+    assert verify(gateway) == []  # not at once again
+    storage.away = False
+    gateway.clock.turn(60)
+    assert verify(gateway) == [True]
+    assert state(user, file) == "ready"
+
+
+def test_one_wrong_reading_declares_nothing(gateway: Gateway, user: User) -> None:
+    file = send(user, Content(b"read wrong once"))
+    assert isinstance(gateway.storage, Trusting)
+    gateway.storage.lies = 1
+    verify(gateway)
+    assert state(user, file) == "ready"
+
+
+def test_a_killed_reader_is_followed_by_another_at_the_last_right_part(gateway: Gateway, user: User) -> None:
+    content = Content.of_parts(3, "killed reader")
+    file = send(user, content)
+    ((blob,),) = gateway.rows("SELECT blob_id FROM verification")
+    now = gateway.clock.now.replace(tzinfo=None)
+    gateway.db.execute(
+        "UPDATE verification SET parts_done = 2, lease_owner = %s, lease_until = %s WHERE blob_id = %s",
+        (b"k" * 16, now, blob),
+    )
+    assert isinstance(gateway.storage, Trusting)
+    assert verify(gateway) == []  # its lease is in force
+    gateway.clock.turn(1)
+    assert verify(gateway) == [True]
+    assert gateway.storage.reads == 1
+    assert state(user, file) == "ready"
+
+
+def test_two_readers_at_once_share_nothing(gateway: Gateway, user: User) -> None:
+    send(user, Content(b"two readers"))
+    verifier = gateway.services.verifier
+    (blob,) = verifier.due()
+    assert [verifier.take(blob), verifier.take(blob)] == [True, False]
