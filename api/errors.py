@@ -70,6 +70,7 @@ PASSWORD_INVALID      = Kind("PASSWORD_INVALID", 400, "A password has 8 to 1024 
 # -- uploads
 UPLOAD_NOT_FOUND      = Kind("UPLOAD_NOT_FOUND", 404, "There is no such upload.")
 UPLOAD_NOT_OPEN       = Kind("UPLOAD_NOT_OPEN", 409, "The upload's state does not allow this.")
+UPLOAD_GONE           = Kind("UPLOAD_GONE", 410, "The storage has dropped the upload's parts; create it anew.")
 UPLOADS_LIMITED       = Kind("UPLOADS_LIMITED", 429, "Too many unfinished uploads; finish or abort some.", 60)
 PARTS_LIMITED         = Kind("PARTS_LIMITED", 429, "Too many open parts; finish or abort some uploads.", 60)
 PARTS_MISSING         = Kind("PARTS_MISSING", 409, "Parts are missing.")

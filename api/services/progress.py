@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
-from api import digests
+from api import digests, errors
 from api.db import files, uploads
 from api.db.pool import Database
-from api.errors import StorageError
+from api.errors import StorageError, UploadGone
 from api.models import Clock, File, Upload
 from api.services import ranges
 from api.services.instant import Challenge, Instant
@@ -67,6 +67,8 @@ class Progress:
             return upload
         try:
             received = ranges.to_bits(self.stored(upload))
+        except UploadGone:
+            return self.lost(upload)
         except StorageError as ex:
             _log.warning("a storage does not say what it holds", extra={"storage": upload.storage, "error": str(ex)})
             return upload
@@ -81,6 +83,18 @@ class Progress:
             for number, length in stored.items()
             if 1 <= number <= upload.part_count and length == digests.part_length(number, upload.size, upload.part_size)
         )
+
+    def lost(self, upload: Upload) -> Upload:
+        """The upload as it is once its storage said that there is no such upload.
+
+        Either another call has ended it meanwhile, or somebody did so behind our back, as a bucket's lifecycle does:
+        then it has failed, and is not found again.
+        """
+        if uploads.end(self._db, upload.id, "failed", errors.UPLOAD_GONE.code, self._clock()):
+            _log.warning(
+                "a storage has dropped an upload", extra={"upload": upload.id.hex(), "storage": upload.storage}
+            )
+        return uploads.by_id(self._db, upload.id, upload.user_id) or upload
 
     def view(self, upload: Upload) -> UploadView:
         """An upload and, where it is done, its file."""

@@ -144,7 +144,8 @@ class Uploads:
         """Turns the parts into a file: done at once, or ``finalizing`` in the background when large.
 
         Raises:
-            Problem: UPLOAD_NOT_FOUND, UPLOAD_NOT_OPEN, PARTS_MISSING, DIGEST_MISMATCH, PART_MISMATCH, STORAGE_FULL.
+            Problem: UPLOAD_NOT_FOUND, UPLOAD_NOT_OPEN, PARTS_MISSING, DIGEST_MISMATCH, PART_MISMATCH, UPLOAD_GONE,
+                STORAGE_FULL.
         """
         found = uploads.with_hashes(self._db, upload_id, identity.user_id)
         if found is None:
@@ -152,11 +153,16 @@ class Uploads:
         upload, hashes = found
         if upload.state in ("done", "finalizing"):
             return self._progress.view(upload)
-        if upload.failure == errors.DIGEST_MISMATCH.code:
-            raise Problem(errors.DIGEST_MISMATCH)
+        for ended in (errors.DIGEST_MISMATCH, errors.UPLOAD_GONE):
+            if upload.failure == ended.code:
+                raise Problem(ended)
         if upload.state not in ("proving", "uploading"):
             raise _not_open(upload)
-        missing = self._missing(upload, hashes)
+        try:
+            missing = self._missing(upload, hashes)
+        except UploadGone:
+            self._progress.lost(upload)
+            return self.complete(identity, upload_id)
         if missing:
             if self._own(identity, upload_id).state != upload.state:
                 return self.complete(identity, upload_id)  # the parts went because another call was first
@@ -170,10 +176,7 @@ class Uploads:
 
     def _missing(self, upload: Upload, hashes: bytes) -> list[tuple[int, int]]:
         """The parts, as ranges, that have no hash or are not stored."""
-        try:
-            stored = self._progress.stored(upload) if upload.multipart_id else []
-        except UploadGone:
-            stored = []
+        stored = self._progress.stored(upload) if upload.multipart_id else []
         if len(hashes) // digests.HASH_LENGTH < upload.part_count:
             recorded = uploads.hashes_between(self._db, upload.id, 1, upload.part_count)
             stored = [number for number in stored if number in recorded]

@@ -155,6 +155,7 @@ class LocalStorage(MultipartStorage):
                     return {int(e.name): e.stat().st_size for e in entries if e.name.isdecimal()}
             except ObjectNotFound:
                 continue
+        self.check()  # a disk that is not mounted has lost nothing
         raise UploadGone(ref.upload_id)
 
     def complete(self, ref: MultipartRef, hashes: bytes, keep_alive: Callable[[], None]) -> Completed:

@@ -216,7 +216,7 @@ class TestStorage:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(gateway.storage, "list_parts", lambda ref: {1: 4})
             gateway.storage.uploads.clear()
-            assert error(user.complete(upload), 409, "UPLOAD_NOT_OPEN")["state"] == "failed"
+            error(user.complete(upload), 410, "UPLOAD_GONE")
         assert state(user, upload)["error"] == "UPLOAD_GONE"
 
     def test_a_storage_that_cannot_be_asked_changes_nothing(self, gateway: Gateway, user: User) -> None:
@@ -315,3 +315,23 @@ class TestBackground:
         assert gateway.services.finalizer.take(row)
         assert live_rows(gateway, user) == (1, 1)
         assert gateway.rows("SELECT COUNT(*) FROM `blob` WHERE digest = UNHEX(%s)", content.digest)[0][0] == 1
+
+
+class TestAnUploadThatItsStorageDropped:
+    """As a bucket's lifecycle does behind our back."""
+
+    def test_progress_says_that_it_failed(self, gateway: Gateway, user: User) -> None:
+        content = Content.of_parts(2, "dropped")
+        upload = user.create(content, resume_key="k")
+        user.put(upload, content, [1])
+        gateway.storage.uploads.clear()
+        seen = user.get(f"/uploads/{upload['id']}").json
+        assert (seen["state"], seen["error"]) == ("failed", "UPLOAD_GONE")
+        assert user.create(content, resume_key="k")["id"] != upload["id"]
+
+    def test_complete_says_to_create_it_anew_however_often(self, gateway: Gateway, user: User) -> None:
+        upload = user.create(Content(b"dropped too"))
+        user.put(upload, Content(b"dropped too"))
+        gateway.storage.uploads.clear()
+        for _ in range(2):
+            error(user.complete(upload), 410, "UPLOAD_GONE")
