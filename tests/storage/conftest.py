@@ -1,4 +1,4 @@
-"""One real Ceph for all tests of storage s3."""
+"""One real Ceph for all tests of storage s3, and a stand-in for OSS for each of storage oss."""
 
 from __future__ import annotations
 
@@ -10,7 +10,13 @@ import pytest
 from botocore.config import Config as BotoConfig
 
 from api.config import S3Config
+from api.storage.oss import OSSStorage
+from tests.storage import oss_standin
 from tests.storage.ceph import Ceph, installed, running
+from tests.storage.contract import PART, PREFIX
+from tests.storage.oss_bucket import Bucket
+from tests.storage.oss_client import MakeOSS
+from tests.storage.oss_standin import ACCOUNT, Standin
 
 
 @pytest.fixture(scope="session")
@@ -46,3 +52,22 @@ def s3_config(ceph: Ceph) -> S3Config:
         virtual_hosted=False,
         via_edge=False,
     )
+
+
+@pytest.fixture
+def standin() -> Iterator[Standin]:
+    """An OSS of its own, which takes parts as small as the contract's."""
+    with oss_standin.running(ACCOUNT, Bucket(min_part=PART)) as made:
+        yield made
+
+
+@pytest.fixture
+def pauses() -> list[float]:
+    """Seconds of each pause between two tries."""
+    return []
+
+
+@pytest.fixture
+def make_oss(standin: Standin, pauses: list[float]) -> MakeOSS:
+    """Makes a storage that does not really pause."""
+    return lambda **changes: OSSStorage(standin.settings(**changes), lambda: PREFIX, sleep=pauses.append)

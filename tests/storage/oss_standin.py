@@ -1,0 +1,224 @@
+"""Aliyun OSS for tests, on a socket of this machine: it refuses what OSS refuses, and fails on demand.
+
+It stands in for a service that cannot be run here. What it holds true comes from Alibaba's documentation; passing
+against it proves that we keep to that, not that OSS does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from api.config import OSSConfig
+from tests.storage.oss_bucket import Answer, Bucket, Stored, action, error, xml
+from tests.storage.oss_verifier import Account, Refused, Request, verify
+
+ACCOUNT = Account("LTAI5tExample", "s3cr3t-of-the-account")
+
+FAULTS = {
+    "503": "answers 503, and does nothing",
+    "403": "answers 403, and does nothing",
+    "drop": "cuts the connection, and does nothing",
+    "hang": "does nothing, and says nothing, until the client goes away",
+    "lost": "does it, and cuts the connection instead of answering",
+    "late": "cuts the connection, and goes on: what was made is seen after `Standin.finish`",
+    "cut": "does it, and cuts the connection in the middle of the answer's body",
+    "garbage": "does it, and answers with a page that is no XML",
+    "wrong crc": "does it, and says another CRC64",
+    "flip": "does it, and flips a bit of the answer's body",
+    "callback": "does it, and answers 203, as where a callback of the upload failed",
+    "whole": "does it, and answers a range with the whole object",
+    "silent": "answers an error to HEAD without saying which",
+}
+
+
+@dataclass
+class Fault:
+    """What goes wrong with the next ``times`` requests of an action."""
+
+    action: str
+    kind: str
+    times: int = 1
+
+    def __post_init__(self) -> None:
+        assert self.kind in FAULTS
+
+
+class Standin:
+    """See the module's docstring.
+
+    Attributes:
+        url: the endpoint.
+        faults: what is to go wrong.
+        seen: (action, request) of all that came, refused ones too.
+        clock_offset: seconds that its clock is ahead.
+    """
+
+    def __init__(self, url: str, account: Account, bucket: Bucket) -> None:
+        self.url = url
+        self.account = account
+        self.bucket = bucket
+        self.faults: list[Fault] = []
+        self.seen: list[tuple[str, Request]] = []
+        self.clock_offset = 0.0
+        self._late: dict[str, Stored] = {}
+
+    def settings(self, **changes: str) -> OSSConfig:
+        """How to reach it."""
+        account = self.account
+        given = {
+            "endpoint": self.url,
+            "public_endpoint": "",
+            "bucket": account.bucket,
+            "access_key": account.access_key,
+            "secret_key": account.secret_key,
+            "session_token": account.token,
+            "region": account.region,
+            "signature": "v4",
+        }
+        return OSSConfig(**(given | changes))
+
+    def fail(self, action: str, kind: str, times: int = 1) -> None:
+        self.faults.append(Fault(action, kind, times))
+
+    def finish(self) -> None:
+        """Shows what was made late."""
+        self.bucket.objects |= self._late
+
+    def count(self, action: str) -> int:
+        """How many requests of this action came."""
+        return sum(name == action for name, _ in self.seen)
+
+    def fault(self, action: str) -> str:
+        """What goes wrong with this request."""
+        for fault in self.faults:
+            if fault.action == action and fault.times > 0:
+                fault.times -= 1
+                return fault.kind
+        return ""
+
+    def answer(self, request: Request, body: bytes) -> Answer | None:
+        """None where the connection is to be cut."""
+        name = action(request)
+        self.seen.append((name, request))
+        kind = self.fault(name)
+        if kind == "drop":
+            return None
+        if kind == "hang":
+            return Answer(0)
+        if kind == "whole":
+            request = replace(request, headers={**request.headers, "range": ""})
+        try:
+            verify(request, self.account, time.time() + self.clock_offset)
+            if kind in ("503", "403"):
+                raise Refused("ServiceUnavailable" if kind == "503" else "AccessDenied", "on demand", int(kind))
+            answer = self.bucket.answer(request, body)
+        except Refused as ex:
+            answer = error(ex.code, str(ex), ex.status)
+            if kind == "silent":
+                answer.headers.pop("x-oss-err")
+            return answer
+        if kind == "late":
+            self._late[request.key] = self.bucket.objects.pop(request.key)
+        return None if kind in ("lost", "late") else self._spoilt(answer, kind)
+
+    def _spoilt(self, answer: Answer, kind: str) -> Answer:
+        crc = answer.headers.get("x-oss-hash-crc64ecma")
+        if kind == "wrong crc":
+            if crc is not None:
+                answer.headers["x-oss-hash-crc64ecma"] = str(int(crc) ^ 1)
+            answer.body = answer.body.replace(b"<HashCrc64ecma>", b"<HashCrc64ecma>1")
+        elif kind == "flip":
+            middle = len(answer.body) // 2
+            answer.body = answer.body[:middle] + bytes([answer.body[middle] ^ 1]) + answer.body[middle + 1 :]
+        elif kind == "garbage":
+            answer.body = b"<html><p>Please sign in</html>"
+        elif kind == "callback":
+            answer = Answer(203, {"Content-Type": "application/xml"}, xml("Error", "<Code>CallbackFailed</Code>"))
+        elif kind == "cut":
+            answer.headers["cut"] = "here"
+        return answer
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    wbufsize = -1
+    standin: Standin
+
+    def handle(self) -> None:
+        with contextlib.suppress(ConnectionError):  # clients may go away whenever they like
+            super().handle()
+
+    def _handle(self) -> None:
+        try:
+            request, body = self._read()
+        except Refused as ex:
+            self.close_connection = True
+            answer: Answer | None = error(ex.code, str(ex), ex.status)
+        else:
+            answer = self.standin.answer(request, body)
+        if answer is None:
+            self._cut()
+        elif answer.status == 0:
+            self.connection.settimeout(10)
+            with contextlib.suppress(OSError):
+                self.connection.recv(1)
+            self._cut()
+        else:
+            self._send(answer)
+
+    def _read(self) -> tuple[Request, bytes]:
+        length = self.headers.get("Content-Length")
+        if self.headers.get("Transfer-Encoding") or (self.command in ("PUT", "POST") and length is None):
+            raise Refused("MissingContentLength", "You must provide the Content-Length HTTP header.", 411)
+        body = self.rfile.read(int(length or 0))
+        url = f"http://{self.headers['Host']}{self.path}"
+        return Request.of(self.command, url, self.standin.account.bucket, dict(self.headers.items())), body
+
+    def _send(self, answer: Answer) -> None:
+        self.send_response(answer.status)
+        cut = answer.headers.pop("cut", None)
+        for name, value in ({"x-oss-request-id": "5C3D9175B6FC201293AD****"} | answer.headers).items():
+            self.send_header(name, value)
+        if answer.status != 204:
+            self.send_header("Content-Length", str(len(answer.body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(answer.body[: len(answer.body) // 2] if cut else answer.body)
+        self.wfile.flush()
+        if cut:
+            self._cut()
+
+    def _cut(self) -> None:
+        self.close_connection = True
+        with contextlib.suppress(OSError):
+            self.connection.shutdown(socket.SHUT_RDWR)
+
+    do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _handle  # noqa: N815 - the base class's names
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
+        """Says nothing."""
+
+
+@contextlib.contextmanager
+def running(account: Account, bucket: Bucket) -> Iterator[Standin]:
+    """A stand-in that listens, and its end."""
+
+    class Handler(_Handler):
+        """A class of its own, for it holds the stand-in."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        standin = Handler.standin = Standin(f"http://127.0.0.1:{server.server_port}", account, bucket)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield standin
+        finally:
+            server.shutdown()
+            thread.join()

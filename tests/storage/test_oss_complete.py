@@ -1,0 +1,223 @@
+"""Complete and the lists it stands on: whatever OSS does wrong, nothing is lost and nothing is made up."""
+
+from __future__ import annotations
+
+import os
+import threading
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from api.errors import (
+    StorageError,
+    StorageUnavailable,
+)
+from api.storage.oss import OSSStorage
+from api.storage.oss_answers import parse_parts
+from tests.storage.contract import PART, PREFIX, Content, nothing, read
+from tests.storage.oss_client import MakeOSS, opened, send, sent_parts
+from tests.storage.oss_standin import Standin
+
+
+@pytest.fixture
+def storage(make_oss: MakeOSS) -> OSSStorage:
+    return make_oss()
+
+
+@pytest.fixture
+def sent(storage: OSSStorage) -> Content:
+    """An upload with every part there."""
+    return sent_parts(storage)
+
+
+class TestComplete:
+    @pytest.mark.parametrize("kind", ["drop", "lost", "503", "callback", "cut", "garbage"])
+    def test_whatever_happens_to_its_answer_the_object_decides(
+        self, storage: OSSStorage, sent: Content, standin: Standin, kind: str
+    ) -> None:
+        standin.fail("complete", kind)
+        assert not storage.complete(sent.ref, sent.hashes, nothing).verified
+        assert read(storage, sent.ref.object_key) == sent.data
+        assert standin.count("complete") == (2 if kind in ("drop", "503") else 1)
+        assert not storage.complete(sent.ref, sent.hashes, nothing).verified
+
+    def test_one_that_goes_on_after_the_connection_is_lost_is_not_taken_for_gone(
+        self, storage: OSSStorage, sent: Content, standin: Standin
+    ) -> None:
+        standin.fail("complete", "late")
+        with pytest.raises(StorageUnavailable):
+            storage.complete(sent.ref, sent.hashes, nothing)
+        standin.finish()
+        storage.complete(sent.ref, sent.hashes, nothing)
+        assert read(storage, sent.ref.object_key) == sent.data
+
+    @pytest.mark.parametrize(("kind", "tries"), [("503", 3), ("drop", 3), ("403", 1)])
+    def test_one_that_fails_for_good_leaves_the_parts(
+        self, storage: OSSStorage, sent: Content, standin: Standin, pauses: list[float], kind: str, tries: int
+    ) -> None:
+        standin.fail("complete", kind, times=tries)
+        with pytest.raises(StorageUnavailable):
+            storage.complete(sent.ref, sent.hashes, nothing)
+        assert standin.count("complete") == tries
+        assert len(pauses) == tries - 1
+        assert len(storage.list_parts(sent.ref)) == 3
+        storage.complete(sent.ref, sent.hashes, nothing)
+
+    def test_a_storage_that_goes_away_in_it_does_not_make_the_upload_gone(
+        self, storage: OSSStorage, sent: Content, standin: Standin
+    ) -> None:
+        standin.fail("complete", "lost")
+        standin.fail("head", "503", times=3)
+        with pytest.raises(StorageUnavailable):
+            storage.complete(sent.ref, sent.hashes, nothing)
+        storage.complete(sent.ref, sent.hashes, nothing)
+
+    @pytest.mark.parametrize("action", ["head", "list_parts"])
+    def test_another_crc64_than_the_parts_is_noticed_and_left_to_reading_back(
+        self, storage: OSSStorage, sent: Content, standin: Standin, action: str
+    ) -> None:
+        standin.fail(action, "wrong crc")
+        with pytest.raises(StorageError, match="CRC64"):
+            storage.complete(sent.ref, sent.hashes, nothing)
+        assert not storage.complete(sent.ref, sent.hashes, nothing).verified
+
+    def test_parts_without_a_crc64_are_put_together_all_the_same(
+        self, storage: OSSStorage, sent: Content, standin: Standin, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        answer = standin.bucket._list_parts
+
+        def without(*args: Any) -> Any:
+            made = answer(*args)
+            made.body = made.body.replace(b"<HashCrc64ecma>", b"<Unknown>").replace(b"</HashCrc64ecma>", b"</Unknown>")
+            return made
+
+        monkeypatch.setattr(standin.bucket, "_list_parts", without)
+        storage.complete(sent.ref, sent.hashes, nothing)
+        assert read(storage, sent.ref.object_key) == sent.data
+
+    def test_the_object_must_be_what_our_own_create_made(self, storage: OSSStorage, standin: Standin) -> None:
+        encoded, longer = (opened(storage, 9) for _ in range(2))
+        for what in (encoded, longer):
+            assert send(storage, what.ref, 1, what.part(1))
+            storage.complete(what.ref, what.hashes, nothing)
+        standin.bucket.objects[encoded.ref.object_key].headers = {"Content-Encoding": "gzip"}
+        standin.bucket.objects[longer.ref.object_key].data += b"x"
+        for what in (encoded, longer):
+            with pytest.raises(StorageError, match="bytes"):
+                storage.complete(what.ref, what.hashes, nothing)
+
+    def test_nothing_is_overwritten(self, storage: OSSStorage, sent: Content, standin: Standin) -> None:
+        ref = replace(sent.ref, multipart_id=storage.create(sent.ref))  # its answer was lost, and it was repeated
+        storage.complete(sent.ref, sent.hashes, nothing)
+        assert all(send(storage, ref, number, os.urandom(len(sent.part(number)))) for number in sent.numbers)
+        with pytest.raises(StorageError, match="CRC64"):
+            storage.complete(ref, sent.hashes, nothing)
+        assert read(storage, sent.ref.object_key) == sent.data
+        with pytest.raises(StorageError):
+            storage.create(sent.ref)
+
+    def test_a_part_that_changes_meanwhile_is_not_put_in(
+        self, storage: OSSStorage, sent: Content, standin: Standin
+    ) -> None:
+        other, replaced = os.urandom(PART), []
+
+        def replace_it() -> None:
+            replaced.append(send(storage, sent.ref, 1, other))
+
+        upload = storage._listed(sent.ref)
+        replace_it()
+        with pytest.raises(StorageError):
+            storage._complete_once(sent.ref, [upload[number] for number in sent.numbers])
+        assert replaced == [True]
+        assert standin.bucket.objects == {}
+
+    def test_parts_too_small_for_oss_are_said_to_be(self, make_oss: MakeOSS, standin: Standin) -> None:
+        standin.bucket.min_part = 100 * 1024
+        storage = make_oss()
+        what = opened(storage)
+        assert all(send(storage, what.ref, number, what.part(number)) for number in what.numbers)
+        with pytest.raises(StorageUnavailable, match="EntityTooSmall"):
+            storage.complete(what.ref, what.hashes, nothing)
+
+    def test_what_keep_alive_raises_stops_it_before_it_begins(
+        self, storage: OSSStorage, sent: Content, standin: Standin
+    ) -> None:
+        def stop() -> None:
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            storage.complete(sent.ref, sent.hashes, stop)
+        assert standin.count("complete") == 0
+
+    def test_of_several_at_once_each_finds_the_object(self, storage: OSSStorage, sent: Content) -> None:
+        barrier, outcomes = threading.Barrier(4), []
+
+        def run() -> None:
+            barrier.wait()
+            try:
+                outcomes.append(storage.complete(sent.ref, sent.hashes, nothing))
+            except StorageError as ex:
+                outcomes.append(ex)
+
+        threads = [threading.Thread(target=run) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert set(map(str, outcomes)) == {"Completed(verified=False, sha256=None)"}
+        assert read(storage, sent.ref.object_key) == sent.data
+
+
+class TestLists:
+    def test_parts_are_listed_over_several_pages(self, storage: OSSStorage, standin: Standin) -> None:
+        standin.bucket.page = 2
+        what = opened(storage, 4 * PART + 1)
+        assert all(send(storage, what.ref, number, what.part(number)) for number in what.numbers)
+        assert storage.list_parts(what.ref) == dict.fromkeys(range(1, 5), PART) | {5: 1}
+        assert standin.count("list_parts") == 3
+        storage.complete(what.ref, what.hashes, nothing)
+        assert read(storage, what.ref.object_key) == what.data
+
+    def test_uploads_are_listed_over_several_pages_and_of_this_deployment_alone(
+        self, storage: OSSStorage, standin: Standin, make_oss: MakeOSS
+    ) -> None:
+        standin.bucket.page = 2
+        ours = {opened(storage, 1).ref.upload_id for _ in range(5)}
+        foreign = Content(b"x")
+        foreign.ref = replace(foreign.ref, object_key=foreign.ref.object_key.replace(PREFIX, "0therone"))
+        foreign.open(storage)
+        assert set(storage.list_uploads()) == ours
+
+    def test_a_create_whose_answer_was_lost_leaves_nothing_after_abort(
+        self, storage: OSSStorage, standin: Standin
+    ) -> None:
+        standin.fail("create", "lost")
+        what = opened(storage, 1)
+        assert len(standin.bucket.uploads) == 2
+        storage.abort(what.ref)
+        assert standin.bucket.uploads == {}
+
+    @pytest.mark.parametrize(
+        "body",
+        [
+            b"",
+            b"<html><p>Please sign in</html>",
+            b"<ListPartsResult></ListPartsResult>",
+            b"<R><IsTruncated>false</IsTruncated><Part><PartNumber>1</PartNumber></Part></R>",
+            b"<R><IsTruncated>true</IsTruncated><NextPartNumberMarker>7</NextPartNumberMarker></R>",
+        ],
+    )
+    def test_a_list_that_is_none_is_not_taken_for_an_empty_one(self, body: bytes) -> None:
+        with pytest.raises((ValueError, SyntaxError)):
+            parse_parts(body, 7)
+
+    @pytest.mark.parametrize("kind", ["garbage", "cut"])
+    def test_one_that_arrives_broken_is_asked_for_again(
+        self, storage: OSSStorage, sent: Content, standin: Standin, kind: str
+    ) -> None:
+        standin.fail("list_parts", kind, times=2)
+        assert len(storage.list_parts(sent.ref)) == 3
+        standin.fail("list_parts", kind, times=3)
+        with pytest.raises(StorageUnavailable):
+            storage.list_parts(sent.ref)
