@@ -1,4 +1,4 @@
-"""Real MariaDB and Redis for every test that needs them, started once, in a folder of the run's own."""
+"""Real MariaDB, Redis and Ceph for every test that needs them, started once, in folders of the run's own."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from api.config import S3Config
 from scripts.stack.services import MariaDB, Redis, server_folder, started
+from tests.storage.ceph import Ceph, installed, running
 
 
 @dataclass(frozen=True)
@@ -33,3 +35,41 @@ def servers() -> Iterator[Servers]:
         started(Redis(folder)) as redis,
     ):
         yield Servers(folder, database.url, redis.url)
+
+
+@pytest.fixture(scope="session")
+def ceph(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ceph]:
+    """A running Ceph with an empty bucket."""
+    import boto3  # takes 0.3 s: only who needs it waits
+    from botocore.config import Config as BotoConfig
+
+    if not installed():
+        pytest.fail("Ceph is not installed: scripts/install --dev brings it")
+    with running(Path(tmp_path_factory.mktemp("ceph")) / "ceph") as made:
+        settings = made.settings
+        boto3.client(
+            "s3",
+            endpoint_url=settings["SLUICE_S3_ENDPOINT"],
+            aws_access_key_id=settings["SLUICE_S3_ACCESS_KEY"],
+            aws_secret_access_key=settings["SLUICE_S3_SECRET_KEY"],
+            region_name="us-east-1",
+            config=BotoConfig(s3={"addressing_style": "path"}, request_checksum_calculation="when_required"),
+        ).create_bucket(Bucket=settings["SLUICE_S3_BUCKET"])
+        yield made
+
+
+@pytest.fixture(scope="session")
+def s3_config(ceph: Ceph) -> S3Config:
+    """How to reach its bucket."""
+    settings = ceph.settings
+    return S3Config(
+        endpoint=settings["SLUICE_S3_ENDPOINT"],
+        public_endpoint="",
+        bucket=settings["SLUICE_S3_BUCKET"],
+        access_key=settings["SLUICE_S3_ACCESS_KEY"],
+        secret_key=settings["SLUICE_S3_SECRET_KEY"],
+        session_token="",
+        region="us-east-1",
+        virtual_hosted=False,
+        via_edge=False,
+    )
