@@ -39,8 +39,9 @@ def encode_path(path: str) -> str:
     return quote(path, safe="/-_.~")
 
 
-# a part's URL names the same few parameters ten thousand times
-_encoded = lru_cache(maxsize=1024)(encode)
+def _encoded(text: str) -> str:
+    # part numbers and upload ids, which are most of what comes here, need no encoding
+    return text if text.isalnum() and text.isascii() else encode(text)
 
 
 @lru_cache(maxsize=16)
