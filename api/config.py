@@ -27,6 +27,8 @@ from api.settings import (
     keys,
     networks,
     one_of,
+    origin,
+    origins,
     pairs,
     secret,
     setting,
@@ -78,6 +80,9 @@ class Config:
     """What is in force; one attribute per setting, ``SLUICE_`` and upper case outside."""
 
     public_url: str = setting(url("http", "https"), "Where clients reach the gateway", "http://127.0.0.1:8080")
+    web_origins: tuple[str, ...] = setting(
+        origins, "Where pages come from that send parts from browsers; empty: SLUICE_PUBLIC_URL's origin", ""
+    )
     secret_keys: tuple[str, ...] = setting(keys, "Keys that sign tokens, oldest first", secret=True)
     edge_key: str = setting(secret, "What the edge shows to the API's internal calls", secret=True)
     database_url: str = setting(url("mysql"), "mysql://user:password@host/name?unix_socket=…", secret=True)
@@ -118,6 +123,11 @@ class Config:
     s3: Mapping[str, S3Config] = dataclasses.field(default_factory=dict)
     oss: Mapping[str, OSSConfig] = dataclasses.field(default_factory=dict)
 
+    @property
+    def origins(self) -> tuple[str, ...]:
+        """The origins of pages that send parts; at least one."""
+        return self.web_origins or (origin(self.public_url),)
+
     def in_force(self) -> list[tuple[str, str]]:
         """Every setting's name and value; a secret's value is left out."""
         shown = _shown("SLUICE_", self)
@@ -140,6 +150,8 @@ def _shown(prefix: str, config: Any) -> list[tuple[str, str]]:
 def _as_text(value: object) -> str:
     if isinstance(value, Mapping):
         return ",".join(f"{key}:{entry}" for key, entry in value.items())
+    if isinstance(value, tuple):
+        return ",".join(value)
     return "" if value is None else str(int(value) if isinstance(value, bool) else value)
 
 

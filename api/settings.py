@@ -50,6 +50,22 @@ def url(*schemes: str) -> Callable[[str], str]:
     return parse
 
 
+def origins(value: str) -> tuple[str, ...]:
+    """``https://a.example,https://b.example:8443``; nothing stands for the public URL's."""
+    found = value.replace(",", " ").split()
+    if any(urlsplit(item).scheme not in ("http", "https") or origin(item) != item for item in found):
+        raise ValueError("is a list of origins: scheme://host or scheme://host:port, in lower case, and no path")
+    return tuple(dict.fromkeys(found))
+
+
+def origin(url: str) -> str:
+    """A URL's origin, as browsers send it (RFC 6454 section 6.2): no path, no port where it is the scheme's own."""
+    parts = urlsplit(url)
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    port = "" if parts.port in (None, {"http": 80, "https": 443}.get(parts.scheme)) else f":{parts.port}"
+    return f"{parts.scheme}://{host}{port}"
+
+
 def keys(value: str) -> tuple[str, ...]:
     keys = tuple(value.replace(",", "\n").split())
     if not keys:
