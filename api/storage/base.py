@@ -7,7 +7,7 @@ A backend raises nothing but `api.errors.StorageError` and its children. Object 
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -142,3 +142,47 @@ class MultipartStorage(Storage):
     @abc.abstractmethod
     def list_uploads(self) -> Iterator[str]:
         """Our ids of the uploads that the storage holds parts of."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one check found, as one line for an operator.
+
+    Attributes:
+        about: what was looked at, in a word or two.
+        ok: False where something has to be mended.
+        text: what was found.
+        mend: how to put it right, or what would be better; NAME in it stands for the storage's name.
+    """
+
+    about: str
+    ok: bool
+    text: str
+    mend: str = ""
+
+
+class Administered(abc.ABC):
+    """A storage that an operator can prepare and examine: ``python -m api storage init`` and ``check``."""
+
+    @property
+    @abc.abstractmethod
+    def place(self) -> str:
+        """Where it is, for people."""
+
+    @abc.abstractmethod
+    def init(self, origins: Sequence[str]) -> Iterator[str]:
+        """Makes what is missing, and destroys nothing; a line for each thing that holds now.
+
+        Args:
+            origins: scheme, host and port of the pages that send parts from browsers.
+
+        Raises:
+            StorageError: something could not be made; what was made stays, and a repeat goes on.
+        """
+
+    @abc.abstractmethod
+    def checks(self, origins: Sequence[str]) -> Iterator[Finding]:
+        """Tries everything that the gateway needs; each finding as soon as it is known.
+
+        What is written for it is deleted again. A fault that makes the rest pointless ends the findings.
+        """

@@ -19,7 +19,7 @@ import errno
 import fcntl
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -33,10 +33,12 @@ from api.errors import (
     UploadGone,
 )
 from api.storage.assembly import Assembly, hash_file
-from api.storage.base import Completed, MultipartRef, MultipartStorage, Reader, SignedPart
+from api.storage.base import Administered, Completed, Finding, MultipartRef, MultipartStorage, Reader, SignedPart
+from api.storage.local_check import examine
 
 _OBJECT: Final = ".object"
 _LOCK: Final = ".lock"
+_FOLDERS: Final = ("incoming", "parts", "assembling", "objects")
 
 PartURL = Callable[[MultipartRef, int, int, int], str]
 """Signs the edge's URL for (upload, part number, bytes, expiry)."""
@@ -72,7 +74,7 @@ class _Range:
         self._file.close()
 
 
-class LocalStorage(MultipartStorage):
+class LocalStorage(MultipartStorage, Administered):
     """See the module's docstring.
 
     Args:
@@ -85,7 +87,7 @@ class LocalStorage(MultipartStorage):
         self._root = root
         self._part_url = part_url
         self._min_free = min_free
-        for folder in ("incoming", "parts", "assembling", "objects"):
+        for folder in _FOLDERS:
             (root / folder).mkdir(parents=True, exist_ok=True, mode=0o700)
 
     def _object(self, object_key: str) -> Path:
@@ -269,6 +271,18 @@ class LocalStorage(MultipartStorage):
         with _own_errors():
             for folder in ("parts", "assembling"):
                 yield from sorted(os.listdir(self._root / folder))
+
+    # -- for operators
+
+    @property
+    def place(self) -> str:
+        return str(self._root)
+
+    def init(self, origins: Sequence[str]) -> Iterator[str]:
+        yield f"{', '.join(_FOLDERS)} are there"  # they were made when this was
+
+    def checks(self, origins: Sequence[str]) -> Iterator[Finding]:
+        return examine(self._root, _FOLDERS, self._min_free)
 
 
 def _size(path: Path) -> int | None:

@@ -22,9 +22,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import boto3
 from botocore.config import Config as BotoConfig
@@ -33,8 +32,11 @@ from botocore.exceptions import BotoCoreError, ClientError
 from api import digests
 from api.config import S3Config
 from api.errors import ObjectNotFound, PartMismatch, StorageError, StorageFull, StorageUnavailable, UploadGone
-from api.storage.base import Completed, MultipartRef, MultipartStorage, Reader, SignedPart
-from api.storage.probe import refuses_wrong_body
+from api.storage import s3_admin
+from api.storage.base import Administered, Completed, Finding, MultipartRef, Reader, SignedPart
+from api.storage.probe import ProbedStorage, refuses_wrong_body
+from api.storage.s3_bucket import Address, Bucket
+from api.storage.s3_check import Examination
 from api.storage.sigv4 import MAX_EXPIRES, UNSIGNED, Credentials, Presigner, encode
 
 TARGET_LIFE: Final = 86_400
@@ -85,7 +87,7 @@ class _Body:
         self._body.close()
 
 
-class S3Storage(MultipartStorage):
+class S3Storage(ProbedStorage, Administered):
     """See the module's docstring.
 
     Args:
@@ -94,17 +96,17 @@ class S3Storage(MultipartStorage):
     """
 
     def __init__(self, settings: S3Config, prefix: Callable[[], str], now: Callable[[], float] = time.time) -> None:
+        super().__init__()
         self._settings = settings
         self._prefix = prefix
         self._bucket = settings.bucket
         self._now = now
-        self._enforces: bool | None = None
         self._credentials = Credentials(
             settings.access_key, settings.secret_key, settings.region, settings.session_token or None
         )
         self._client = self._connect(settings.endpoint)
-        self._public = _Address(settings, settings.public_endpoint or settings.endpoint)
-        self._internal = _Address(settings, settings.endpoint)
+        self._public = Address(settings, settings.public_endpoint or settings.endpoint)
+        self._internal = Address(settings, settings.endpoint)
         self._presigners: dict[tuple[str, int, int], Presigner] = {}
 
     def _connect(self, endpoint: str) -> Any:
@@ -170,24 +172,8 @@ class S3Storage(MultipartStorage):
 
     # -- multipart uploads
 
-    @property
-    def enforces_sha256(self) -> bool:
-        if self._enforces is None:
-            try:
-                self._enforces = self.probe()
-            except StorageError as ex:
-                _log.warning("enforcement is not known yet", extra={"error": str(ex)})
-        return bool(self._enforces)  # not known: such an upload is read back, which is always right
-
     def probe(self) -> bool:
-        """Whether a body that is not the signed hash is refused, asked at the clients' endpoint by trying it.
-
-        Raises:
-            StorageError: the storage could not be asked.
-        """
-        refuses = refuses_wrong_body(self, f"{self._prefix()}/probe")
-        _log.info("probed", extra={"bucket": self._bucket, "enforces_sha256": refuses})
-        return refuses
+        return refuses_wrong_body(self, f"{self._prefix()}/probe")
 
     def create(self, ref: MultipartRef) -> str:
         with _own_errors():
@@ -304,6 +290,21 @@ class S3Storage(MultipartStorage):
         for key, _ in self._open_uploads(f"{self._prefix()}/"):
             yield key.rpartition("/")[2]
 
+    # -- for operators
+
+    @property
+    def place(self) -> str:
+        return f"{self._settings.endpoint} bucket {self._bucket}"
+
+    def init(self, origins: Sequence[str]) -> Iterator[str]:
+        return s3_admin.prepare(self._whole_bucket(), self._prefix(), origins)
+
+    def checks(self, origins: Sequence[str]) -> Iterator[Finding]:
+        return Examination(self, self._whole_bucket(), self._settings, self._prefix(), self._now).run(origins)
+
+    def _whole_bucket(self) -> Bucket:
+        return Bucket(self._settings, self._credentials, self._now)
+
 
 class _Nothing:
     """No bytes."""
@@ -313,16 +314,3 @@ class _Nothing:
 
     def close(self) -> None:
         """Nothing is held."""
-
-
-class _Address:
-    """Where a bucket's objects are on one endpoint: scheme and host, and the path of a key."""
-
-    def __init__(self, settings: S3Config, endpoint: str) -> None:
-        parts = urlsplit(endpoint)
-        host = f"{settings.bucket}.{parts.netloc}" if settings.virtual_hosted else parts.netloc
-        self.base = f"{parts.scheme}://{host}"
-        self._prefix = "/" if settings.virtual_hosted else f"/{settings.bucket}/"
-
-    def path(self, object_key: str) -> str:
-        return self._prefix + object_key

@@ -98,12 +98,14 @@ class Presigner:
         """A URL.
 
         Args:
-            query: encoded parameters, sorted; all of them sort behind ``X-Amz-``.
+            query: encoded parameters, sorted, or nothing; all of them sort behind ``X-Amz-``.
             payload: the SHA-256 that the storage is to compare the body with, or UNSIGNED.
             shown: the same parameters in the order in which the URL has them.
         """
         values = [f"{name}:{headers[name] if name != 'host' else self._host}\n" for name in self._names]
-        canonical = f"{self._head}{self._sorted_auth}&{query}\n{''.join(values)}{self._tail}{payload}"
+        parameters = f"{self._sorted_auth}&{query}" if query else self._sorted_auth
+        canonical = f"{self._head}{parameters}\n{''.join(values)}{self._tail}{payload}"
         to_sign = self._to_sign + hashlib.sha256(canonical.encode()).hexdigest()
         signature = hmac.new(self._key, to_sign.encode(), "sha256").hexdigest()
-        return f"{self._url}{shown or query}&{self._auth}&X-Amz-Signature={signature}"
+        given = f"{shown or query}&" if query else ""
+        return f"{self._url}{given}{self._auth}&X-Amz-Signature={signature}"

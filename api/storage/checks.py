@@ -1,0 +1,195 @@
+"""What `storage check` tries on any storage that clients reach over HTTP, as a client does it."""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import os
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, suppress
+from dataclasses import replace
+from email.utils import parsedate_to_datetime
+from typing import Final
+from urllib.parse import urlsplit
+
+from api.errors import ObjectNotFound, StorageError, StorageUnavailable
+from api.storage.base import Finding, MultipartRef, MultipartStorage
+from api.storage.probe import ProbedStorage
+from api.storage.wire import Answer, ask
+
+MAX_SKEW: Final = 300
+"""Seconds between our clock and the storage's; S3 and OSS refuse signatures that are 15 minutes off."""
+
+_LENGTH: Final = 4096
+_LIFE: Final = 900
+"""Seconds that a URL lives: more than clocks that are a little off may differ."""
+
+
+def reach(about: str, endpoint: str, now: float) -> Iterator[Finding]:
+    """Whether an endpoint answers, and whether its clock agrees with ours."""
+    begun = time.monotonic()
+    try:
+        answer = ask("GET", endpoint)
+    except StorageUnavailable as ex:
+        yield Finding(about, False, str(ex), "start it, or correct the setting")
+        return
+    took = f"{(time.monotonic() - begun) * 1000:.0f} ms"
+    if answer.status >= 500:
+        yield Finding(about, False, f"{endpoint} answers {answer.status}", "look into its own log, or its proxy's")
+        return
+    yield Finding(about, True, f"{endpoint} answers in {took}")
+    with suppress(TypeError, ValueError):
+        skew = parsedate_to_datetime(answer.headers.get("date", "")).timestamp() - now
+        direction = "ahead of" if skew > 0 else "behind"
+        if abs(skew) > MAX_SKEW:
+            text = f"{endpoint} is {abs(skew):.0f} s {direction} this machine: signatures are refused"
+            yield Finding("clock", False, text, "set the clocks of both by NTP")
+        else:
+            yield Finding("clock", True, f"{abs(skew):.0f} s {direction if round(skew) else 'from'} this machine's")
+
+
+def for_clients(endpoint: str, origins: Sequence[str]) -> Iterator[Finding]:
+    """Whether an endpoint means the same to clients as to us."""
+    where = urlsplit(endpoint)
+    for origin in origins:
+        page = urlsplit(origin)
+        if _is_loopback(where.hostname) and not _is_loopback(page.hostname):
+            text = f"browsers on {origin} are told to send parts to {endpoint}, which is their own machine"
+        elif page.scheme == "https" and where.scheme == "http" and not _is_loopback(where.hostname):
+            text = f"browsers refuse to send parts from {origin} to {endpoint}, which has no TLS"
+        else:
+            continue
+        yield Finding("clients", False, text, "set SLUICE_S3_PUBLIC_ENDPOINT, or SLUICE_S3_VIA_EDGE=1")
+
+
+def _is_loopback(host: str | None) -> bool:
+    if host is None or host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def enforcement(storage: ProbedStorage) -> Finding:
+    """Whether the storage compares bodies with signed hashes, tried anew."""
+    try:
+        binds = storage.probe()
+    except StorageError as ex:
+        return Finding("hashes", False, f"cannot be tried: {ex}", "see the other lines")
+    if binds:
+        return Finding("hashes", True, "binds sha256: a wrong part is refused, nothing has to be read back")
+    text = "does not bind sha256: wrong parts are stored, and every object is read back before it counts as verified"
+    return Finding("hashes", True, text, "nothing has to be done; an RGW or MinIO would spare the reading")
+
+
+def new_ref(prefix: str, length: int, *, binds_hash: bool) -> MultipartRef:
+    """A reference for an upload of one part that no row knows."""
+    random = os.urandom(16).hex()
+    return MultipartRef(random, f"{prefix}/probe/{random}", "", length, length, 1, "0" * 32, 0, binds_hash)
+
+
+def send(storage: MultipartStorage, ref: MultipartRef, data: bytes, headers: Mapping[str, str] | None = None) -> Answer:
+    """Signs the only part of an upload, and sends it as a client does. Raises StorageError."""
+    sha256 = hashlib.sha256(data).hexdigest()
+    signed = storage.presign_part(ref, 1, sha256, int(time.time()) + _LIFE)
+    return ask(
+        "PUT", signed.url, {"content-type": "application/octet-stream", **signed.headers, **(headers or {})}, data
+    )
+
+
+def round_trip(
+    storage: MultipartStorage, prefix: str, origin: str, target_headers: Mapping[str, str] | None = None
+) -> Iterator[Finding]:
+    """An upload of one part by its URL, complete, the object back by the edge's URL, delete.
+
+    The answer to the part says whether a page of ``origin`` gets to see it.
+
+    Args:
+        target_headers: what the edge sends along; None where the edge reads without a URL.
+    """
+    data = os.urandom(_LENGTH)
+    ref = new_ref(prefix, len(data), binds_hash=storage.enforces_sha256)
+    step = "create"
+    try:
+        ref = replace(ref, multipart_id=storage.create(ref))
+        try:
+            step = "a part by its URL"
+            answer = send(storage, ref, data, {"origin": origin})
+            if answer.status >= 300:
+                raise StorageError(f"answered {answer.status} {_code(answer)}".strip())
+            step = "complete"
+            storage.complete(ref, hashlib.sha256(data).digest(), lambda: None)
+            step = "read"
+            if storage.stat(ref.object_key) != len(data) or not _reads(storage, ref, data, target_headers):
+                raise StorageError("other bytes came back than were sent")
+        finally:
+            storage.abort(ref)
+            storage.delete(ref.object_key)
+        step = "delete"
+        with suppress(ObjectNotFound):
+            storage.stat(ref.object_key)
+            raise StorageError("the deleted object is still there")
+    except StorageError as ex:
+        mend = "give the key the permissions that docs/storages.md names, and see the other lines"
+        yield Finding("round trip", False, f"{step}: {ex}", mend)
+        return
+    yield Finding("round trip", True, "multipart create, part, complete, read, delete")
+    exposed = [name.strip().lower() for name in answer.headers.get("access-control-expose-headers", "").split(",")]
+    if answer.headers.get("access-control-allow-origin") in (origin, "*") and not {"etag", "*"} & set(exposed):
+        text = f"a page of {origin} does not see a part's ETag"
+        yield Finding("CORS", False, text, "python -m api storage init NAME")
+
+
+def _code(answer: Answer) -> str:
+    """What S3 and OSS call an error, from its XML."""
+    found = re.search(rb"<Code>(\w+)</Code>", answer.body)
+    return found.group(1).decode() if found else ""
+
+
+def _reads(storage: MultipartStorage, ref: MultipartRef, data: bytes, headers: Mapping[str, str] | None) -> bool:
+    with closing(storage.open(ref.object_key)) as reader:
+        direct = b"".join(iter(lambda: reader.read(_LENGTH), b""))
+    if headers is None:
+        return direct == data
+    answer = ask("GET", storage.internal_uri(ref.object_key), headers)
+    return direct == data and (answer.status, answer.body) == (200, data)
+
+
+def preflight(storage: MultipartStorage, prefix: str, origins: Sequence[str]) -> Iterator[Finding]:
+    """What a browser asks before it sends a part from a page of each origin."""
+    ref = replace(new_ref(prefix, 1, binds_hash=True), multipart_id="preflight")
+    signed = storage.presign_part(ref, 1, "0" * 64, int(time.time()) + _LIFE)
+    headers = sorted({"content-type", *(name.lower() for name in signed.headers)})
+    for origin in origins:
+        missing = []
+        try:
+            for method in ("PUT", "GET"):
+                wanted = {"origin": origin, "access-control-request-method": method}
+                if method == "PUT":
+                    wanted["access-control-request-headers"] = ",".join(headers)
+                missing += _not_allowed(ask("OPTIONS", signed.url, wanted), origin, method, headers)
+        except StorageUnavailable as ex:
+            yield Finding("CORS", False, str(ex), "see the other lines")
+            return
+        if missing:
+            text = f"pages of {origin} may not use {', '.join(dict.fromkeys(missing))}"
+            yield Finding("CORS", False, text, "python -m api storage init NAME (origins: SLUICE_WEB_ORIGINS)")
+        else:
+            yield Finding("CORS", True, f"pages of {origin} may PUT and GET")
+
+
+def _not_allowed(answer: Answer, origin: str, method: str, headers: Sequence[str]) -> list[str]:
+    """What the answer to a preflight does not allow."""
+
+    def listed(name: str) -> set[str]:
+        return {word.strip().lower() for word in answer.headers.get(f"access-control-allow-{name}", "").split(",")}
+
+    if answer.status >= 300 or not {origin.lower(), "*"} & listed("origin"):
+        return [method]
+    missing = [] if {method.lower(), "*"} & listed("methods") else [method]
+    if method == "PUT" and "*" not in listed("headers"):
+        missing += [name for name in headers if name not in listed("headers")]
+    return missing
