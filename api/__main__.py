@@ -41,7 +41,9 @@ def _routes(settings: config.Config, arguments: argparse.Namespace) -> int:
 
 def _worker(settings: config.Config, arguments: argparse.Namespace) -> int:
     logs.configure("worker", settings.log_level)
-    Worker(app.compose(settings), Cache(settings.redis_url)).run()
+    services = app.compose(settings)
+    services.health.probe_in_background()
+    Worker(services, Cache(settings.redis_url)).run()
     return 0
 
 
@@ -62,6 +64,30 @@ def _user_create(settings: config.Config, arguments: argparse.Namespace) -> int:
 def _user_count(settings: config.Config, arguments: argparse.Namespace) -> int:
     print(int(account_rows.any_user(Database(settings.database_url, 1))))
     return 0
+
+
+def _storage_list(settings: config.Config, arguments: argparse.Namespace) -> int:
+    for name, kind, where, takes in app.compose(settings).doctor.storages():
+        print(f"{name:12} {kind:6} {takes:14} {where}")
+    return 0
+
+
+def _storage_init(settings: config.Config, arguments: argparse.Namespace) -> int:
+    for line in app.compose(settings).doctor.init(arguments.name):
+        print(line, flush=True)
+    return 0
+
+
+def _storage_check(settings: config.Config, arguments: argparse.Namespace) -> int:
+    doctor = app.compose(settings).doctor
+    wrong = 0
+    for name in [arguments.name] if arguments.name else [found[0] for found in doctor.storages()]:
+        for finding in doctor.check(name):
+            wrong += not finding.ok
+            state = ("note" if finding.mend else "ok") if finding.ok else "WRONG"
+            mend = f" ({finding.mend.replace('NAME', name)})" if finding.mend else ""
+            print(f"{name}: {state:5} {finding.about}: {finding.text}{mend}", flush=True)
+    return EXIT_FAILED if wrong else 0
 
 
 Command = Callable[[config.Config, argparse.Namespace], int]
@@ -88,6 +114,14 @@ def parser() -> argparse.ArgumentParser:
     create.add_argument("--password-stdin", action="store_true", help="read the password from standard input")
     create.set_defaults(run=_user_create)
     user.add_parser("count", help="0 where there is no account yet").set_defaults(run=_user_count)
+    storage = commands.add_parser("storage", help="storages").add_subparsers(required=True, metavar="COMMAND")
+    storage.add_parser("list", help="name the configured storages").set_defaults(run=_storage_list)
+    init = storage.add_parser("init", help="make what a storage needs: bucket, CORS, lifecycle; may be repeated")
+    init.add_argument("name")
+    init.set_defaults(run=_storage_init)
+    check = storage.add_parser("check", help="try everything that the gateway needs of a storage, or of all of them")
+    check.add_argument("name", nargs="?")
+    check.set_defaults(run=_storage_check)
     return top
 
 

@@ -20,6 +20,7 @@ from api.models import Clock, utc_now
 from api.services import Services
 from api.services.accounts import Accounts
 from api.services.creation import Creation
+from api.services.doctor import Doctor
 from api.services.files import Files
 from api.services.finalize import Finalizer
 from api.services.health import Health
@@ -88,18 +89,20 @@ def compose(
     finalizer = Finalizer(db, stores, instant, clock)
     progress = Progress(db, stores, instant, clock)
     creation = Creation(db, stores, instant, progress, config, clock, prefix)
+    files = Files(db, stores, tokens, config, clock)
     return Services(
         config=config,
         clock=clock,
         tokens=tokens,
         accounts=Accounts(db, cache, tokens, config, clock, hasher),
         uploads=Uploads(db, cache, stores, instant, finalizer, creation, progress, config, clock),
-        files=Files(db, stores, tokens, config, clock),
+        files=files,
         finalizer=finalizer,
         verifier=Verifier(db, stores, clock),
         revocations=Revocations(db, clock),
         sweep=Sweep(db, stores, config, clock),
         health=Health(db, cache, stores),
+        doctor=Doctor(db, stores, files, config),
     )
 
 
@@ -121,4 +124,6 @@ def get_app() -> falcon.App[Any, Any]:
     """What gunicorn serves, from the environment's settings."""
     config = settings.load()
     logs.configure("api", config.log_level)
-    return create_app(compose(config))
+    services = compose(config)
+    services.health.probe_in_background()
+    return create_app(services)

@@ -22,6 +22,12 @@ _LINK = (
     "LOCK IN SHARE MODE"
 )
 _BY_ID = f"SELECT {_FILE} {_FROM} WHERE f.id = %s AND f.user_id = %s"
+_ANY_ON = (
+    f"SELECT {_FILE} FROM replica r JOIN `blob` b ON b.id = r.blob_id JOIN file f ON f.blob_id = b.id "
+    "JOIN user u ON u.id = f.user_id WHERE r.storage = %s AND b.state = 'verified' AND f.trashed_at IS NULL "
+    "AND u.disabled_at IS NULL AND NOT EXISTS (SELECT 1 FROM replica o WHERE o.blob_id = b.id AND o.storage <> %s) "
+    "LIMIT 1"
+)
 _RENAME = "UPDATE file SET name = %s, updated_at = %s WHERE id = %s AND user_id = %s AND trashed_at IS NULL"
 _TRASH = (
     "UPDATE file SET trashed_at = %s, updated_at = %s, link_generation = link_generation + 1 "
@@ -53,6 +59,12 @@ def _file(row: Row) -> File:
 def by_id(db: Statements, file_id: bytes, user_id: bytes) -> File | None:
     """A file of this user, in the trash or not."""
     row = db.one(_BY_ID, (file_id, user_id))
+    return _file(row) if row else None
+
+
+def any_on(db: Statements, storage: str) -> File | None:
+    """Some file that can be downloaded and lies on this storage alone."""
+    row = db.one(_ANY_ON, (storage, storage))
     return _file(row) if row else None
 
 

@@ -34,7 +34,8 @@ class Readyz(Resource):
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         ready, checks = self._health.ready()
-        answer(resp, {"status": "ok" if ready else "unready", "checks": checks}, 200 if ready else 503)
+        state = {"status": "ok" if ready else "unready", "checks": checks, "notes": self._health.notes()}
+        answer(resp, state, 200 if ready else 503)
         if not ready:
             resp.set_header("Retry-After", "1")
 

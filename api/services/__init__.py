@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from api.config import Config
 from api.models import Clock
 from api.services.accounts import Accounts
+from api.services.doctor import Doctor
 from api.services.files import Files
 from api.services.finalize import Finalizer
 from api.services.health import Health
@@ -32,3 +33,4 @@ class Services:
     revocations: Revocations
     sweep: Sweep
     health: Health
+    doctor: Doctor

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -11,8 +12,13 @@ from api.db import deployment
 from api.db.pool import Database
 from api.errors import DatabaseUnavailable, StorageUnavailable
 from api.services.stores import Stores
+from api.storage.probe import ProbedStorage
 
 _FRESH = 2.0
+_PROBE_AGAIN = 31.0
+"""Seconds between two tries to probe a storage that could not be asked."""
+
+_log = logging.getLogger(__name__)
 
 
 class Health:
@@ -38,6 +44,25 @@ class Health:
             checks = dict(self._checks)
         return all(state == "ok" for name, state in checks.items() if name != "redis"), checks
 
+    def notes(self) -> dict[str, str]:
+        """What was found out about dependencies by trying them; nothing is asked for it."""
+        return {
+            f"storage:{name}": _note(storage.found)
+            for name, storage in self._stores
+            if isinstance(storage, ProbedStorage)
+        }
+
+    def probe_in_background(self, wait: Callable[[float], object] = time.sleep) -> list[threading.Thread]:
+        """Finds out what each storage enforces, without holding up or failing the start; again until it is known."""
+        threads = [
+            threading.Thread(target=_probe, args=(name, storage, wait), name=f"probe {name}", daemon=True)
+            for name, storage in self._stores
+            if isinstance(storage, ProbedStorage)
+        ]
+        for thread in threads:
+            thread.start()
+        return threads
+
     def _ask(self) -> dict[str, str]:
         checks = {"database": _state(self._database), "redis": "ok" if self._cache.check() else "away"}
         for name, storage in self._stores:
@@ -54,3 +79,20 @@ def _state(check: Callable[[], None]) -> str:
     except (DatabaseUnavailable, StorageUnavailable) as ex:
         return str(ex)
     return "ok"
+
+
+def _note(binds: bool | None) -> str:
+    if binds is None:
+        return "not probed yet: what is uploaded meanwhile is read back"
+    return "binds sha256" if binds else "does not bind sha256: objects are read back"
+
+
+def _probe(name: str, storage: ProbedStorage, wait: Callable[[float], object]) -> None:
+    while True:
+        try:
+            if storage.enforces_sha256 or storage.found is not None:
+                _log.info("storage probed", extra={"storage": name, "binds_sha256": storage.found})
+                return
+        except DatabaseUnavailable as ex:  # our keys' prefix stands there
+            _log.warning("a storage cannot be probed yet", extra={"storage": name, "error": str(ex)})
+        wait(_PROBE_AGAIN)
