@@ -3,7 +3,10 @@
 -- refuse() answers. By that way nginx sends no "100 Continue" to a client whose body is not wanted.
 
 local conditional = require("sluice.conditional")
+local failure = require("sluice.failure")
 local journal = require("sluice.journal")
+local limits = require("sluice.limits")
+local proxy = require("sluice.proxy")
 local response = require("sluice.response")
 local revocation = require("sluice.revocation")
 local settings = require("sluice.settings")
@@ -33,6 +36,10 @@ local LINK_PROBLEMS = {
     invalid = "LINK_INVALID", expired = "LINK_EXPIRED", revoked = "LINK_REVOKED", stale = "EDGE_STALE",
 }
 local ALLOWED = { part = "PUT", link = "GET, HEAD", content = "GET, HEAD" }
+
+local NOT_ON_ERRORS = {
+    "ETag", "Content-Disposition", "Accept-Ranges", "Cache-Control", "X-Request-Id", "WWW-Authenticate",
+}
 
 -- Runs a decision; a code that it returns is the refusal.
 local function decide(decision)
@@ -90,16 +97,33 @@ local function decide_ready()
     return not revocation.is_fresh(0) and "EDGE_STALE" or nil
 end
 
-local function folder_exists(path)
-    local folder = io.open(path, "r")
-    if folder then
-        folder:close()
+-- A part for local storage goes into its upload's folder.
+local function store(part)
+    if failure.is_closed(part.upload) then
+        return "UPLOAD_NOT_OPEN"
     end
-    return folder ~= nil
+    -- DAV would take the file's mtime from it.
+    ngx.req.clear_header("Date")
+    -- New with each PUT, as the bytes may be; the API knows a part by its hash.
+    ngx.header["ETag"] = '"' .. var.request_id .. '"'
+    ngx.req.set_uri(string.format("/%s/%d", part.upload, part.part))
+    return nil
 end
 
-local function part_folder(upload)
-    return settings.storage_root .. "/parts/" .. upload
+-- A part for a proxied storage goes to the URL in its token.
+local function send_on(part)
+    local code = proxy.aim(part.to)
+    if code then
+        return code
+    end
+    local wait = limits.count_try(part.upload, part.part)
+    if wait then
+        ngx.header["Retry-After"] = wait
+        return "PART_TRIES_LIMITED"
+    end
+    var.storage_part = part.part
+    var.storage_sha256 = part.sha256
+    return ngx.exec("/_storage/put")
 end
 
 local function decide_part()
@@ -121,31 +145,45 @@ local function decide_part()
     if tonumber(length) ~= part.size then
         return "LENGTH_MISMATCH"
     end
-    if not folder_exists(part_folder(part.upload)) then
-        return "UPLOAD_NOT_OPEN"
-    end
     var.subject = part.upload
-    -- DAV would take the file's mtime from it.
-    ngx.req.clear_header("Date")
-    -- New with each PUT, as the bytes may be; the API knows a part by its hash.
-    ngx.header["ETag"] = '"' .. var.request_id .. '"'
-    ngx.req.set_uri(string.format("/%s/%d", part.upload, part.part))
+    return part.to and send_on(part) or store(part)
+end
+
+-- Lets nginx send a file of local storage. It is given the range that was decided on, and nothing more to decide.
+local function send_file(uri, first, last)
+    if var.http_range then
+        ngx.req.set_header("Range", first and string.format("bytes=%d-%d", first, last))
+        ngx.req.clear_header("If-Range")
+    end
+    ngx.req.set_uri(uri)
     return nil
 end
 
 -- Lets nginx send a blob's bytes.
-local function deliver(found)
+local function deliver(found, first, last)
     if found.storage == "local" then
-        ngx.req.set_uri(found.uri)
-        return nil
-    elseif found.storage == "empty" then
-        -- No range of nothing can be satisfied, and none needs to be (RFC 9110 section 14.2): the whole is sent.
-        ngx.header["Content-Length"] = 0
-        ngx.header["Accept-Ranges"] = "bytes"
-        return finish(ngx.HTTP_OK)
+        return send_file(found.uri, first, last)
+    elseif found.storage ~= "empty" and not proxy.RANGE_BEHAVIORS[found.storage] then
+        return "STORAGE_UNSUPPORTED"
     end
-    -- Proxied storages come in here, by ngx.exec into an internal location of their own.
-    return "STORAGE_UNSUPPORTED"
+    local header = ngx.header
+    if first then
+        header["Content-Range"] = string.format("bytes %d-%d/%d", first, last, found.size)
+    else
+        header["Accept-Ranges"] = "bytes"
+    end
+    if found.size == 0 or get_method() == "HEAD" then
+        header["Content-Length"] = first and last - first + 1 or found.size
+        return finish(first and ngx.HTTP_PARTIAL_CONTENT or ngx.HTTP_OK)
+    end
+    local code = proxy.aim_at_blob(found)
+    if code then
+        return code
+    end
+    proxy.want(first, last, found.size)
+    var.storage_type = header["Content-Type"]
+    ngx.req.discard_body()
+    return ngx.exec("/_storage/get")
 end
 
 local function decide_link()
@@ -171,29 +209,20 @@ local function decide_link()
     var.subject = link.blob
     local header = ngx.header
     header["ETag"] = found.etag
-    local condition = var.http_if_none_match
-    if condition and conditional.matches(condition, found.etag) then
-        return finish(ngx.HTTP_NOT_MODIFIED)
-    end
+    -- On a 304 too: caches take its headers over, and after an X-Accel-Redirect the API's own type stands there.
     header["Content-Type"] = link.content_type
     header["Content-Disposition"] = link.disposition
-    return deliver(found)
-end
-
--- A storage failed after a decision to use it.
-local function storage_failed(route, status)
-    local subject = var.subject
-    if route == "part" then
-        -- The folder went away while the body came: complete or abort won the race.
-        if subject ~= "" and not folder_exists(part_folder(subject)) then
-            return "UPLOAD_NOT_OPEN"
-        end
-        journal.note("local storage could not take a part of upload " .. subject .. " (" .. status .. ")")
-    else
-        target.forget(subject)
-        journal.note("local storage could not give blob " .. subject .. " (" .. status .. ")")
+    -- nginx would compare it with an mtime, or with nothing.
+    if var.http_if_unmodified_since then
+        ngx.req.clear_header("If-Unmodified-Since")
     end
-    return "STORAGE_UNAVAILABLE"
+    local verdict, first, last = conditional.judge(var, found.etag, found.size)
+    if verdict == "NOT_MODIFIED" then
+        return finish(ngx.HTTP_NOT_MODIFIED)
+    elseif verdict == "RANGE_NOT_SATISFIABLE" then
+        header["Content-Range"] = string.format("bytes */%d", found.size)
+    end
+    return verdict or deliver(found, first, last)
 end
 
 --- The bearer token of a call to the API.
@@ -228,18 +257,23 @@ function _M.refuse()
     local route = var.route
     local code = var.failure
     if code == nil or code == "" then
-        local status = ngx.status
-        code = response.code_of(route, status)
-        if code == "STORAGE_UNAVAILABLE" then
-            code = storage_failed(route, status)
+        code = failure.code_of(route, ngx.status)
+        if not code then
+            -- Forgets nginx' error.
+            ngx.status = 0
+            return ngx.exec("/_storage/get")
         end
     end
     local status, headers, body = response.error(code, var.request_id)
     ngx.status = status
-    -- What stands there already: the blob's, and what nginx' add_header gave a 416 and gives again.
-    for _, name in ipairs({ "ETag", "Content-Disposition", "Cache-Control", "X-Request-Id" }) do
+    -- What stands there already: the blob's, what nginx' add_header gave a 416 and gives again, a storage's.
+    for _, name in ipairs(NOT_ON_ERRORS) do
         ngx.header[name] = nil
     end
+    if code ~= "RANGE_NOT_SATISFIABLE" then
+        ngx.header["Content-Range"] = nil
+    end
+    headers["Retry-After"] = ngx.header["Retry-After"] or headers["Retry-After"]
     for name, value in pairs(headers) do
         ngx.header[name] = value
     end

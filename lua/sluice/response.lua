@@ -36,6 +36,8 @@ local KINDS = {
     PART_URL_INVALID = { 403, "The part's URL is not valid." },
     PART_URL_EXPIRED = { 403, "The part's URL has expired." },
     PART_URL_REVOKED = { 403, "The part's URL was withdrawn." },
+    PART_HASH_MISMATCH = { 400, "The body is not the one whose hash the URL was signed for." },
+    PART_TRIES_LIMITED = { 429, "This part was sent too often; wait a little.", 60 },
     UPLOAD_NOT_OPEN = { 409, "The upload's state does not allow this." },
     -- ourselves
     INTERNAL_ERROR = { 500, "Something went wrong here." },
@@ -44,6 +46,7 @@ local KINDS = {
     API_UNAVAILABLE = { 503, "The API is away; repeat the call.", 1 },
     API_TIMEOUT = { 504, "The API did not answer in time; repeat the call.", 1 },
     STORAGE_UNAVAILABLE = { 503, "The storage is away; repeat the call.", 1 },
+    STORAGE_TIMEOUT = { 504, "The storage did not answer in time; repeat the call.", 1 },
 }
 
 local BY_STATUS = {

@@ -13,8 +13,8 @@ local function read(path)
 end
 
 --- Takes the settings, and reads the secrets that they name.
--- @param given secret_keys_file, edge_key_file, api_socket, storage_root, and the seconds target_ttl,
---   revocation_lag and link_grace
+-- @param given secret_keys_file, edge_key_file, api_socket, storage_root, resolver (address:port of DNS servers, with
+--   spaces between), and the seconds target_ttl, revocation_lag and link_grace
 function _M.load(given)
     for name, value in pairs(given) do
         _M[name] = value

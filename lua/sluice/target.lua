@@ -115,6 +115,13 @@ function _M.find(blob)
     return target
 end
 
+--- Asks for a blob's place whatever is known: what was known did not hold.
+-- @return as find()
+function _M.renew(blob)
+    near:delete(blob)
+    return ask_once(blob)
+end
+
 --- Forgets a blob's place, which turned out wrong.
 function _M.forget(blob)
     near:delete(blob)

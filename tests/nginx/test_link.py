@@ -248,6 +248,7 @@ def test_a_gigabyte_is_sent_by_ranges_from_many_places(edge: Edge, blob: str) ->
         file.truncate(size)
         file.seek(2**29)
         file.write(b"middle")
+    edge.aim(blob, size=size, uri=f"/00000000/{blob[:2]}/{blob}")
     reply = edge.get(f"/d/{edge.token('link', blob=blob, size=size)}/n", Range=f"bytes={2**29}-{2**29 + 5}")
     assert (reply.status, reply.body) == (206, b"middle")
     assert reply.headers["Content-Range"] == f"bytes {2**29}-{2**29 + 5}/{size}"

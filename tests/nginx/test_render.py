@@ -25,6 +25,9 @@ SETTINGS = {
 }
 
 
+OPTIONAL = ["SLUICE_CA_BUNDLE", "SLUICE_RESOLVER"]
+
+
 def run(out: Path, settings: dict[str, str]) -> "subprocess.CompletedProcess[str]":
     environment = {"PATH": os.environ["PATH"], **settings}
     return subprocess.run([RENDER, out], env=environment, capture_output=True, text=True, check=False)
@@ -48,7 +51,7 @@ def check_with_nginx(folder: Path) -> None:
 
 def test_variables_are_those_that_it_needs() -> None:
     listed = subprocess.run([RENDER, "--variables"], capture_output=True, text=True, check=True).stdout.split()
-    assert sorted(listed) == sorted(SETTINGS)
+    assert sorted(listed) == sorted([*SETTINGS, *OPTIONAL])
 
 
 @pytest.mark.parametrize("name", SETTINGS)
@@ -67,6 +70,8 @@ BAD = {
     "SLUICE_LINK_GRACE": ["x"],
     "SLUICE_REVOCATION_LAG": ["2 "],
     "SLUICE_READY_NETWORKS": ["all", "127.0.0.1; evil", "10.0.0.0/8 x"],
+    "SLUICE_RESOLVER": ["dns.example", "10.0.0.1; evil", "10.0.0.1:x", "fe80::1%eth0", '10.0.0.1"'],
+    "SLUICE_CA_BUNDLE": ["ca.pem", '/a"b', "/nowhere/ca.pem"],
 }
 
 
@@ -107,3 +112,25 @@ def test_everything_that_nginx_writes_lies_in_its_folders(shared_edge: Edge) -> 
     written = {path.relative_to(shared_edge.folder).parts[0] for path in shared_edge.folder.rglob("*")}
     assert written == {"nginx", "log", "storage", "token_keys", "edge_key"}
     assert int((shared_edge.folder / "nginx" / "nginx.pid").read_text()) == shared_edge.process.pid  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("given", "written"),
+    [
+        ("10.0.0.1", "10.0.0.1:53 "),
+        ("10.0.0.1:5353 10.0.0.2", "10.0.0.1:5353 10.0.0.2:53 "),
+        ("fd00::53 [fd00::54] [fd00::55]:5353 ::1", "[fd00::53]:53 [fd00::54]:53 [fd00::55]:5353 [::1]:53 "),
+    ],
+)
+def test_resolvers_are_written_with_their_ports(tmp_path: Path, given: str, written: str) -> None:
+    assert run(tmp_path / "out", below(tmp_path) | {"SLUICE_RESOLVER": given}).returncode == 0
+    assert f'resolver = "{written}"' in (tmp_path / "out" / "snippets" / "lua.conf").read_text()
+    check_with_nginx(tmp_path)
+
+
+def test_without_a_resolver_the_machines_own_is_taken(tmp_path: Path) -> None:
+    assert run(tmp_path / "out", below(tmp_path)).returncode == 0
+    text = (tmp_path / "out" / "snippets" / "lua.conf").read_text()
+    (found,) = re.findall('resolver = "(.*)"', text)
+    own = re.findall(r"^nameserver\s+([0-9.]+)\s*$", Path("/etc/resolv.conf").read_text(), re.M)
+    assert all(f"{address}:53 " in found for address in own)

@@ -1,0 +1,30 @@
+--- Range (RFC 9110 section 14.2). One range at most: many of them are a known attack (CVE-2011-3192), and the whole is
+-- always a right answer. Decided here for every storage, because they differ: RGW answers the first of several, OSS the
+-- whole where a range reaches past the end.
+
+local _M = {}
+
+--- The bytes that a header asks for.
+-- @param header Range's value
+-- @param size of the content, more than 0
+-- @return first and last; nil where the whole is to be sent; false where the content has none of them
+function _M.select(header, size)
+    local from, to = header:lower():match("^bytes=%s*(%d*)%-(%d*)%s*$")
+    from, to = tonumber(from), tonumber(to)
+    if not from and not to then
+        return nil
+    elseif not from then
+        -- The last so many bytes.
+        if to == 0 then
+            return false
+        end
+        return math.max(0, size - to), size - 1
+    elseif to and to < from then
+        return nil
+    elseif from >= size then
+        return false
+    end
+    return from, math.min(to or size, size - 1)
+end
+
+return _M

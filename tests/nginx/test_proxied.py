@@ -1,0 +1,381 @@
+"""Downloads from a proxied storage: what reaches it, what comes through, and what happens when it fails."""
+
+import http.client
+import re
+import socket
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+
+import pytest
+
+from tests.nginx import stub_storage
+from tests.nginx.edge import Answer as APIAnswer
+from tests.nginx.edge import Edge, Reply, wait_for
+from tests.nginx.stub_storage import Answer, Request, StubStorage, ranged
+
+MakeEdge = Callable[..., Edge]
+CONTENT = bytes(range(256)) * 400
+SIZE = len(CONTENT)
+EVIL = "the store's own words"
+
+
+def impatient(text: str) -> str:
+    """For snippets/storage_get.conf: a storage that says nothing is given up after a second."""
+    assert "proxy_read_timeout 30s" in text
+    return text.replace("proxy_read_timeout 30s", "proxy_read_timeout 1s")
+
+
+@pytest.fixture
+def storage() -> Iterator[StubStorage]:
+    with stub_storage.running() as made:
+        made.handle = ranged(CONTENT)
+        yield made
+
+
+@pytest.fixture
+def blob(edge: Edge, storage: StubStorage) -> str:
+    """A blob that the storage has."""
+    blob = uuid.uuid4().hex
+    edge.aim(blob, size=SIZE, uri=storage.url(), storage="s3")
+    return blob
+
+
+def download(edge: Edge, blob: str, method: str = "GET", **headers: str) -> Reply:
+    token = edge.token("link", blob=blob, size=SIZE, name="n", type="text/x-thing")
+    given = {name.replace("_", "-"): value for name, value in headers.items()}
+    return edge.ask(method, f"/d/{token}/n", headers=given)
+
+
+class TestWhatReachesTheStorage:
+    @pytest.mark.parametrize("kind", ["s3", "oss"])
+    def test_is_the_signed_url_and_a_fixed_list_of_headers(self, edge: Edge, storage: StubStorage, kind: str) -> None:
+        blob = uuid.uuid4().hex
+        edge.aim(blob, size=SIZE, uri=storage.url(), storage=kind)
+        headers = {"Authorization": "Bearer x", "Cookie": "a=b", "Accept_Encoding": "gzip", "Range": "bytes=5-"}
+        more = {"X_Amz_Acl": "public-read", "If_None_Match": '"x"', "X_Forwarded_For": "1.2.3.4", "User_Agent": "u"}
+        assert download(edge, blob, **headers, **more).status == 206
+        assert download(edge, blob).status == 200
+        part, whole = storage.seen
+        for seen in storage.seen:
+            assert (seen.method, seen.body) == ("GET", b"")
+            assert seen.target == storage.url().removeprefix(storage.base)
+            assert seen.header("Host") == f"127.0.0.1:{storage.port}"
+        oss = {"x-oss-range-behavior"} if kind == "oss" else set()
+        assert part.names == {"host", "range"} | oss
+        assert whole.names == {"host"} | oss
+        assert part.header("Range") == f"bytes=5-{SIZE - 1}"
+        assert part.header("X-Oss-Range-Behavior") == ("standard" if kind == "oss" else None)
+
+    def test_is_never_a_range_past_the_end(self, edge: Edge, storage: StubStorage, blob: str) -> None:
+        last = SIZE - 1
+        for text, sent in (("0-999999999", f"0-{last}"), ("-999999999", f"0-{last}"), ("-1", f"{last}-{last}")):
+            assert download(edge, blob, Range=f"bytes={text}").status == 206
+            assert storage.seen[-1].header("Range") == f"bytes={sent}"
+
+    def test_comes_on_connections_that_are_kept(self, edge: Edge, storage: StubStorage, blob: str) -> None:
+        assert {download(edge, blob).body for _ in range(30)} == {CONTENT}
+        # One for each of nginx' workers at most.
+        assert len({seen.connection for seen in storage.seen}) <= 8
+        assert len(storage.seen) == 30
+
+    def test_comes_again_when_a_kept_connection_was_just_closed(
+        self, edge: Edge, storage: StubStorage, blob: str
+    ) -> None:
+        """The storage hangs up after each answer, without saying so."""
+
+        def handle(request: Request) -> Answer:
+            answer = ranged(CONTENT)(request)
+            answer.stop = SIZE
+            return answer
+
+        storage.handle = handle
+        for _ in range(20):
+            assert download(edge, blob).body == CONTENT
+
+    def test_is_nothing_for_head_and_not_modified(self, edge: Edge, storage: StubStorage, blob: str) -> None:
+        etag = download(edge, blob).headers["ETag"]
+        assert download(edge, blob, "HEAD").status == 200
+        assert download(edge, blob, "HEAD", Range="bytes=0-1").status == 206
+        assert download(edge, blob, If_None_Match=etag).status == 304
+        assert download(edge, blob, If_Match='"x"').status == 412
+        assert download(edge, blob, Range=f"bytes={SIZE}-").status == 416
+        assert len(storage.seen) == 1
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "ftp://127.0.0.1/key",
+        "file:///etc/passwd",
+        "gopher://127.0.0.1/",
+        "//127.0.0.1/key",
+        "/key",
+        "http:///key",
+        "http://127.0.0.1:{port}",
+        "http://user@127.0.0.1:{port}/key",
+        "http://127.0.0.1:{port}/key#fragment",
+        "http://127.0.0.1:{port}/a b",
+        "http://127.0.0.1:{port}/a\r\nX-Evil: 1",
+        "http://127.0.0.1:{port}/a\0b",
+        "http://127.0.0.1:{port}:1/key",
+        "http://127.0.0.1:{port}x/key",
+        "http://[::1/key",
+        "unix:/tmp/socket",
+        "",
+    ],
+)
+def test_a_target_that_is_no_plain_url_is_not_asked(edge: Edge, storage: StubStorage, uri: str) -> None:
+    blob = uuid.uuid4().hex
+    edge.aim(blob, size=SIZE, uri=uri.replace("{port}", str(storage.port)), storage="s3")
+    reply = download(edge, blob)
+    assert (reply.status, reply.code) == (501, "STORAGE_UNSUPPORTED")
+    assert storage.seen == []
+
+
+class TestAFailure:
+    @pytest.mark.parametrize(
+        "status", [204, 205, 226, 301, 304, 307, 400, 401, 402, 409, 418, 429, 451, 500, 503, 507, 599]
+    )
+    def test_in_the_storages_status_is_ours(self, edge: Edge, storage: StubStorage, blob: str, status: int) -> None:
+        headers = {"Location": "http://evil/", "WWW-Authenticate": "Evil", "Retry-After": "77", "X-Evil": EVIL}
+        body = EVIL.encode() if status not in (204, 304) else b""
+        storage.handle = lambda request: Answer(status, headers, body, length=None if body else 0)
+        for wanted in ({}, {"Range": "bytes=0-1"}):
+            self.check(download(edge, blob, **wanted))
+
+    def check(self, reply: Reply, status: int = 503, code: str = "STORAGE_UNAVAILABLE") -> None:
+        assert (reply.status, reply.code) == (status, code)
+        text = str(reply.headers) + reply.body.decode()
+        for word in (EVIL, "evil", "Evil"):
+            assert word not in text
+        assert set(reply.headers) <= {
+            "Server", "Date", "Content-Type", "Content-Length", "Connection", "X-Request-Id", "Cache-Control",
+            "Retry-After",
+        }  # fmt: skip
+
+    @pytest.mark.parametrize(
+        ("wanted", "answer"),
+        [
+            ("", Answer(206, {"Content-Range": f"bytes 0-{SIZE - 1}/{SIZE}"}, CONTENT)),
+            ("", Answer(200, {}, CONTENT[:-1])),
+            ("", Answer(200, {}, CONTENT + b"x")),
+            ("", Answer(200, {}, CONTENT, length=-1)),
+            ("", Answer(200, {}, b"")),
+            ("bytes=5-9", Answer(200, {}, CONTENT)),
+            ("bytes=5-9", Answer(200, {}, CONTENT[5:10])),
+            ("bytes=5-9", Answer(206, {}, CONTENT[5:10])),
+            ("bytes=5-9", Answer(206, {"Content-Range": f"bytes 5-9/{SIZE + 1}"}, CONTENT[5:10])),
+            ("bytes=5-9", Answer(206, {"Content-Range": "bytes 5-9/*"}, CONTENT[5:10])),
+            ("bytes=5-9", Answer(206, {"Content-Range": f"bytes 6-10/{SIZE}"}, CONTENT[6:11])),
+            ("bytes=5-9", Answer(206, {"Content-Range": f"bytes 5-9/{SIZE}"}, CONTENT[5:11])),
+            ("bytes=5-9", Answer(206, {"Content-Range": f"bytes 5-9/{SIZE}"}, CONTENT[5:10], length=-1)),
+            ("bytes=5-9", Answer(416, {"Content-Range": f"bytes */{SIZE}"})),
+        ],
+    )  # fmt: skip
+    def test_in_what_it_answers_is_no_200(
+        self, edge: Edge, storage: StubStorage, blob: str, wanted: str, answer: Answer
+    ) -> None:
+        """Bytes that are not exactly those that were asked for do not come through."""
+        storage.handle = lambda request: answer
+        self.check(download(edge, blob, **({"Range": wanted} if wanted else {})))
+        storage.handle = ranged(CONTENT)
+        assert download(edge, blob).body == CONTENT
+
+    def test_to_connect(self, edge: Edge) -> None:
+        blob = uuid.uuid4().hex
+        with stub_storage.running() as storage:
+            storage.handle = ranged(CONTENT)
+            edge.aim(blob, size=SIZE, uri=storage.url(), storage="s3")
+            assert download(edge, blob).body == CONTENT
+        self.check(download(edge, blob))
+
+    def test_before_the_headers(self, edge: Edge, storage: StubStorage, blob: str) -> None:
+        storage.handle = lambda request: Answer(200, {"X": "x" * 70_000}, CONTENT)
+        self.check(download(edge, blob))
+
+    def test_that_is_silence_before_the_headers(self, make_edge: MakeEdge, storage: StubStorage) -> None:
+        edge, blob = make_edge(change={"snippets/storage_get.conf": impatient}), uuid.uuid4().hex
+        edge.aim(blob, size=SIZE, uri=storage.url(), storage="s3")
+
+        def hang(request: Request) -> Answer:
+            storage.release.wait(20)
+            return Answer()
+
+        storage.handle = hang
+        self.check(download(edge, blob), 504, "STORAGE_TIMEOUT")
+        storage.handle = ranged(CONTENT)
+        assert download(edge, blob).body == CONTENT
+
+    @pytest.mark.parametrize("wanted", [{}, {"Range": f"bytes=100-{SIZE - 1}"}])
+    @pytest.mark.parametrize("stop", [0, 1, 60_000])
+    @pytest.mark.parametrize("then", ["close", "hang"])
+    def test_in_mid_stream_is_no_whole_answer(
+        self, make_edge: MakeEdge, storage: StubStorage, wanted: dict[str, str], stop: int, then: str
+    ) -> None:
+        edge, blob = make_edge(change={"snippets/storage_get.conf": impatient}), uuid.uuid4().hex
+        edge.aim(blob, size=SIZE, uri=storage.url(), storage="s3")
+
+        def handle(request: Request) -> Answer:
+            answer = ranged(CONTENT)(request)
+            answer.stop, answer.then = stop, then
+            return answer
+
+        storage.handle = handle
+        begun = time.monotonic()
+        with pytest.raises((http.client.IncompleteRead, ConnectionResetError)) as caught:
+            download(edge, blob, **wanted)
+        if isinstance(caught.value, http.client.IncompleteRead):
+            # What had come before a stall may not have filled a buffer of nginx'.
+            sent = CONTENT[100:] if wanted else CONTENT
+            assert sent[:stop].startswith(caught.value.partial)
+            assert then == "hang" or len(caught.value.partial) == stop
+        assert time.monotonic() - begun < 5
+        storage.handle = ranged(CONTENT)
+        assert download(edge, blob).body == CONTENT
+
+
+class TestATargetThatNoLongerHolds:
+    """The storage takes the signature "new" alone."""
+
+    @pytest.fixture(autouse=True)
+    def rotate(self, storage: StubStorage) -> None:
+        def handle(request: Request) -> Answer:
+            if not request.target.endswith("=new"):
+                return Answer(self.status, {"X-Evil": EVIL}, EVIL.encode())
+            return ranged(CONTENT)(request)
+
+        self.status = 403
+        storage.handle = handle
+
+    @pytest.fixture
+    def old(self, edge: Edge, storage: StubStorage) -> str:
+        """A blob whose target the edge keeps, and that has changed since."""
+        blob = uuid.uuid4().hex
+        edge.aim(blob, size=SIZE, uri=storage.url(signature="old"), storage="s3")
+        assert download(edge, blob, "HEAD").status == 200
+        wait_for(lambda: download(edge, blob, "HEAD").status == 200, "target")
+        return blob
+
+    def turn(self, edge: Edge, storage: StubStorage, blob: str) -> None:
+        edge.aim(blob, size=SIZE, uri=storage.url(signature="new"), storage="s3")
+        edge.api.targets_asked.clear()
+        storage.seen.clear()
+
+    @pytest.mark.parametrize("status", [400, 403, 404, 410, 500, 503])
+    @pytest.mark.parametrize("wanted", ["", "bytes=5-9"])
+    def test_is_asked_for_anew_and_nobody_notices(
+        self, edge: Edge, storage: StubStorage, old: str, status: int, wanted: str
+    ) -> None:
+        self.status = status
+        self.turn(edge, storage, old)
+        reply = download(edge, old, **({"Range": wanted} if wanted else {}))
+        assert (reply.status, reply.body) == ((206, CONTENT[5:10]) if wanted else (200, CONTENT))
+        assert reply.headers["Content-Type"] == "text/x-thing"
+        assert reply.headers["Content-Disposition"] == "attachment; filename=\"n\"; filename*=UTF-8''n"
+        assert len(reply.headers.get_all("ETag")) == 1
+        assert reply.headers["Cache-Control"] == "private, no-cache"
+        assert "X-Evil" not in reply.headers
+        assert edge.api.targets_asked.count(old) == 1
+        assert len(storage.seen) == 2
+        # The new one is kept: a worker that has not heard of it for a second may still try the old one.
+        time.sleep(1.1)
+        storage.seen.clear()
+        assert download(edge, old).body == CONTENT
+        assert [seen.target[-3:] for seen in storage.seen] == ["new"]
+
+    def test_for_a_bearer_token_too(self, edge: Edge, storage: StubStorage, old: str) -> None:
+        self.turn(edge, storage, old)
+        redirect = {"X-Accel-Redirect": f"/_link/{edge.token('link', blob=old, size=SIZE, type='a/b')}/x"}
+        edge.api.answer = lambda seen: APIAnswer(200, redirect, b"{}")
+        reply = edge.ask("GET", "/api/v1/files/1/content", headers=edge.bearer())
+        assert (reply.status, reply.body, reply.headers["Content-Type"]) == (200, CONTENT, "a/b")
+
+    def test_is_asked_for_once(self, edge: Edge, storage: StubStorage, old: str) -> None:
+        edge.aim(old, size=SIZE, uri=storage.url(signature="other"), storage="s3")
+        edge.api.targets_asked.clear()
+        reply = download(edge, old)
+        assert (reply.status, reply.code) == (503, "STORAGE_UNAVAILABLE")
+        assert edge.api.targets_asked.count(old) == 1
+        assert [seen.target.rpartition("=")[2] for seen in storage.seen] == ["old", "other"]
+
+    def test_that_is_still_the_same_is_not_tried_again(self, edge: Edge, storage: StubStorage, old: str) -> None:
+        reply = download(edge, old)
+        assert (reply.status, reply.code) == (503, "STORAGE_UNAVAILABLE")
+        assert len(storage.seen) == 1
+
+    @pytest.mark.parametrize(("status", "code"), [(404, "FILE_NOT_FOUND"), (410, "FILE_CORRUPT")])
+    def test_because_the_blob_is_gone(self, edge: Edge, storage: StubStorage, old: str, status: int, code: str) -> None:
+        edge.api.targets[old] = APIAnswer(status, body=b'{"error":{"code":"X"}}')
+        reply = download(edge, old)
+        assert (reply.status, reply.code) == (status, code)
+
+    def test_while_the_api_is_away(self, make_edge: MakeEdge, storage: StubStorage) -> None:
+        edge, blob = make_edge(SLUICE_REVOCATION_LAG="60"), uuid.uuid4().hex
+        edge.aim(blob, size=SIZE, uri=storage.url(signature="old"), storage="s3")
+        assert download(edge, blob, "HEAD").status == 200
+        edge.api.stop()
+        reply = download(edge, blob)
+        assert (reply.status, reply.code) == (503, "API_UNAVAILABLE")
+
+    def test_with_another_replica(self, edge: Edge, storage: StubStorage, old: str) -> None:
+        """The storage of the first is away; the API names one on another."""
+        with stub_storage.running() as away:
+            blob = uuid.uuid4().hex
+            edge.aim(blob, size=SIZE, uri=away.url(), storage="s3")
+            assert download(edge, blob, "HEAD").status == 200
+        edge.aim(blob, size=SIZE, uri=storage.url(signature="new"), storage="oss")
+        assert download(edge, blob).body == CONTENT
+        assert storage.seen[-1].header("X-Oss-Range-Behavior") == "standard"
+
+
+@pytest.mark.parametrize("place", ["/_storage/get", "/_storage/put", "/_storage/get?x=http://127.0.0.1/", "/_storage/"])
+def test_the_way_to_storages_is_closed_from_outside(edge: Edge, storage: StubStorage, place: str) -> None:
+    for method in ("GET", "PUT", "POST"):
+        reply = edge.ask(method, place, headers=edge.bearer(), body=b"" if method == "GET" else b"x")
+        assert (reply.status, reply.code) == (404, "NOT_FOUND")
+    # An API that was led astray could not use it either: Lua has not said where it goes.
+    edge.api.answer = lambda seen: APIAnswer(200, {"X-Accel-Redirect": place})
+    reply = edge.ask("GET", "/api/v1/files/1/content", headers=edge.bearer())
+    assert reply.status in (404, 500)
+    assert reply.code in ("NOT_FOUND", "INTERNAL_ERROR")
+    assert storage.seen == []
+
+
+def test_no_log_holds_a_signature(make_edge: MakeEdge, storage: StubStorage) -> None:
+    edge, blob = make_edge(), uuid.uuid4().hex
+    signature = "5ecre7" * 8
+    edge.aim(blob, size=SIZE, uri=storage.url(signature=signature), storage="s3")
+    good = download(edge, blob)
+    for handle in (lambda request: Answer(500), lambda request: Answer(200, {}, CONTENT, stop=5)):
+        storage.handle = handle
+        with suppress(http.client.IncompleteRead):
+            download(edge, blob)
+    gone = uuid.uuid4().hex
+    edge.aim(gone, size=SIZE, uri=f"http://127.0.0.1:9/{signature}?{signature}", storage="s3")
+    assert download(edge, gone).code == "STORAGE_UNAVAILABLE"
+    line = edge.log_line(good.headers["X-Request-Id"])
+    assert (line["route"], line["path"], line["status"], line["bytes_sent"] > SIZE) == ("link", "", 200, True)
+    assert re.fullmatch(r"\d\.\d{3}", line["upstream_time"])
+    wait_for(
+        lambda: f"a storage could not give blob {gone} (502)" in edge.error_log.read_text(), "line in the error log"
+    )
+    assert signature not in edge.access_log.read_text() + edge.error_log.read_text()
+
+
+def test_a_client_that_goes_away_ends_the_storages_answer(edge: Edge, storage: StubStorage) -> None:
+    size, blob, written = 2**30, uuid.uuid4().hex, []
+
+    def handle(request: Request) -> Answer:
+        written.append(request)
+        return Answer(200, {}, bytes(2**26), length=size, stop=2**26)
+
+    storage.handle = handle
+    edge.aim(blob, size=size, uri=storage.url(), storage="s3")
+    token = edge.token("link", blob=blob, size=size)
+    with socket.create_connection(("127.0.0.1", edge.port), timeout=10) as client:
+        client.sendall(f"GET /d/{token}/n HTTP/1.1\r\nHost: h\r\n\r\n".encode())
+        assert client.recv(4096).startswith(b"HTTP/1.1 200")
+    # More than the buffers between hold: it was told, for otherwise it would still be writing.
+    wait_for(lambda: storage.ended == 1, "end of the storage's answer")
