@@ -98,13 +98,14 @@ class StubAPI:
                     self.wfile.write(answer.body if self.command != "HEAD" else b"")
                 self.close_connection = True
 
-            do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = handle_any
-
             def address_string(self) -> str:
                 return "unix"
 
             def log_message(self, *args: object) -> None:
                 pass
+
+        for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"):
+            setattr(Handler, f"do_{method}", Handler.handle_any)
 
         class Server(socketserver.ThreadingUnixStreamServer):
             daemon_threads = True
@@ -256,9 +257,7 @@ class Edge:
 
     # -- asking
 
-    def ask(
-        self, method: str, path: str, *, headers: Mapping[str, str] | None = None, body: Any = None
-    ) -> "Reply":
+    def ask(self, method: str, path: str, *, headers: Mapping[str, str] | None = None, body: Any = None) -> "Reply":
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=DEADLINE)
         try:
             connection.request(method, path, body=body, headers=dict(headers or {}))

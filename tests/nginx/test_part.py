@@ -208,7 +208,7 @@ def test_a_storage_that_cannot_take_it(edge: Edge, upload: Path) -> None:
 
 
 def test_a_content_range_is_not_taken_for_a_whole(edge: Edge, upload: Path) -> None:
-    """A PUT with Content-Range would write a piece somewhere (RFC 9110 section 14.5): nginx refuses it, or ignores it."""
+    """A PUT with Content-Range means a piece of it (RFC 9110 section 14.5): nginx refuses it, or ignores it."""
     token = edge.token("part", upload=upload.name, part=1, size=3)
     reply = edge.ask("PUT", f"/p/{token}", body=b"abc", headers={"Content-Range": "bytes 5-7/10"})
     assert reply.status in (201, 501)
