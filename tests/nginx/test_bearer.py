@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.nginx.edge import Answer, Edge, Seen, parse
+from tests.nginx.edge import Edge, parse
+from tests.nginx.stub_api import Answer, Seen
 from tests.vectors import make_tokens
 
 VECTORS = json.loads(make_tokens.FILE.read_text())

@@ -8,7 +8,8 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.nginx.edge import Answer, Edge, Reply
+from tests.nginx.edge import Edge, Reply
+from tests.nginx.stub_api import Answer
 from tests.vectors import make_tokens
 
 VECTORS = json.loads(make_tokens.FILE.read_text())

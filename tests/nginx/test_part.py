@@ -11,7 +11,8 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.nginx.edge import Edge, parse, wait_for
+from tests.nginx.edge import Edge, parse
+from tests.nginx.stub_api import wait_for
 from tests.vectors import make_tokens
 
 VECTORS = json.loads(make_tokens.FILE.read_text())

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.nginx.edge import Answer, Edge, Reply, quick_feed, small_dict, wait_for
+from tests.nginx.edge import Edge, Reply, quick_feed, small_dict
+from tests.nginx.stub_api import Answer, wait_for
 from tests.vectors.make_tokens import CLAIMS
 
 BLOB = "b" * 32
