@@ -43,7 +43,7 @@ class Authentication:
             return  # no route: falcon answers 404 by itself
         access = resource.access.get("GET" if req.method == "HEAD" else req.method, Access.BEARER)
         if access is Access.EDGE and not self._is_edge(req):
-            raise Problem(errors.ROUTE_NOT_FOUND)
+            raise Problem(errors.NOT_FOUND)
         if access is Access.BEARER and req.method != "OPTIONS":
             identity = self._bearer(req)
             if identity is None:

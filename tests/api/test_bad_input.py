@@ -205,12 +205,12 @@ class TestShape:
     @pytest.mark.parametrize(
         ("method", "path", "status", "code"),
         [
-            ("GET", "/", 404, "ROUTE_NOT_FOUND"),
-            ("GET", "/api/v1", 404, "ROUTE_NOT_FOUND"),
-            ("GET", "/api/v1/nothing", 404, "ROUTE_NOT_FOUND"),
-            ("GET", "/api/v1/files/%2e%2e/x", 404, "ROUTE_NOT_FOUND"),
-            ("GET", "/api/v1/%ff", 404, "ROUTE_NOT_FOUND"),
-            ("POST", "/", 404, "ROUTE_NOT_FOUND"),
+            ("GET", "/", 404, "NOT_FOUND"),
+            ("GET", "/api/v1", 404, "NOT_FOUND"),
+            ("GET", "/api/v1/nothing", 404, "NOT_FOUND"),
+            ("GET", "/api/v1/files/%2e%2e/x", 404, "NOT_FOUND"),
+            ("GET", "/api/v1/%ff", 404, "NOT_FOUND"),
+            ("POST", "/", 404, "NOT_FOUND"),
             ("DELETE", "/api/v1/users", 401, "TOKEN_MISSING"),
             ("GET", "/api/v1/users/me", 401, "TOKEN_MISSING"),
             ("POST", "/healthz", 401, "TOKEN_MISSING"),

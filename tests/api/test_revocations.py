@@ -136,13 +136,13 @@ class TestAccess:
     @pytest.mark.parametrize("key", [None, "", "x", EDGE_KEY[:-1], EDGE_KEY + "e", EDGE_KEY.upper(), "é" * 64])
     def test_without_the_edge_key_there_is_nothing_here(self, gateway: Gateway, path: str, key: str | None) -> None:
         headers = {} if key is None else {"X-Sluice-Edge": key.encode().decode("latin-1")}
-        error(gateway.http.simulate_get(path, headers=headers), 404, "ROUTE_NOT_FOUND")
+        error(gateway.http.simulate_get(path, headers=headers), 404, "NOT_FOUND")
 
     def test_a_bearer_token_does_not_open_it(self, user: User) -> None:
         answer = user.gateway.http.simulate_get(
             "/internal/revocations", headers={"Authorization": f"Bearer {user.session['access_token']}"}
         )
-        error(answer, 404, "ROUTE_NOT_FOUND")
+        error(answer, 404, "NOT_FOUND")
 
     @pytest.mark.parametrize("after", ["-1", "x", "", "1.5", "1" * 20, "１"])
     def test_after_is_a_rows_id(self, gateway: Gateway, after: str) -> None:
