@@ -93,16 +93,21 @@ def database_url(servers: Servers) -> str:
     return fresh_database(servers)
 
 
-@pytest.fixture
-def environ(database_url: str, servers: Servers, tmp_path: Path) -> dict[str, str]:
-    """Settings; a test changes them before it asks for `gateway`."""
+def settings(database_url: str, servers: Servers, folder: Path) -> dict[str, str]:
+    """The settings that have no default."""
     return {
         "SLUICE_DATABASE_URL": database_url,
         "SLUICE_REDIS_URL": servers.redis_url,
         "SLUICE_SECRET_KEYS": KEY,
         "SLUICE_EDGE_KEY": EDGE_KEY,
-        "SLUICE_STORAGE_ROOT": str(tmp_path),
+        "SLUICE_STORAGE_ROOT": str(folder),
     }
+
+
+@pytest.fixture
+def environ(database_url: str, servers: Servers, tmp_path: Path) -> dict[str, str]:
+    """Settings of the tests' API."""
+    return settings(database_url, servers, tmp_path)
 
 
 class Gateway:
