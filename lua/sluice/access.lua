@@ -34,6 +34,8 @@ local LINK_PROBLEMS = {
 }
 local ALLOWED = { part = "PUT", link = "GET, HEAD", content = "GET, HEAD" }
 
+local ENOENT = 2 -- errno(3)
+
 -- Runs a decision; a code that it returns is the refusal.
 local function decide(decision)
     local ok, code = pcall(decision)
@@ -90,12 +92,13 @@ local function decide_ready()
     return not revocation.is_fresh(0) and "EDGE_STALE" or nil
 end
 
-local function folder_exists(path)
-    local folder = io.open(path, "r")
+-- Whether a folder is known not to be there. One that a failing disk does not show is no such folder.
+local function folder_is_gone(path)
+    local folder, _, errno = io.open(path, "r")
     if folder then
         folder:close()
     end
-    return folder ~= nil
+    return not folder and errno == ENOENT
 end
 
 local function part_folder(upload)
@@ -121,7 +124,7 @@ local function decide_part()
     if tonumber(length) ~= part.size then
         return "LENGTH_MISMATCH"
     end
-    if not folder_exists(part_folder(part.upload)) then
+    if folder_is_gone(part_folder(part.upload)) then
         return "UPLOAD_NOT_OPEN"
     end
     var.subject = part.upload
@@ -171,12 +174,13 @@ local function decide_link()
     var.subject = link.blob
     local header = ngx.header
     header["ETag"] = found.etag
+    -- On a 304 too: caches take its headers over, and after an X-Accel-Redirect the API's own type stands there.
+    header["Content-Type"] = link.content_type
+    header["Content-Disposition"] = link.disposition
     local condition = var.http_if_none_match
     if condition and conditional.matches(condition, found.etag) then
         return finish(ngx.HTTP_NOT_MODIFIED)
     end
-    header["Content-Type"] = link.content_type
-    header["Content-Disposition"] = link.disposition
     return deliver(found)
 end
 
@@ -185,7 +189,7 @@ local function storage_failed(route, status)
     local subject = var.subject
     if route == "part" then
         -- The folder went away while the body came: complete or abort won the race.
-        if subject ~= "" and not folder_exists(part_folder(subject)) then
+        if subject ~= "" and folder_is_gone(part_folder(subject)) then
             return "UPLOAD_NOT_OPEN"
         end
         journal.note("local storage could not take a part of upload " .. subject .. " (" .. status .. ")")
