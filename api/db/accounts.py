@@ -14,7 +14,7 @@ _USER_BY_NAME = f"SELECT {_USER} FROM user WHERE username = %s"
 _USER_BY_ID = f"SELECT {_USER} FROM user WHERE id = %s"
 _LOCK_USER = f"SELECT {_USER} FROM user WHERE id = %s FOR UPDATE"
 _ANY_USER = "SELECT 1 FROM user WHERE id > %s ORDER BY id LIMIT 1"
-_SET_PASSWORD = "UPDATE user SET password_hash = %s WHERE id = %s"
+_SET_PASSWORD = "UPDATE user SET password_hash = %s WHERE id = %s AND password_hash = %s"
 
 _SESSION = "id, user_id, refresh_hash, expires_at, ended_at"
 _INSERT_SESSION = (
@@ -79,9 +79,9 @@ def any_user(db: Statements) -> bool:
     return db.one(_ANY_USER, (bytes(16),)) is not None
 
 
-def set_password(db: Statements, user_id: bytes, password_hash: str) -> None:
-    """Stores a new argon2 hash."""
-    db.execute(_SET_PASSWORD, (password_hash, user_id))
+def set_password(db: Statements, user: User, password_hash: str) -> bool:
+    """Stores a new argon2 hash in the place of ``user``'s; False where another was stored meanwhile."""
+    return db.execute(_SET_PASSWORD, (password_hash, user.id, user.password_hash)) == 1
 
 
 def insert_session(db: Statements, session: Session, now: datetime) -> None:
