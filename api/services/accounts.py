@@ -138,18 +138,21 @@ class Accounts:
         name = username.lower()[:256]
         self._count_failure("signin-address", address, self._config.signin_address_limit)
         self._count_failure("signin-account", name, self._config.signin_account_limit)
-        tokens = None
-        while tokens is None:
-            user = rows.user_by_name(self._db, name)
-            matches = self._matches(user.password_hash if user else self._nobody, password)
-            if user is None or not matches or user.disabled_at is not None:
-                raise Problem(errors.CREDENTIALS_INVALID)
-            tokens = self._open_session(user)
+        user = self._judge(name, password)
+        while (tokens := self._open_session(user)) is None:
+            user = self._judge(name, password)
         self._cache.clear("signin-account", name)
         self._cache.uncount("signin-address", address, _WINDOW)
         if self._hasher.check_needs_rehash(user.password_hash):
             rows.set_password(self._db, user, self._hasher.hash(password))
         return tokens
+
+    def _judge(self, name: str, password: str) -> User:
+        user = rows.user_by_name(self._db, name)
+        matches = self._matches(user.password_hash if user else self._nobody, password)
+        if user is None or not matches or user.disabled_at is not None:
+            raise Problem(errors.CREDENTIALS_INVALID)
+        return user
 
     def _count_failure(self, kind: str, subject: str, limit: int) -> None:
         count, seconds_left = self._cache.count(kind, subject, _WINDOW)
