@@ -181,6 +181,10 @@ local function decide_link()
     if condition and conditional.matches(condition, found.etag) then
         return finish(ngx.HTTP_NOT_MODIFIED)
     end
+    if var.http_if_unmodified_since then
+        -- nginx would compare it with an mtime that no client was told.
+        ngx.req.clear_header("If-Unmodified-Since")
+    end
     return deliver(found)
 end
 

@@ -149,6 +149,7 @@ def test_other_conditions(edge: Edge, fetch: Fetch, blob: str) -> None:
     stored = edge.storage / "objects" / "00000000" / blob[:2] / blob
     for date in ("Sat, 01 Jan 2099 00:00:00 GMT", formatdate(stored.stat().st_mtime, usegmt=True)):
         assert fetch(token, If_Modified_Since=date).body == CONTENT
+    assert fetch(token, If_Unmodified_Since="Sat, 01 Jan 2000 00:00:00 GMT").body == CONTENT
     assert fetch(token, If_None_Match='"x"').body == CONTENT
     assert fetch(token, If_Match=etag).body == CONTENT
     reply = fetch(token, If_Match='"x"')
