@@ -173,14 +173,9 @@ class Accounts:
         now = self._clock()
         secret, expires_at = secrets.token_hex(16), now + timedelta(seconds=self._config.refresh_ttl)
         session = Session(new_id(), user.id, _hash_secret(secret), expires_at, None)
-
-        def body(tx: Statements) -> bool:
-            same = rows.lock_user(tx, user.id) == user
-            if same:
-                rows.insert_session(tx, session, now)
-            return same
-
-        return self._issue(user, session, secret) if self._db.transaction(body) else None
+        if not rows.insert_session(self._db, session, user, now):
+            return None
+        return self._issue(user, session, secret)
 
     def _issue(self, user: User, session: Session, secret: str) -> SessionTokens:
         now, config = self._clock().timestamp(), self._config
