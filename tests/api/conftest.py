@@ -110,6 +110,24 @@ def environ(database_url: str, servers: Servers, tmp_path: Path) -> dict[str, st
     return settings(database_url, servers, tmp_path)
 
 
+class Watch(list[tuple[str, Sequence[object]]]):
+    """A record of statements that does something just before one that begins so runs, once or each time.
+
+    What it does may run statements too: they are recorded, not watched.
+    """
+
+    def __init__(self, begins: str | tuple[str, ...], act: Callable[[], object], *, once: bool = True) -> None:
+        super().__init__()
+        self._begins, self._act, self._once = begins, act, once
+        self._acting = False
+
+    def append(self, statement: tuple[str, Sequence[object]]) -> None:
+        super().append(statement)
+        if statement[0].startswith(self._begins) and not (self._once and self._acting):
+            self._acting = True
+            self._act()
+
+
 class Gateway:
     """A composed API and what a test wants to see of it."""
 

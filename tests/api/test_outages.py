@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import falcon.testing
 import pymysql
@@ -17,7 +16,7 @@ from api.errors import StorageUnavailable
 from api.services import health
 from scripts.stack.process import end_group, make_folder
 from scripts.stack.services import MariaDB, Redis, Service, server_folder
-from tests.api.conftest import Content, Gateway, error
+from tests.api.conftest import Content, Gateway, Watch, error
 from tests.api.outcomes import consistent, finish
 from tests.conftest import Servers
 
@@ -101,17 +100,11 @@ class TestKilled:
 
     @pytest.mark.parametrize("at", ["INSERT INTO blob_parts", "COMMIT"])
     def test_in_the_middle_of_complete(self, gateway: Gateway, mariadb: Server, at: str) -> None:
-        class Killing(list[Any]):
-            def append(self, statement: Any) -> None:
-                if statement[0].startswith(at):
-                    mariadb.kill()
-
         user, content = gateway.user(), Content(f"killed at {at}".encode())
         upload = user.create(content)
         user.put(upload, content)
-        gateway.statements = Killing()
+        gateway.statements = Watch(at, mariadb.kill)
         error(user.complete(upload), 503, "DATABASE_UNAVAILABLE")
-        gateway.statements = []
         mariadb.start()
         assert user.complete(upload).status_code == 202
         assert finish(gateway, user, upload)["state"] == "done"

@@ -268,6 +268,23 @@ def _wrap(patch: pytest.MonkeyPatch, name: str, before: Callable[[], object]) ->
     patch.setattr(owner, function, wrapped)
 
 
+def test_while_one_process_assembles_another_is_kept_out(storage: LocalStorage, sent: Content) -> None:
+    inside, go_on, completed = threading.Event(), threading.Event(), []
+
+    def hold() -> None:
+        inside.set()
+        assert go_on.wait(10)
+
+    first = threading.Thread(target=lambda: completed.append(storage.complete(sent.ref, sent.hashes, hold)))
+    first.start()
+    assert inside.wait(10)
+    with pytest.raises(StorageUnavailable, match="another process"):
+        storage.complete(sent.ref, sent.hashes, nothing)
+    go_on.set()
+    first.join()
+    assert [one.sha256 for one in completed] == [sent.sha256]
+
+
 class TestFull:
     def test_a_new_upload_needs_its_size_twice_and_one_part_once(
         self, storage: LocalStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
