@@ -15,7 +15,7 @@ _log = logging.getLogger(__name__)
 
 # Falcon's own refusals, by status; anything else of it keeps its status and says BODY_INVALID or INTERNAL_ERROR.
 _BY_STATUS = {
-    404: errors.ROUTE_NOT_FOUND,
+    404: errors.NOT_FOUND,
     405: errors.METHOD_NOT_ALLOWED,
     413: errors.BODY_TOO_LARGE,
 }

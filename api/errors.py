@@ -51,7 +51,7 @@ NAME_INVALID          = Kind("NAME_INVALID", 400, "The name cannot be used.")
 SIZE_INVALID          = Kind("SIZE_INVALID", 400, "The size cannot be used.")
 DIGEST_INVALID        = Kind("DIGEST_INVALID", 400, "A digest is 64 lowercase hexadecimal characters.")
 PART_NUMBER_INVALID   = Kind("PART_NUMBER_INVALID", 400, "There is no such part in this upload.")
-ROUTE_NOT_FOUND       = Kind("ROUTE_NOT_FOUND", 404, "There is nothing at this address.")
+NOT_FOUND             = Kind("NOT_FOUND", 404, "There is nothing at this address.")
 METHOD_NOT_ALLOWED    = Kind("METHOD_NOT_ALLOWED", 405, "This address does not take that method.")
 # -- who is asking
 TOKEN_MISSING         = Kind("TOKEN_MISSING", 401, "This call needs a bearer token.")

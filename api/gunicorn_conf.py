@@ -11,6 +11,13 @@ timeout = 60
 graceful_timeout = 20
 keepalive = 75  # longer than nginx keeps its end, so that nginx never sends into a closing connection
 umask = 0o077
+# nginx has bounded the request already (nginx/snippets/limits.conf) and says so in JSON; gunicorn would say it in HTML.
+# A path may reach gunicorn three times as long as nginx took it: percent-encoded.
+limit_request_line = 0
+limit_request_fields = 32768
+limit_request_field_size = 0
+# Headers of clients' that gunicorn would believe, or refuse when they contradict each other.
+secure_scheme_headers: dict[str, str] = {}
 accesslog = None  # nginx has one, with more in it
 loglevel = "warning"
 control_socket_disable = True

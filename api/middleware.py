@@ -41,9 +41,9 @@ class Authentication:
     ) -> None:
         if not isinstance(resource, Resource):
             return  # no route: falcon answers 404 by itself
-        access = resource.access.get(req.method, Access.BEARER)
+        access = resource.access.get("GET" if req.method == "HEAD" else req.method, Access.BEARER)
         if access is Access.EDGE and not self._is_edge(req):
-            raise Problem(errors.ROUTE_NOT_FOUND)
+            raise Problem(errors.NOT_FOUND)
         if access is Access.BEARER and req.method != "OPTIONS":
             identity = self._bearer(req)
             if identity is None:

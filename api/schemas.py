@@ -17,7 +17,8 @@ from api.services.instant import Challenge
 from api.services.progress import SignedParts, UploadView
 
 HEX_32: Final = r"^[0-9a-f]{32}$"
-Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+# "$" also matches before a last newline, which bytes.fromhex skips: only the length says no to that.
+Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$", max_length=64)]
 PartHashes = Annotated[dict[str, Sha256], Meta(min_length=1, max_length=1000)]
 
 

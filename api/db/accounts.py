@@ -14,12 +14,14 @@ _USER_BY_NAME = f"SELECT {_USER} FROM user WHERE username = %s"
 _USER_BY_ID = f"SELECT {_USER} FROM user WHERE id = %s"
 _LOCK_USER = f"SELECT {_USER} FROM user WHERE id = %s FOR UPDATE"
 _ANY_USER = "SELECT 1 FROM user WHERE id > %s ORDER BY id LIMIT 1"
-_SET_PASSWORD = "UPDATE user SET password_hash = %s WHERE id = %s"
+_SET_PASSWORD = "UPDATE user SET password_hash = %s WHERE id = %s AND password_hash = %s"
 
 _SESSION = "id, user_id, refresh_hash, expires_at, ended_at"
+# The lock on the user's row is what a password change waits for, or is waited for: it ends every session that is there.
 _INSERT_SESSION = (
     "INSERT INTO session (id, user_id, refresh_hash, created_at, refreshed_at, expires_at, ended_at) "
-    "VALUES (%s, %s, %s, %s, %s, %s, NULL)"
+    "SELECT %s, u.id, %s, %s, %s, %s, NULL FROM user u WHERE u.id = %s AND u.password_hash = %s "
+    "AND u.generation = %s AND u.disabled_at IS NULL LOCK IN SHARE MODE"
 )
 _SESSION_BY_ID = f"SELECT {_SESSION} FROM session WHERE id = %s"
 _ROTATE = (
@@ -79,18 +81,16 @@ def any_user(db: Statements) -> bool:
     return db.one(_ANY_USER, (bytes(16),)) is not None
 
 
-def set_password(db: Statements, user_id: bytes, password_hash: str) -> None:
-    """Stores a new argon2 hash."""
-    db.execute(_SET_PASSWORD, (password_hash, user_id))
+def set_password(db: Statements, user: User, password_hash: str) -> bool:
+    """Stores a new argon2 hash in the place of ``user``'s; False where another was stored meanwhile."""
+    return db.execute(_SET_PASSWORD, (password_hash, user.id, user.password_hash)) == 1
 
 
-def insert_session(db: Statements, session: Session, now: datetime) -> None:
-    """A new signed-in client."""
-    moment = to_row(now)
-    db.execute(
-        _INSERT_SESSION,
-        (session.id, session.user_id, session.refresh_hash, moment, moment, to_row(session.expires_at)),
-    )
+def insert_session(db: Statements, session: Session, user: User, now: datetime) -> bool:
+    """A new signed-in client; False where the account is not as ``user`` says any more."""
+    moment, expires_at = to_row(now), to_row(session.expires_at)
+    account = (user.id, user.password_hash, user.generation)
+    return db.execute(_INSERT_SESSION, (session.id, session.refresh_hash, moment, moment, expires_at, *account)) == 1
 
 
 def session_by_id(db: Statements, session_id: bytes) -> Session | None:

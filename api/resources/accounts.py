@@ -105,5 +105,5 @@ class CurrentSession(_Sessions):
     def on_delete(self, req: falcon.Request, resp: falcon.Response) -> None:
         self._accounts.sign_out(identity(req))
         if req.get_cookie_values(COOKIE):
-            self._set_cookie(resp, "", 0)
+            resp.unset_cookie(COOKIE, same_site="Strict", path=COOKIE_PATH)
         resp.status = 204

@@ -23,6 +23,8 @@ class Healthz(Resource):
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         answer(resp, {"status": "ok"})
 
+    on_head = on_get
+
 
 class Readyz(Resource):
     """/readyz: it can do its work; nginx lets only allowed networks ask."""
@@ -38,6 +40,8 @@ class Readyz(Resource):
         answer(resp, state, 200 if ready else 503)
         if not ready:
             resp.set_header("Retry-After", "1")
+
+    on_head = on_get
 
 
 class RevocationFeed(Resource):

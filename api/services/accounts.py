@@ -116,7 +116,8 @@ class Accounts:
         now = self._clock()
 
         def body(tx: Statements) -> None:
-            rows.set_password(tx, user.id, password_hash)
+            if not rows.set_password(tx, user, password_hash):
+                raise Problem(errors.PASSWORD_WRONG)  # another change was first
             ended = rows.end_sessions(tx, user.id, now)
             revocations.insert(tx, "session", ended, 0, now, now + self._access_life())
 
@@ -137,15 +138,21 @@ class Accounts:
         name = username.lower()[:256]
         self._count_failure("signin-address", address, self._config.signin_address_limit)
         self._count_failure("signin-account", name, self._config.signin_account_limit)
+        user = self._judge(name, password)
+        while (tokens := self._open_session(user)) is None:
+            user = self._judge(name, password)
+        self._cache.clear("signin-account", name)
+        self._cache.uncount("signin-address", address, _WINDOW)
+        if self._hasher.check_needs_rehash(user.password_hash):
+            rows.set_password(self._db, user, self._hasher.hash(password))
+        return tokens
+
+    def _judge(self, name: str, password: str) -> User:
         user = rows.user_by_name(self._db, name)
         matches = self._matches(user.password_hash if user else self._nobody, password)
         if user is None or not matches or user.disabled_at is not None:
             raise Problem(errors.CREDENTIALS_INVALID)
-        self._cache.clear("signin-account", name)
-        self._cache.uncount("signin-address", address, _WINDOW)
-        if self._hasher.check_needs_rehash(user.password_hash):
-            rows.set_password(self._db, user.id, self._hasher.hash(password))
-        return self._open_session(user)
+        return user
 
     def _count_failure(self, kind: str, subject: str, limit: int) -> None:
         count, seconds_left = self._cache.count(kind, subject, _WINDOW)
@@ -158,11 +165,16 @@ class Accounts:
         except VerificationError:
             return False
 
-    def _open_session(self, user: User) -> SessionTokens:
+    def _open_session(self, user: User) -> SessionTokens | None:
+        """A session for who was just verified; None where the account changed while that took its time.
+
+        A password change ends the sessions that are there: one that a sign-in opened behind it would outlive it.
+        """
         now = self._clock()
         secret, expires_at = secrets.token_hex(16), now + timedelta(seconds=self._config.refresh_ttl)
         session = Session(new_id(), user.id, _hash_secret(secret), expires_at, None)
-        rows.insert_session(self._db, session, now)
+        if not rows.insert_session(self._db, session, user, now):
+            return None
         return self._issue(user, session, secret)
 
     def _issue(self, user: User, session: Session, secret: str) -> SessionTokens:

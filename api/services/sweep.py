@@ -37,6 +37,7 @@ class Sweep:
         done: Counter[str] = Counter()
         done["uploads_expired"] = self._expire()
         done["uploads_freed"] = sum(self._free(name) for name, _ in self._stores)
+        done["bodies_dropped"] = sum(self._drop_bodies(name) for name, _ in self._stores)
         done["objects_deleted"] = self._delete_doomed()
         for upload_id in uploads.ended_with_parts(self._db):
             uploads.prune_parts(self._db, upload_id)
@@ -73,6 +74,13 @@ class Sweep:
         except StorageError as ex:
             _log.warning("a storage cannot be swept", extra={"storage": storage_name, "error": str(ex)})
         return count
+
+    def _drop_bodies(self, storage_name: str) -> int:
+        try:
+            return self._stores.named(storage_name).drop_dead_bodies()
+        except StorageError as ex:
+            _log.warning("a storage cannot be swept", extra={"storage": storage_name, "error": str(ex)})
+            return 0
 
     def _abort(self, upload: Upload) -> None:
         try:

@@ -102,8 +102,8 @@ class Uploads:
             raise _not_open(upload)
         check_numbers(parts, upload.part_count)
         _check_written_once(signing.recorded, parts)
-        limit = self._config.user_parts
-        if signing.open_parts > limit and uploads.count_parts(self._db, identity.user_id) + len(parts) > limit:
+        limit, added = self._config.user_parts, len(parts.keys() - signing.recorded.keys())
+        if added and signing.open_parts > limit and uploads.count_parts(self._db, identity.user_id) + added > limit:
             raise Problem(errors.PARTS_LIMITED)
         upload = self._creation.open(upload)
         uploads.record_parts(self._db, upload.id, parts)

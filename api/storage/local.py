@@ -19,6 +19,7 @@ import errno
 import fcntl
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
@@ -39,6 +40,9 @@ from api.storage.local_check import examine
 _OBJECT: Final = ".object"
 _LOCK: Final = ".lock"
 _FOLDERS: Final = ("incoming", "parts", "assembling", "objects")
+_DEAD_AFTER: Final = 3600.0
+"""Seconds without a byte after which a body in incoming/ is what a killed nginx left: a live one is given up by nginx
+long before. No row knows of bodies, and their times are the kernel's, so that an mtime may be trusted here."""
 
 PartURL = Callable[[MultipartRef, int, int, int], str]
 """Signs the edge's URL for (upload, part number, bytes, expiry)."""
@@ -271,6 +275,16 @@ class LocalStorage(MultipartStorage, Administered):
         with _own_errors():
             for folder in ("parts", "assembling"):
                 yield from sorted(os.listdir(self._root / folder))
+
+    def drop_dead_bodies(self) -> int:
+        count, before = 0, time.time() - _DEAD_AFTER
+        with contextlib.suppress(ObjectNotFound), _own_errors(), os.scandir(self._root / "incoming") as entries:
+            for entry in entries:
+                with contextlib.suppress(FileNotFoundError):
+                    if entry.is_file(follow_symlinks=False) and entry.stat().st_mtime < before:
+                        os.unlink(entry)
+                        count += 1
+        return count
 
     # -- for operators
 

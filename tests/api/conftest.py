@@ -93,16 +93,39 @@ def database_url(servers: Servers) -> str:
     return fresh_database(servers)
 
 
-@pytest.fixture
-def environ(database_url: str, servers: Servers, tmp_path: Path) -> dict[str, str]:
-    """Settings; a test changes them before it asks for `gateway`."""
+def settings(database_url: str, servers: Servers, folder: Path) -> dict[str, str]:
+    """The settings that have no default."""
     return {
         "SLUICE_DATABASE_URL": database_url,
         "SLUICE_REDIS_URL": servers.redis_url,
         "SLUICE_SECRET_KEYS": KEY,
         "SLUICE_EDGE_KEY": EDGE_KEY,
-        "SLUICE_STORAGE_ROOT": str(tmp_path),
+        "SLUICE_STORAGE_ROOT": str(folder),
     }
+
+
+@pytest.fixture
+def environ(database_url: str, servers: Servers, tmp_path: Path) -> dict[str, str]:
+    """Settings of the tests' API."""
+    return settings(database_url, servers, tmp_path)
+
+
+class Watch(list[tuple[str, Sequence[object]]]):
+    """A record of statements that does something just before one that begins so runs, once or each time.
+
+    What it does may run statements too: they are recorded, not watched.
+    """
+
+    def __init__(self, begins: str | tuple[str, ...], act: Callable[[], object], *, once: bool = True) -> None:
+        super().__init__()
+        self._begins, self._act, self._once = begins, act, once
+        self._acting = False
+
+    def append(self, statement: tuple[str, Sequence[object]]) -> None:
+        super().append(statement)
+        if statement[0].startswith(self._begins) and not (self._once and self._acting):
+            self._acting = True
+            self._act()
 
 
 class Gateway:

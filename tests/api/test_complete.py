@@ -10,7 +10,7 @@ import pytest
 
 from api.errors import StorageFull, StorageUnavailable
 from api.services.finalize import LEASE
-from tests.api.conftest import Content, Gateway, User, error, together
+from tests.api.conftest import Content, Gateway, User, Watch, error, together
 
 LEASE_OVER = LEASE.total_seconds() + 1
 
@@ -300,15 +300,12 @@ class TestBackground:
         user.complete(upload)
         row = bytes.fromhex(upload["id"])
 
-        class Watch(list[Any]):
-            def append(self, statement: Any) -> None:
-                if statement[0].startswith(step):
-                    raise Killed
+        def kill() -> None:
+            raise Killed
 
-        before, gateway.statements = gateway.statements, Watch()
+        gateway.statements = Watch(step, kill)
         with pytest.raises(Killed):
             gateway.services.finalizer.take(row)
-        gateway.statements = before
         assert content.data in gateway.storage.objects.values()
         assert live_rows(gateway, user) == (0, 0)
         gateway.clock.turn(LEASE_OVER)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +11,7 @@ from typing import Any
 import pytest
 
 from api.errors import StorageFull
-from tests.api.conftest import Content, Gateway, User, error, together
+from tests.api.conftest import Content, Gateway, User, Watch, error, together
 
 DIGEST = "d" * 64
 SAME: dict[str, Any] = {"name": "a.bin", "size": 10, "digest": DIGEST}
@@ -46,6 +48,7 @@ class TestFoundAgain:
             (SAME | {"resume_key": "k"}, SAME | {"resume_key": "k "}),
             (SAME | {"resume_key": "k"}, SAME | {"resume_key": "k", "name": "b.bin"}),
             (SAME | {"resume_key": "k"}, SAME | {"resume_key": "k", "size": 11}),
+            (SAME | {"digest": b"k".hex() * 32}, {"name": "a.bin", "size": 10, "resume_key": "k" * 32}),
             ({"name": "a", "size": 1}, {"name": "a", "size": 1}),  # nothing says that it is the same
         ],
     )
@@ -127,6 +130,19 @@ class TestLimits:
         assert sorted(answer.status_code for answer in together(*calls)) == [201] * 8 + [429] * 6
         open_ones = gateway.rows("SELECT 1 FROM upload WHERE user_id = UNHEX(%s) AND state = 'uploading'", user.id)
         assert len(open_ones) == 100
+
+    def test_two_creates_side_by_side_do_not_both_take_the_last_place(self, build: Callable[..., Gateway]) -> None:
+        gateway = build(user_uploads=1)
+        user = gateway.user()
+        abreast = threading.Barrier(2, timeout=0.3)  # they would meet here if nothing kept them apart
+
+        def meet() -> None:
+            with contextlib.suppress(threading.BrokenBarrierError):
+                abreast.wait()
+
+        gateway.statements = Watch(("INSERT INTO upload", "COMMIT"), meet, once=False)
+        answers = together(*[lambda n=n: user.post("/uploads", {"name": f"{n}", "size": 1}) for n in range(2)])
+        assert sorted(answer.status_code for answer in answers) == [201, 429]
 
     def test_a_storage_without_room_refuses_before_anything_is_made(
         self, gateway: Gateway, user: User, monkeypatch: pytest.MonkeyPatch

@@ -12,7 +12,7 @@ import pytest
 
 from api.errors import ObjectNotFound, StorageUnavailable
 from api.services import instant
-from tests.api.conftest import Content, Gateway, User, error, together
+from tests.api.conftest import Content, Gateway, User, Watch, error, together
 
 
 @pytest.fixture(scope="module")
@@ -276,6 +276,18 @@ class TestOneTry:
             state = user.get(f"/uploads/{upload['id']}").json["state"]
             assert state in ("done", "uploading")
             assert len(user.get("/files").json["items"]) == (state == "done")
+
+    def test_a_challenge_that_was_replaced_meanwhile_is_not_judged(
+        self, gateway: Gateway, user: User, content: Content, known: dict[str, Any]
+    ) -> None:
+        upload = user.create(content, digest=content.digest)
+        gateway.statements = Watch(
+            "UPDATE upload SET state = 'uploading', nonce = NULL",
+            lambda: user.create(content, digest=content.digest),
+        )
+        after = proof(user, upload, content.prove(upload["challenge"]))
+        assert after["state"] == "proving"
+        assert proof(user, upload, content.prove(after["challenge"]))["state"] == "done"
 
 
 class TestStorage:

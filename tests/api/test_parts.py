@@ -76,7 +76,9 @@ class TestNumbers:
         error(sign(user, upload, {str(n): HASH for n in range(1, 1002)}), 400, "BODY_INVALID")
         error(sign(user, upload, {}), 400, "BODY_INVALID")
 
-    @pytest.mark.parametrize("sha256", ["", "a" * 63, "a" * 65, "A" * 64, "g" * 64, "a" * 63 + "\n", None, 1])
+    @pytest.mark.parametrize(
+        "sha256", ["", "a" * 63, "a" * 65, "A" * 64, "g" * 64, "a" * 63 + "\n", HASH + "\n", None, 1]
+    )
     def test_what_is_no_hash_is_refused(
         self, gateway: Gateway, user: User, upload: dict[str, Any], sha256: Any
     ) -> None:
@@ -125,6 +127,10 @@ class TestLimit:
         assert fill(one, 1, 6000) == [200] * 6
         assert fill(two, 1, 5000) == [200] * 4 + [429]
         error(sign(user, two, {"4001": HASH}), 429, "PARTS_LIMITED")
+        assert sign(user, two, {"1": HASH, "4000": HASH}).status_code == 200, (
+            "a part that is counted already is no more"
+        )
+        error(sign(user, two, {"4000": HASH, "4001": HASH}), 429, "PARTS_LIMITED")
         assert gateway.user().post("/uploads", large | {"parts": {"1": HASH}}).status_code == 201
         user.call("DELETE", f"/uploads/{one['id']}")
         assert fill(two, 4001, 6000) == [200] * 2

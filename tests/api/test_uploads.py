@@ -7,7 +7,7 @@ import hashlib
 import pytest
 
 from api.errors import StorageUnavailable
-from tests.api.conftest import Content, Gateway, User, error, together
+from tests.api.conftest import Content, Gateway, User, Watch, error, together
 
 
 class TestWhole:
@@ -175,6 +175,28 @@ class TestAbort:
             assert sorted([aborted.status_code, completed.status_code]) == [200, 409]
             assert state == ("aborted" if aborted.status_code == 200 else "done")
             assert upload["id"] not in gateway.storage.uploads
+
+    def test_an_abort_that_a_complete_overtakes_ends_nothing(self, gateway: Gateway, user: User) -> None:
+        content = Content(b"overtaken abort")
+        upload = user.create(content)
+        user.put(upload, content)
+        gateway.statements = Watch(
+            "UPDATE upload SET state = %s, failure", lambda: together(lambda: user.complete(upload))
+        )
+        error(user.call("DELETE", f"/uploads/{upload['id']}"), 409, "UPLOAD_NOT_OPEN")
+        assert user.get(f"/uploads/{upload['id']}").json["state"] == "done"
+
+    def test_a_complete_that_an_abort_overtakes_makes_nothing(self, gateway: Gateway, user: User) -> None:
+        content = Content(b"overtaken complete")
+        upload = user.create(content)
+        user.put(upload, content)
+        gateway.statements = Watch(
+            "UPDATE upload SET state = 'finalizing'",
+            lambda: together(lambda: user.call("DELETE", f"/uploads/{upload['id']}")),
+        )
+        assert error(user.complete(upload), 409, "UPLOAD_NOT_OPEN")["state"] == "aborted"
+        assert user.get("/files").json["items"] == []
+        assert not gateway.storage.objects
 
 
 def test_another_users_upload_is_not_found_by_any_call(gateway: Gateway, user: User) -> None:

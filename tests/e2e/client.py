@@ -62,9 +62,11 @@ class Client:
         self.http = httpx.Client(timeout=90, event_hooks={"response": [check]}, trust_env=False)
         self.username = self.password = self.token = self.refresh_token = ""
         self.sent: list[int] = []
+        self._machines: list[Client] = []
 
     def close(self) -> None:
-        self.http.close()
+        for client in (self, *self._machines):
+            client.http.close()
 
     # -- calls
 
@@ -100,7 +102,8 @@ class Client:
 
     def another_machine(self) -> "Client":
         """The same user, signed in once more."""
-        return Client(self.address, self.secrets).sign_in(self.username, self.password)
+        self._machines.append(Client(self.address, self.secrets))
+        return self._machines[-1].sign_in(self.username, self.password)
 
     # -- uploads
 

@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,13 @@ class Gateway:
         assert self.stack.process.poll() == 0, self.stack.output[-2000:]
         self._output += self.stack.output
         self.stack.close()
+
+    def restart_after_kill(self) -> None:
+        """A new start on the data of a supervisor that was killed, and whatever that left."""
+        self._reader.join(60)
+        self._output += self.stack.output
+        self.stack.close()
+        self.start()
 
     def close(self) -> None:
         """The end of the tests, however they went."""
@@ -123,8 +131,8 @@ class Gateway:
             yield
         finally:
             os.kill(self.stack.process.pid, signal.SIGCONT)
-        await_true(lambda: self._lives(service) and self.stack.pid(service) != first)
-        await_true(lambda: self.is_ready(service))
+            await_true(lambda: self._lives(service) and self.stack.pid(service) != first)
+            await_true(lambda: self.is_ready(service))
 
     @contextlib.contextmanager
     def frozen(self, service: str) -> Iterator[None]:
@@ -164,6 +172,12 @@ class Gateway:
     def part_folders(self) -> set[str]:
         """Ids of the uploads that have parts on the disk."""
         return {entry.name for name in ("parts", "assembling") for entry in (self.storage / name).iterdir()}
+
+    def age_bodies(self) -> None:
+        """Makes half-received bodies look as if their last byte had come two hours ago: the sweep takes those."""
+        moment = time.time() - 7200
+        for body in (self.storage / "incoming").iterdir():
+            os.utime(body, (moment, moment))
 
     def await_nothing_lost(self) -> None:
         """Waits until the sweep has made rows and disk agree, and fails where they do not."""

@@ -198,7 +198,7 @@ def test_what_nginx_itself_refuses_has_the_one_shape(gateway: Gateway, user: Cli
     assert code(user.fetch(f"{address}/nothing")) == (404, "NOT_FOUND")
     assert code(user.fetch(f"{address}/{'x' * 9000}")) == (414, "URI_TOO_LONG")
     assert code(user.fetch(address, X_Large="x" * 40_000)) == (431, "HEADERS_TOO_LARGE")
-    assert code(user.call("GET", "/nothing")) == (404, "ROUTE_NOT_FOUND")
+    assert code(user.call("GET", "/nothing")) == (404, "NOT_FOUND")
     assert code(user.call("PUT", "/files")) == (405, "METHOD_NOT_ALLOWED")
     with Wire(f"{address}/") as wire:
         assert wire.send(b"NONSENSE\r\n\r\n").answer() == (400, "BAD_REQUEST")

@@ -127,7 +127,6 @@ def test_signing_out_ends_that_session_alone(gateway: Gateway) -> None:
     refresh = {"refresh_token": phone.refresh_token}
     assert code(gateway.client().call("POST", "/sessions/refresh", refresh)) == (401, "TOKEN_REVOKED")
     assert laptop.call("GET", "/users/me").status_code == 200
-    phone.close()
 
 
 def test_a_used_refresh_token_ends_its_session(gateway: Gateway) -> None:
@@ -155,7 +154,6 @@ def test_a_new_password_ends_every_session(gateway: Gateway) -> None:
     old = {"username": laptop.username, "password": laptop.password}
     assert code(gateway.client().call("POST", "/sessions", old)) == (401, "CREDENTIALS_INVALID")
     assert laptop.sign_in(laptop.username, new).call("GET", "/users/me").status_code == 200
-    phone.close()
 
 
 def test_trash_ends_a_files_links_and_restore_gives_new_ones(user: Client, sources: Sources) -> None:

@@ -79,8 +79,6 @@ def test_two_machines_finish_one_upload_together(user: Client, sources: Sources,
     assert (sorted(laptop.sent), sorted(phone.sent)) == ([1, 3, 5], [2, 4, 6])
     file = laptop.complete(begun)
     assert phone.holds(file, source)
-    for machine in (laptop, phone):
-        machine.close()
 
 
 def test_another_size_name_or_user_is_another_upload(user: Client, other: Client, sources: Sources) -> None:

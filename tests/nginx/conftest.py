@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.nginx.edge import Answer, Edge
+from tests.nginx.edge import Edge
+from tests.nginx.stub_api import Answer
 
 
 @pytest.fixture(scope="session")

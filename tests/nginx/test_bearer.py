@@ -3,11 +3,12 @@
 import json
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.nginx.edge import Answer, Edge, Seen, parse
+from tests.nginx.edge import Edge, parse
+from tests.nginx.stub_api import Answer, Seen
 from tests.vectors import make_tokens
 
 VECTORS = json.loads(make_tokens.FILE.read_text())
@@ -48,7 +49,9 @@ def test_a_bad_token_does_not(edge: Edge, vector: dict[str, str]) -> None:
     assert not edge.api.seen
 
 
-@pytest.mark.parametrize("form", ["", "Bearer", "Bearer ", "{0}", "Basic {0}", "Bearer {0} {0}", "Bearer {0},", "Bearer\t{0}"])
+@pytest.mark.parametrize(
+    "form", ["", "Bearer", "Bearer ", "{0}", "Basic {0}", "Bearer {0} {0}", "Bearer {0},", "Bearer\t{0}"]
+)
 def test_other_forms_of_the_header(edge: Edge, form: str) -> None:
     reply = edge.get("/api/v1/files", Authorization=form.format(edge.token("access")))
     assert (reply.status, reply.code) == (401, "TOKEN_INVALID")
@@ -97,7 +100,9 @@ def test_what_the_api_is_told(edge: Edge) -> None:
         "X-Forwarded-For": "192.0.2.1",
         "X-Forwarded-Proto": "https",
     }
-    reply = edge.ask("POST", "/api/v1/uploads", headers={**edge.bearer(), **spoofed, "Host": "files.example:1"}, body=b"{}")
+    reply = edge.ask(
+        "POST", "/api/v1/uploads", headers={**edge.bearer(), **spoofed, "Host": "files.example:1"}, body=b"{}"
+    )
     seen = edge.api.seen[-1]
     assert seen.header("X-Sluice-Edge") == []
     assert seen.header("X_Sluice_Edge") == []
@@ -129,12 +134,14 @@ def test_bodies_up_to_2_mib(edge: Edge) -> None:
     reply = edge.ask("POST", "/api/v1/uploads", headers=headers, body=b"x" * (2**21 + 1))
     assert (reply.status, reply.code) == (413, "BODY_TOO_LARGE")
     chunked = (b"x" * 2**20 for _ in range(3))
-    raw = edge.ask("POST", "/api/v1/uploads", headers={**headers, "Transfer-Encoding": "chunked"}, body=_chunks(chunked))
+    raw = edge.ask(
+        "POST", "/api/v1/uploads", headers={**headers, "Transfer-Encoding": "chunked"}, body=_chunks(chunked)
+    )
     assert (raw.status, raw.code) == (413, "BODY_TOO_LARGE")
     assert not edge.api.seen
 
 
-def _chunks(pieces):  # type: ignore[no-untyped-def]
+def _chunks(pieces: list[bytes]) -> Iterator[bytes]:
     for piece in pieces:
         yield f"{len(piece):x}\r\n".encode() + piece + b"\r\n"
     yield b"0\r\n\r\n"

@@ -3,11 +3,13 @@
 import json
 import uuid
 from collections.abc import Callable
+from email.utils import formatdate
 from urllib.parse import quote
 
 import pytest
 
-from tests.nginx.edge import Answer, Edge, Reply
+from tests.nginx.edge import Edge, Reply
+from tests.nginx.stub_api import Answer
 from tests.vectors import make_tokens
 
 VECTORS = json.loads(make_tokens.FILE.read_text())
@@ -30,7 +32,11 @@ def fetch(request: pytest.FixtureRequest, edge: Edge) -> Callable[..., Reply]:
         return edge.ask(method, f"/d/{token}/name", headers={k.replace("_", "-"): v for k, v in headers.items()})
 
     def by_bearer(token: str, method: str = "GET", **headers: str) -> Reply:
-        redirect = {"X-Accel-Redirect": f"/_link/{token}/content", "Content-Type": "text/html", "Cache-Control": "no-store"}
+        redirect = {
+            "X-Accel-Redirect": f"/_link/{token}/content",
+            "Content-Type": "text/html",
+            "Cache-Control": "no-store",
+        }
         edge.api.answer = lambda seen: Answer(200, redirect, b"the API's own body")
         given = {k.replace("_", "-"): v for k, v in headers.items()}
         return edge.ask(method, "/api/v1/files/1/content", headers={**edge.bearer(), **given})
@@ -101,9 +107,7 @@ def test_a_range(edge: Edge, fetch: Fetch, blob: str, text: str, first: int, las
 )
 def test_if_range_that_does_not_hold_gets_the_whole(edge: Edge, fetch: Fetch, blob: str, condition: str) -> None:
     etag = edge.store(blob, CONTENT)
-    reply = fetch(
-        edge.token("link", blob=blob, size=len(CONTENT)), Range="bytes=5-9", If_Range=condition.format(etag)
-    )
+    reply = fetch(edge.token("link", blob=blob, size=len(CONTENT)), Range="bytes=5-9", If_Range=condition.format(etag))
     assert (reply.status, reply.body) == (200, CONTENT)
 
 
@@ -142,9 +146,11 @@ def test_not_modified(edge: Edge, fetch: Fetch, blob: str, condition: str) -> No
 def test_other_conditions(edge: Edge, fetch: Fetch, blob: str) -> None:
     etag = edge.store(blob, CONTENT)
     token = edge.token("link", blob=blob, size=len(CONTENT))
-    future = "Sat, 01 Jan 2099 00:00:00 GMT"
+    stored = edge.storage / "objects" / "00000000" / blob[:2] / blob
+    for date in ("Sat, 01 Jan 2099 00:00:00 GMT", formatdate(stored.stat().st_mtime, usegmt=True)):
+        assert fetch(token, If_Modified_Since=date).body == CONTENT
+    assert fetch(token, If_Unmodified_Since="Sat, 01 Jan 2000 00:00:00 GMT").body == CONTENT
     assert fetch(token, If_None_Match='"x"').body == CONTENT
-    assert fetch(token, If_Modified_Since=future).body == CONTENT
     assert fetch(token, If_Match=etag).body == CONTENT
     reply = fetch(token, If_Match='"x"')
     assert (reply.status, reply.code) == (412, "PRECONDITION_FAILED")
@@ -178,8 +184,9 @@ def test_a_bad_token(edge: Edge, vector: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "PROPFIND"])
-def test_other_methods(edge: Edge, blob: str, method: str) -> None:
-    edge.store(blob, CONTENT)
+@pytest.mark.parametrize("storage", ["local", "empty"])
+def test_other_methods(edge: Edge, blob: str, method: str, storage: str) -> None:
+    edge.store(blob, CONTENT) if storage == "local" else edge.aim(blob, size=0, storage=storage)
     reply = edge.ask(method, f"/d/{edge.token('link', blob=blob)}/name", body=b"x")
     assert (reply.status, reply.code) == (405, "METHOD_NOT_ALLOWED")
     assert reply.headers["Allow"] == "GET, HEAD"

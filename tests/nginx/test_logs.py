@@ -3,7 +3,8 @@
 import uuid
 from collections.abc import Callable
 
-from tests.nginx.edge import Answer, Edge, Reply, wait_for
+from tests.nginx.edge import Edge, Reply
+from tests.nginx.stub_api import Answer, wait_for
 from tests.vectors.make_tokens import CLAIMS
 
 FIELDS = {

@@ -11,7 +11,8 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.nginx.edge import Edge, parse, wait_for
+from tests.nginx.edge import Edge, parse
+from tests.nginx.stub_api import wait_for
 from tests.vectors import make_tokens
 
 VECTORS = json.loads(make_tokens.FILE.read_text())
@@ -208,7 +209,7 @@ def test_a_storage_that_cannot_take_it(edge: Edge, upload: Path) -> None:
 
 
 def test_a_content_range_is_not_taken_for_a_whole(edge: Edge, upload: Path) -> None:
-    """A PUT with Content-Range would write a piece somewhere (RFC 9110 section 14.5): nginx refuses it, or ignores it."""
+    """A PUT with Content-Range means a piece of it (RFC 9110 section 14.5): nginx refuses it, or ignores it."""
     token = edge.token("part", upload=upload.name, part=1, size=3)
     reply = edge.ask("PUT", f"/p/{token}", body=b"abc", headers={"Content-Range": "bytes 5-7/10"})
     assert reply.status in (201, 501)

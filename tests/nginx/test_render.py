@@ -63,7 +63,7 @@ def test_an_unset_variable_is_named_in_one_line(tmp_path: Path, name: str) -> No
 
 
 BAD = {
-    "SLUICE_LISTEN": ["0.0.0.0", "8080; evil on", "a b:80", "$x:80", "unix:/x"],
+    "SLUICE_LISTEN": ["192.0.2.1", "8080; evil on", "a b:80", "$x:80", "unix:/x"],
     "SLUICE_STORAGE_ROOT": ["storage", '/a"b', "/a$b", "/a;b", "/a{b", "/a\nb", "/a]==]b", "/a\\b", "/a'b"],
     "SLUICE_API_SOCKET": ["api.sock", '/a"b'],
     "SLUICE_TARGET_TTL": ["-1", "1s", "1.5", "0x10", "60;"],

@@ -8,7 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.nginx.edge import Answer, Edge, Reply, wait_for
+from tests.nginx.edge import Edge, Reply
+from tests.nginx.stub_api import Answer, wait_for
 
 MakeEdge = Callable[..., Edge]
 

@@ -6,6 +6,7 @@ import errno
 import os
 import shutil
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -267,6 +268,23 @@ def _wrap(patch: pytest.MonkeyPatch, name: str, before: Callable[[], object]) ->
     patch.setattr(owner, function, wrapped)
 
 
+def test_while_one_process_assembles_another_is_kept_out(storage: LocalStorage, sent: Content) -> None:
+    inside, go_on, completed = threading.Event(), threading.Event(), []
+
+    def hold() -> None:
+        inside.set()
+        assert go_on.wait(10)
+
+    first = threading.Thread(target=lambda: completed.append(storage.complete(sent.ref, sent.hashes, hold)))
+    first.start()
+    assert inside.wait(10)
+    with pytest.raises(StorageUnavailable, match="another process"):
+        storage.complete(sent.ref, sent.hashes, nothing)
+    go_on.set()
+    first.join()
+    assert [one.sha256 for one in completed] == [sent.sha256]
+
+
 class TestFull:
     def test_a_new_upload_needs_its_size_twice_and_one_part_once(
         self, storage: LocalStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -395,3 +413,17 @@ def test_files_that_are_no_parts_are_not_listed(storage: LocalStorage, sent: Con
     for name in (".object", ".lock", "x", "1.tmp"):
         (tmp_path / "parts" / sent.ref.upload_id / name).touch()
     assert set(storage.list_parts(sent.ref)) == set(sent.numbers)
+
+
+def test_a_body_that_nobody_sends_any_more_is_dropped_and_one_that_arrives_is_not(
+    storage: LocalStorage, tmp_path: Path
+) -> None:
+    incoming = tmp_path / "incoming"
+    for name in ("0000000001", "0000000002"):
+        (incoming / name).write_bytes(b"half a part")
+    two_hours_ago = time.time() - 7200
+    os.utime(incoming / "0000000001", (two_hours_ago, two_hours_ago))
+    assert storage.drop_dead_bodies() == 1
+    assert os.listdir(incoming) == ["0000000002"]
+    shutil.rmtree(incoming)
+    assert storage.drop_dead_bodies() == 0

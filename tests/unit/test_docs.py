@@ -71,6 +71,24 @@ def test_an_error_is_documented_with_its_status(kind: Kind) -> None:
     assert f"| {kind.status} | `{kind.code}` |" in (DOCS / "api.md").read_text()
 
 
+def edge_errors() -> list[tuple[str, str]]:
+    """(code, status) of every row of the edge's own table."""
+    table = (DOCS.parent / "lua" / "sluice" / "response.lua").read_text()
+    return re.findall(r"^    ([A-Z_]+) = \{ (\d+), \"", table, re.M)
+
+
+@pytest.mark.parametrize(("code", "status"), edge_errors())
+def test_an_error_of_the_edge_is_documented_with_its_status(code: str, status: str) -> None:
+    assert f"| {status} | `{code}` |" in (DOCS / "api.md").read_text()
+
+
+def test_api_and_edge_give_one_code_one_status() -> None:
+    of_api = {kind.code: kind.status for kind in KINDS}
+    shared = {code: int(status) for code, status in edge_errors() if code in of_api}
+    assert shared == {code: of_api[code] for code in shared}
+    assert len(shared) > 5
+
+
 @pytest.mark.parametrize(("method", "path"), calls(), ids=lambda value: value)
 def test_a_call_is_documented(method: str, path: str) -> None:
     assert re.search(rf"^\| `{method} {re.escape(path)}`", (DOCS / "api.md").read_text(), re.M)

@@ -59,7 +59,7 @@ CLAIMS: dict[str, dict[str, Any]] = {
 def sign(purpose: str, value: bytes, keys: Sequence[str] = KEYS, signed_at: int = SIGNED_AT) -> str:
     """Signs any bytes as the value, as the API signs base64url(JSON)."""
     signer = TimestampSigner(list(keys), salt=purpose, key_derivation="hmac", digest_method=hashlib.sha256)
-    with mock.patch.object(signer, "get_timestamp", lambda: signed_at):
+    with mock.patch.object(signer, "get_timestamp", return_value=signed_at):
         return signer.sign(value).decode()
 
 

@@ -1,0 +1,77 @@
+"""What every benchmark is given: a stack, a peer, and how long it may take."""
+
+from __future__ import annotations
+
+import itertools
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from loadtest.benchmarks.client import Client
+from loadtest.benchmarks.content import Content
+from loadtest.benchmarks.measure import CallRow, Row, cpu_seconds
+from loadtest.benchmarks.peer import Peer
+from loadtest.benchmarks.stack import Stack
+
+
+@dataclass
+class Used:
+    """CPU seconds that were used."""
+
+    seconds: float = 0.0
+
+
+@contextmanager
+def cpu_used(pids: Sequence[int]) -> Iterator[Used]:
+    """CPU seconds that processes use while the block runs."""
+    used, begin = Used(), cpu_seconds(pids)
+    yield used
+    used.seconds = cpu_seconds(pids) - begin
+
+
+@dataclass
+class Bench:
+    """One run's surroundings.
+
+    Attributes:
+        folder: for a benchmark's own files, on the stack's filesystem.
+        rounds: pairs of samples.
+        seconds: how long one sample under load lasts.
+    """
+
+    stack: Stack
+    peer: Peer
+    folder: Path
+    rounds: int
+    seconds: int
+    _seeds: Iterator[int] = field(default_factory=lambda: itertools.count(secrets.randbits(48) << 8))
+
+    def client(self) -> Client:
+        """A new user."""
+        return Client(self.stack.port)
+
+    def content(self, size: int) -> Content:
+        """Content that is nowhere yet."""
+        return Content(size, next(self._seeds))
+
+    def object_key(self, content: Content) -> str:
+        """Where an uploaded content lies below the stack's objects."""
+        with self.stack.database() as connection, connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT object_key FROM replica JOIN `blob` ON id = blob_id WHERE digest = UNHEX(%s)",
+                [content.digest()],
+            )
+            row = cursor.fetchone()
+            assert row
+            return str(row[0])
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A name, what it compares, and how."""
+
+    name: str
+    summary: str
+    run: Callable[[Bench], Sequence[Row | CallRow]]

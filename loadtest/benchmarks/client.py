@@ -1,0 +1,125 @@
+"""A client of the API, and one that moves bytes: plain sockets, so that it costs the machine little."""
+
+from __future__ import annotations
+
+import http.client
+import itertools
+import json
+import socket
+from typing import Any
+from urllib.parse import urlsplit
+
+from loadtest.benchmarks.content import Content
+
+JSON = dict[str, Any]
+PASSWORD = "a long password"
+_numbers = itertools.count(1)
+
+
+class Client:
+    """One signed-in user, on one kept connection."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.username = f"bench{next(_numbers)}"
+        self.token = ""
+        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
+        self.call("POST", "/users", {"username": self.username, "password": PASSWORD})
+        self.sign_in()
+
+    def sign_in(self) -> JSON:
+        """Takes a new access token; one lives 15 minutes."""
+        session = self.call("POST", "/sessions", {"username": self.username, "password": PASSWORD})
+        self.token = session["access_token"]
+        return session
+
+    def request(self, method: str, path: str, body: JSON | None = None) -> tuple[int, bytes]:
+        """The status and the body."""
+        headers = {"Content-Type": "application/json"} if body is not None else {}
+        if self.token:
+            headers["Authorization"] = f"Bearer {self.token}"
+        text = None if body is None else json.dumps(body)
+        self._connection.request(method, f"/api/v1{path}", text, headers)
+        response = self._connection.getresponse()
+        return response.status, response.read()
+
+    def call(self, method: str, path: str, body: JSON | None = None) -> JSON:
+        """The answer of a call that must succeed."""
+        status, text = self.request(method, path, body)
+        if status >= 300:
+            raise SystemExit(f"{method} {path} was answered {status}: {text.decode()}")
+        answer: JSON = json.loads(text) if text else {}
+        return answer
+
+    def create(self, content: Content, name: str, **members: object) -> JSON:
+        return self.call("POST", "/uploads", {"name": name, "size": content.size, **members})
+
+    def send_parts(self, content: Content, upload: JSON) -> None:
+        """PUTs every part of an upload that was created with its parts, one after another."""
+        with Sender(self.port) as sender:
+            for number, part in upload["parts"].items():
+                sender.put(urlsplit(part["url"]).path, content.part(int(number)))
+
+    def upload(self, content: Content, name: str) -> JSON:
+        """Uploads and completes; the file. For what complete finishes at once."""
+        upload = self.create(content, name, parts=content.hashes())
+        self.send_parts(content, upload)
+        file: JSON = self.call("POST", f"/uploads/{upload['id']}/complete")["file"]
+        return file
+
+    def link(self, file: JSON) -> str:
+        """The path of a new link."""
+        url: str = self.call("POST", f"/files/{file['id']}/links", {})["url"]
+        return urlsplit(url).path
+
+
+class Sender:
+    """PUT and GET on one kept connection, with next to no work on the client's side."""
+
+    def __init__(self, port: int) -> None:
+        self._socket = socket.create_connection(("127.0.0.1", port), timeout=120)
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._buffer = memoryview(bytearray(1024**2))
+
+    def __enter__(self) -> Sender:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+
+    def put(self, path: str, pieces: tuple[bytes, memoryview]) -> None:
+        """Sends one part; it must be taken."""
+        length = sum(map(len, pieces))
+        head = f"PUT {path} HTTP/1.1\r\nHost: bench\r\nContent-Length: {length}\r\n\r\n"
+        self._socket.sendall(head.encode() + pieces[0])
+        self._socket.sendall(pieces[1])
+        status, _, rest = self._answer()
+        if status not in (200, 201, 204):
+            raise SystemExit(f"a PUT was answered {status}: {rest!r}")
+
+    def get(self, path: str) -> int:
+        """Reads a body to nowhere; its length."""
+        self._socket.sendall(f"GET {path} HTTP/1.1\r\nHost: bench\r\n\r\n".encode())
+        status, length, rest = self._answer()
+        if status != 200:
+            raise SystemExit(f"a GET was answered {status}: {rest!r}")
+        left = length - len(rest)
+        while left > 0:
+            count = self._socket.recv_into(self._buffer, min(left, len(self._buffer)))
+            if count == 0:
+                raise SystemExit("a body was cut")
+            left -= count
+        return length
+
+    def _answer(self) -> tuple[int, int, bytes]:
+        """Status, Content-Length, and what came of the body."""
+        text = b""
+        while b"\r\n\r\n" not in text:
+            received = self._socket.recv(65536)
+            if not received:
+                raise SystemExit(f"the server hung up after {text!r}")
+            text += received
+        head, _, rest = text.partition(b"\r\n\r\n")
+        lines = head.decode("latin-1").lower().split("\r\n")
+        fields = dict(line.split(": ", 1) for line in lines[1:])
+        return int(lines[0].split()[1]), int(fields.get("content-length", "0")), rest

@@ -1,0 +1,54 @@
+"""A download of 1 GiB by a link against plain static nginx, which sends the same file."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+from loadtest.benchmarks.bench import Bench, Benchmark, cpu_used
+from loadtest.benchmarks.client import Sender
+from loadtest.benchmarks.complete import finalize
+from loadtest.benchmarks.content import GIB
+from loadtest.benchmarks.measure import Pairs, Row, Sample, Spread
+
+_LIMIT = 0.97
+
+
+def _read(port: int, path: str, workers: Sequence[int]) -> Sample:
+    with Sender(port) as connection, cpu_used(workers) as used:
+        began = time.monotonic()
+        length = connection.get(path)
+        seconds = time.monotonic() - began
+    return Sample(length / seconds / 1e6, used.seconds / (length / GIB))
+
+
+def run(bench: Bench) -> Sequence[Row]:
+    """One connection, the bytes dropped by the reader; static twice a round, to know its own spread."""
+    client = bench.client()
+    content = bench.content(GIB)
+    upload = client.create(content, "large.bin", parts=content.hashes())
+    client.send_parts(content, upload)
+    link = client.link(finalize(client, upload["id"]))
+    static = bench.peer.static_path(bench.object_key(content))
+    again: list[Sample] = []
+
+    def peer() -> Sample:
+        again.append(_read(bench.peer.port, static, bench.peer.workers))
+        return _read(bench.peer.port, static, bench.peer.workers)
+
+    pairs = Pairs.take(bench.rounds, lambda: _read(bench.stack.port, link, bench.stack.edge), peer)
+    # static against itself, neighbour by neighbour; the first was the warm-up's
+    itself = Spread.of([a.speed / b.speed for a, b in zip(again[1:], pairs.peer, strict=True)])
+    row = pairs.row("download-large", "download of 1 GiB; nginx static", "MB/s", "ms/GiB", 1e3)
+    return [
+        replace(
+            row,
+            limit=f"≥ {_LIMIT}, or static's own spread",
+            holds=pairs.ratio.median >= min(_LIMIT, itself.least),
+            notes=f"static against itself: {itself.median:.2f} ({itself.least:.2f} to {itself.most:.2f})",
+        )
+    ]
+
+
+BENCHMARK = Benchmark("download-large", "download of 1 GiB against nginx static", run)

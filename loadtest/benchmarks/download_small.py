@@ -1,0 +1,43 @@
+"""Signed downloads of 1 KiB: the edge's Lua against nginx's own secure_link."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from loadtest.benchmarks.bench import Bench, Benchmark
+from loadtest.benchmarks.measure import Pairs, Row
+from loadtest.benchmarks.wrk import Load
+
+_LINKS = 16
+_SIZE = 1024
+_CPU_LIMIT = 1.3
+_WHAT = "signed download of 1 KiB, warm; nginx `secure_link`"
+
+
+def run(bench: Bench) -> Sequence[Row]:
+    """The same 16 files by 16 links and by 16 secure_link addresses, by wrk with 16 connections."""
+    client = bench.client()
+    links, keys = [], []
+    for number in range(_LINKS):
+        content = bench.content(_SIZE)
+        links.append(client.link(client.upload(content, f"small {number}.bin")))
+        keys.append(bench.object_key(content))
+    ours = Load(bench.stack.port, links)
+    rows = []
+    for cached in (False, True):
+        peer = Load(bench.peer.port, [bench.peer.secure_path(key, cached) for key in keys])
+        pairs = Pairs.take(
+            bench.rounds,
+            lambda: ours.put(bench.seconds, bench.stack.edge),
+            lambda peer=peer: peer.put(bench.seconds, bench.peer.workers),  # type: ignore[misc]
+        )
+        name = "download-small-cached" if cached else "download-small"
+        what = "the same; `secure_link` with our open_file_cache" if cached else _WHAT
+        row = pairs.row(name, what, "requests/s", "µs", 1e6)
+        assert row.cpu_ratio
+        rows.append(replace(row, limit=f"CPU ≤ {_CPU_LIMIT}", holds=row.cpu_ratio.median <= _CPU_LIMIT))
+    return rows
+
+
+BENCHMARK = Benchmark("download-small", "signed download of 1 KiB against nginx secure_link", run)

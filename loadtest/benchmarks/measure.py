@@ -1,0 +1,193 @@
+"""What a measurement is: CPU seconds of processes, pairs of samples, and the rows that come out."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import statistics
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The median of some figures, and how far they lie apart."""
+
+    median: float
+    least: float
+    most: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Spread:
+        return cls(statistics.median(values), min(values), max(values))
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One measurement.
+
+    Attributes:
+        speed: pieces of work a second; more is better.
+        cpu: CPU seconds of the server's processes for one piece.
+    """
+
+    speed: float
+    cpu: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table.
+
+    Attributes:
+        ours, peer: speed in `unit`.
+        ratio: speed of ours to the peer's, of each pair of neighbours.
+        cpu_ours, cpu_peer: medians, in `cpu_unit`; cpu_ratio as ratio.
+        limit: what is asked for, as text; `holds` says whether it was met.
+    """
+
+    name: str
+    what: str
+    unit: str
+    ours: Spread
+    peer: Spread | None = None
+    ratio: Spread | None = None
+    cpu_unit: str = ""
+    cpu_ours: float | None = None
+    cpu_peer: float | None = None
+    cpu_ratio: Spread | None = None
+    limit: str = ""
+    holds: bool | None = None
+    notes: str = ""
+
+
+@dataclass(frozen=True)
+class CallRow:
+    """What one call asks of the database.
+
+    Attributes:
+        count: statements, BEGIN and COMMIT among them.
+        kinds: how many of each kind, as MariaDB's Com_ counters name them.
+    """
+
+    name: str
+    call: str
+    count: int
+    kinds: dict[str, int] = field(default_factory=dict)
+    limit: int | None = None
+
+    @property
+    def holds(self) -> bool | None:
+        return None if self.limit is None else self.count <= self.limit
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Samples of ours and of the peer's, taken in turns."""
+
+    ours: list[Sample]
+    peer: list[Sample]
+
+    @classmethod
+    def take(cls, rounds: int, ours: Callable[[], Sample], peer: Callable[[], Sample]) -> Pairs:
+        """A B, then B A, …: a drift of the machine favours neither; the first of each warms up and is dropped."""
+        ours()
+        peer()
+        pairs = cls([], [])
+        for number in range(rounds):
+            turns = [(pairs.ours, ours), (pairs.peer, peer)]
+            for samples, measure in turns if number % 2 == 0 else reversed(turns):
+                samples.append(measure())
+        return pairs
+
+    @property
+    def ratio(self) -> Spread:
+        return Spread.of([a.speed / b.speed for a, b in zip(self.ours, self.peer, strict=True)])
+
+    @property
+    def cpu_ratio(self) -> Spread | None:
+        """None where a run was too short for a clock tick."""
+        if any(sample.cpu == 0 for sample in self.peer):
+            return None
+        return Spread.of([a.cpu / b.cpu for a, b in zip(self.ours, self.peer, strict=True)])
+
+    def row(self, name: str, what: str, unit: str, cpu_unit: str, cpu_scale: float) -> Row:
+        """The row without its limit; `cpu_scale` turns seconds a piece into `cpu_unit`."""
+        return Row(
+            name=name,
+            what=what,
+            unit=unit,
+            ours=Spread.of([sample.speed for sample in self.ours]),
+            peer=Spread.of([sample.speed for sample in self.peer]),
+            ratio=self.ratio,
+            cpu_unit=cpu_unit,
+            cpu_ours=cpu_scale * statistics.median(sample.cpu for sample in self.ours),
+            cpu_peer=cpu_scale * statistics.median(sample.cpu for sample in self.peer),
+            cpu_ratio=self.cpu_ratio,
+        )
+
+
+def family(pid: int) -> list[int]:
+    """A process and its children, as a master and its workers are."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [pid, *map(int, children)]
+
+
+def cpu_seconds(pids: Iterable[int]) -> float:
+    """User and system time that processes have used (proc(5), /proc/pid/stat, fields 14 and 15)."""
+    total = 0
+    for pid in pids:
+        # the command's name, in brackets, may hold spaces
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        total += int(fields[11]) + int(fields[12])
+    return total / _TICKS
+
+
+def resident_bytes(pid: int) -> int:
+    """Memory that a process has in use (field 2 of /proc/pid/statm)."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@dataclass
+class Growth:
+    """Bytes by which processes grew together: each one's peak against its beginning."""
+
+    total: int = 0
+
+
+@contextmanager
+def memory_growth(pids: Sequence[int], every: float = 0.02) -> Iterator[Growth]:
+    """Samples the memory of processes while the block runs."""
+    begin = {pid: resident_bytes(pid) for pid in pids}
+    peak, growth, done = dict(begin), Growth(), threading.Event()
+
+    def sample() -> None:
+        while True:
+            for pid in pids:
+                peak[pid] = max(peak[pid], resident_bytes(pid))
+            if done.wait(every):
+                return
+
+    thread = threading.Thread(target=sample)
+    thread.start()
+    try:
+        yield growth
+    finally:
+        done.set()
+        thread.join()
+        growth.total = sum(peak[pid] - begin[pid] for pid in pids)
+
+
+def settle(size: int) -> None:
+    """Gives both sides of a comparison the same disk and the same memory to begin with.
+
+    What was written before is not theirs to wait for. And a virtual machine's host takes free pages back: the first
+    to use them again would pay more for it than for copying, so `size` bytes are touched and freed.
+    """
+    os.sync()
+    mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE).close()

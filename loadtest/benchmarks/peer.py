@@ -1,0 +1,154 @@
+"""The peer: an nginx of its own, without Lua, that does the same work by nginx's own modules.
+
+It has the edge's number of workers, and the edge's log format, buffer and limits by the same file and by the same
+words; it runs as the stack's user and on the same filesystem, and serves the stack's own objects.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+from loadtest.benchmarks.measure import family
+from loadtest.benchmarks.stack import ROOT, Stack, free_port
+
+_SECRET = "bench"
+_EXPIRES = 4102444800  # 2100-01-01: not what is measured
+_CONFIG = """
+worker_processes auto;
+worker_rlimit_nofile 16384;
+pid {folder}/nginx.pid;
+error_log {folder}/error.log error;
+events {{ worker_connections 8192; }}
+http {{
+    {log}
+    {limits}
+    proxy_temp_path {folder}/temp; client_body_temp_path {folder}/incoming; fastcgi_temp_path {folder}/temp;
+    uwsgi_temp_path {folder}/temp; scgi_temp_path {folder}/temp;
+    types {{ }}
+    default_type application/octet-stream;
+    {common}
+    server {{
+        listen 127.0.0.1:{port};
+        # a log line as long as the edge's
+        set $route static; set $log_path ""; set $user 0123456789abcdef0123456789abcdef;
+        location /static/ {{ alias {objects}/; }}
+        location /secure/ {{
+            secure_link $arg_md5,$arg_expires;
+            secure_link_md5 "$secure_link_expires$uri {secret}";
+            if ($secure_link = "") {{ return 403; }}
+            if ($secure_link = "0") {{ return 410; }}
+            alias {objects}/;
+        }}
+        location /secure-cached/ {{
+            secure_link $arg_md5,$arg_expires;
+            secure_link_md5 "$secure_link_expires$uri {secret}";
+            if ($secure_link = "") {{ return 403; }}
+            if ($secure_link = "0") {{ return 410; }}
+            alias {objects}/;
+            {cache}
+        }}
+        location /put/ {{
+            root {folder};
+            client_body_buffer_size 256k;
+            client_max_body_size 0;
+            dav_methods PUT;
+            create_full_put_path off;
+        }}
+    }}
+}}
+"""
+# What the edge's nginx.conf sets for every request, and a plain nginx can set as well.
+_COMMON = ("server_tokens", "sendfile", "tcp_nopush", "keepalive_timeout", "keepalive_requests",
+           "reset_timedout_connection", "absolute_redirect")  # fmt: skip
+
+
+class Peer:
+    """The peer nginx; use it as a context.
+
+    Args:
+        stack: a running stack.
+        folder: where its own files go.
+    """
+
+    def __init__(self, stack: Stack, folder: Path) -> None:
+        self.port = free_port()
+        self._stack = stack
+        self._folder = folder / "peer"
+
+    def __enter__(self) -> Peer:
+        owner = self._stack.data.stat()
+        for name in ("", "temp", "incoming", "put"):
+            (self._folder / name).mkdir(mode=0o755)
+            os.chown(self._folder / name, owner.st_uid, owner.st_gid)
+        config = self._folder / "nginx.conf"
+        config.write_text(self._config())
+        nginx = shutil.which("nginx") or "/usr/sbin/nginx"
+        command = [nginx, "-e", f"{self._folder}/error.log", "-c", str(config), "-g", "daemon off;"]
+        if os.geteuid() == 0:
+            user = [f"--reuid={owner.st_uid}", f"--regid={owner.st_gid}", "--clear-groups"]
+            command = ["setpriv", *user, "--", *command]
+        self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+        self._await_start()
+        return self
+
+    def _config(self) -> str:
+        edge = (ROOT / "nginx" / "nginx.conf.template").read_text()
+        download = (ROOT / "nginx" / "snippets" / "download.conf").read_text()
+        log = (ROOT / "nginx" / "snippets" / "log.conf").read_text()
+        return _CONFIG.format(
+            folder=self._folder,
+            log=log.replace("${SLUICE_LOG_DIR}", str(self._folder)),
+            limits=(ROOT / "nginx" / "snippets" / "limits.conf").read_text(),
+            cache="\n            ".join(re.findall(r"^open_file_cache.*;$", download, re.M)),
+            common="\n    ".join(re.findall(rf"^ *((?:{'|'.join(_COMMON)}) .*;)$", edge, re.M)),
+            objects=self._stack.objects,
+            port=self.port,
+            secret=_SECRET,
+        )
+
+    def _await_start(self) -> None:
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline and self._process.poll() is None:
+            with socket.socket() as connection:
+                if connection.connect_ex(("127.0.0.1", self.port)) == 0:
+                    return
+            time.sleep(0.05)
+        self.__exit__()
+        raise SystemExit("the peer nginx did not start")
+
+    def __exit__(self, *_: object) -> None:
+        self._process.send_signal(signal.SIGTERM)
+        self._process.wait(20)
+
+    @property
+    def workers(self) -> list[int]:
+        return family(self._process.pid)[1:]
+
+    @property
+    def folder(self) -> Path:
+        return self._folder
+
+    @staticmethod
+    def static_path(key: str) -> str:
+        """The path of an object."""
+        return f"/static/{key}"
+
+    @staticmethod
+    def secure_path(key: str, cached: bool = False) -> str:
+        """The path of an object with its signature (ngx_http_secure_link_module).
+
+        `cached` with the edge's own open_file_cache, which nginx has not by default.
+        """
+        path = f"/secure-cached/{key}" if cached else f"/secure/{key}"
+        digest = hashlib.md5(f"{_EXPIRES}{path} {_SECRET}".encode(), usedforsecurity=False).digest()
+        signature = base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
+        return f"{path}?md5={signature}&expires={_EXPIRES}"

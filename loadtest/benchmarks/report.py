@@ -1,0 +1,152 @@
+"""The table: on the terminal, in docs/performance.md between its markers, and as JSON beside it."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import subprocess
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from loadtest.benchmarks.measure import CallRow, Row, Spread
+
+_PACKAGES = ("nginx", "libnginx-mod-http-lua", "mariadb-server-core", "redis-tools", "wrk")
+_VERDICT = {None: "", True: "yes", False: "**no**"}
+
+
+@dataclass(frozen=True)
+class Report:
+    """One run's results and where they come from.
+
+    Attributes:
+        load: the load average of the minute before: what else ran.
+    """
+
+    rows: Sequence[Row]
+    calls: Sequence[CallRow]
+    rounds: int
+    seconds: int
+    load: float
+
+    def blocks(self) -> dict[str, str]:
+        """Markdown by the marker's name."""
+        return {"machine": self._machine_text(), "rows": self._rows_text(), "statements": self._calls_text()}
+
+    def verdicts(self) -> list[bool | None]:
+        """Of every limit; None where there is none."""
+        return [*(row.holds for row in self.rows), *(call.holds for call in self.calls)]
+
+    def _rows_text(self) -> str:
+        head = [
+            "row",
+            "what; its peer",
+            "Sluice",
+            "peer",
+            "ratio",
+            "CPU Sluice",
+            "CPU peer",
+            "CPU ratio",
+            "limit",
+            "held",
+        ]
+        notes = [f"- {row.name}: {row.notes}" for row in self.rows if row.notes]
+        return "\n".join([_table(head, (_cells(row) for row in self.rows)), *([""] if notes else []), *notes])
+
+    def _calls_text(self) -> str:
+        cells = (
+            [c.call, str(c.count), _kinds(c.kinds), f"≤ {c.limit}" if c.limit else "", _VERDICT[c.holds]]
+            for c in self.calls
+        )
+        return _table(["call", "statements", "of which", "limit", "held"], cells)
+
+    def _machine_text(self) -> str:
+        machine = _machine()
+        versions = ", ".join(f"{name} {version}" for name, version in _versions().items())
+        return (
+            f"{datetime.now(UTC):%Y-%m-%d}, {self.rounds} rounds, {self.seconds} s a sample under load; "
+            f"load average before: {self.load:.1f}. {machine['cpu']}, {machine['cores']} cores, "
+            f"{machine['memory_gib']} GiB, {machine['system']}. {versions}."
+        )
+
+    def as_json(self) -> str:
+        content = {
+            "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "rounds": self.rounds,
+            "seconds": self.seconds,
+            "load_before": round(self.load, 2),
+            "machine": _machine(),
+            "versions": _versions(),
+            "rows": [asdict(row) for row in self.rows],
+            "statements": [{**asdict(call), "holds": call.holds} for call in self.calls],
+        }
+        return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+
+    def write(self, page: Path) -> None:
+        """Replace what stands between the page's markers, `<!-- bench:NAME -->` and `<!-- /bench -->`."""
+        text = page.read_text()
+        for name, block in self.blocks().items():
+            begin, end = f"<!-- bench:{name} -->", "<!-- /bench -->"
+            pattern = re.compile(rf"({re.escape(begin)}\n).*?({re.escape(end)})", re.S)
+            text, count = pattern.subn(lambda found, block=block: found[1] + block + "\n" + found[2], text)  # type: ignore[misc]
+            if count != 1:
+                raise SystemExit(f"{page.name} has no place {begin} … {end}")
+        page.write_text(text)
+        page.with_suffix(".json").write_text(self.as_json())
+
+
+def _cells(row: Row) -> list[str]:
+    return [
+        row.name,
+        row.what,
+        f"{_spread(row.ours)} {row.unit}",
+        _spread(row.peer),
+        _spread(row.ratio),
+        "" if row.cpu_ours is None else f"{_figure(row.cpu_ours)} {row.cpu_unit}",
+        "" if row.cpu_peer is None else f"{_figure(row.cpu_peer)} {row.cpu_unit}",
+        _spread(row.cpu_ratio),
+        row.limit,
+        _VERDICT[row.holds],
+    ]
+
+
+def _figure(value: float) -> str:
+    """Three digits that count."""
+    if value >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def _spread(spread: Spread | None) -> str:
+    if spread is None:
+        return ""
+    return f"{_figure(spread.median)} ({_figure(spread.least)} to {_figure(spread.most)})"
+
+
+def _kinds(kinds: dict[str, int]) -> str:
+    return ", ".join(f"{count} {name.replace('_', ' ').upper()}" for name, count in kinds.items())
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
+def _machine() -> dict[str, str | int]:
+    models = re.findall(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.M)
+    return {
+        "cpu": models[0] if models else platform.machine(),
+        "cores": os.cpu_count() or 0,
+        "memory_gib": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1024**3),
+        "system": f"{platform.freedesktop_os_release()['PRETTY_NAME']}, Linux {platform.release()}",
+    }
+
+
+def _versions() -> dict[str, str]:
+    command = ["dpkg-query", "-W", "-f", "${Package} ${Version}\n", *_PACKAGES]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    versions = dict(line.split(" ", 1) for line in result.stdout.splitlines())
+    return {"Python": platform.python_version(), **versions}

@@ -1,0 +1,111 @@
+"""A stack of the bench's own: `scripts/run` with its defaults, on a free port, in a folder that goes away."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import pymysql
+
+from loadtest.benchmarks.measure import family
+
+ROOT = Path(__file__).resolve().parents[2]
+_START_SECONDS = 120
+
+
+def free_port() -> int:
+    """A port of the loopback that nobody listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+class Stack:
+    """`scripts/run`, from its start to its end; use it as a context.
+
+    Args:
+        folder: an empty folder that every user may enter; data and output go below it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.data = folder / "stack"
+        self.port = free_port()
+        self._output = folder / "stack.log"
+
+    def __enter__(self) -> Stack:
+        arguments = ["--host", "127.0.0.1", "--port", str(self.port), "--data", str(self.data)]
+        # the defaults are what is measured, not what somebody's shell has set
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("SLUICE_")}
+        with self._output.open("wb") as output:
+            self._process = subprocess.Popen(
+                [str(ROOT / "scripts" / "run"), *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=environment,
+            )
+        try:
+            self._await_start()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def _await_start(self) -> None:
+        deadline = time.monotonic() + _START_SECONDS
+        while "\n  settings " not in self._output.read_text():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise SystemExit("the stack did not start:\n" + self._output.read_text())
+            time.sleep(0.1)
+
+    def __exit__(self, *_: object) -> None:
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            self._process.wait(60)
+        except subprocess.TimeoutExpired:
+            self._process.kill()  # the servers die with their parent
+            self._process.wait()
+
+    # -- processes
+
+    def _pid(self, service: str) -> int:
+        return int((self.data / "run" / "pids" / service).read_text().split()[0])
+
+    @property
+    def edge(self) -> list[int]:
+        """nginx's workers."""
+        return family(self._pid("nginx"))[1:]
+
+    @property
+    def api(self) -> list[int]:
+        """gunicorn and its workers."""
+        return family(self._pid("api"))
+
+    @property
+    def worker(self) -> list[int]:
+        return family(self._pid("worker"))
+
+    @property
+    def database_server(self) -> list[int]:
+        return [self._pid("mariadb")]
+
+    # -- places
+
+    @property
+    def objects(self) -> Path:
+        """Where the bytes of finished files lie."""
+        return self.data / "storage" / "objects"
+
+    @property
+    def edge_log(self) -> Path:
+        return self.data / "log" / "edge.log"
+
+    def database(self) -> pymysql.Connection[pymysql.cursors.Cursor]:
+        """A connection as the API has it; its counters need no further rights."""
+        return pymysql.connect(
+            user="sluice", database="sluice", unix_socket=str(self.data / "run" / "mariadb.sock"), autocommit=True
+        )

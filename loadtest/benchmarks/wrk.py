@@ -1,0 +1,69 @@
+"""wrk: many requests on kept connections, from one thread (https://github.com/wg/wrk, version 4.1)."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from loadtest.benchmarks.bench import cpu_used
+from loadtest.benchmarks.measure import Sample
+
+# Requests are formatted once; wrk then takes them in turn.
+_SCRIPT = """
+local paths, requests, at = {{ {paths} }}, {{}}, 0
+init = function()
+    for i, path in ipairs(paths) do requests[i] = wrk.format({method}, path, {{ {headers} }}, {body}) end
+end
+request = function()
+    at = at % #requests + 1
+    return requests[at]
+end
+"""
+_FAILURES = re.compile(r"Non-2xx or 3xx responses: .*|Socket errors: .*")
+
+
+@dataclass(frozen=True)
+class Load:
+    """What is asked, by how many at once."""
+
+    port: int
+    paths: Sequence[str]
+    connections: int = 16
+    method: str = "GET"
+    headers: Mapping[str, str] | None = None
+    body: str | None = None
+
+    def _script(self) -> str:
+        # JSON's strings are Lua's, as long as they hold ASCII and no control characters
+        headers = ",".join(f"[{json.dumps(name)}]={json.dumps(value)}" for name, value in (self.headers or {}).items())
+        return _SCRIPT.format(
+            paths=",".join(map(json.dumps, self.paths)),
+            method=json.dumps(self.method),
+            headers=headers,
+            body=json.dumps(self.body) if self.body else "nil",
+        )
+
+    def put(self, seconds: int, servers: Sequence[int]) -> Sample:
+        """Requests a second, and CPU seconds of `servers` for one.
+
+        Raises:
+            SystemExit: a request failed, so the figures mean nothing.
+        """
+        with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
+            script.write(self._script())
+            script.flush()
+            options = ["-t1", f"-c{self.connections}", f"-d{seconds}s", "--timeout", "10s", "-s", script.name]
+            with cpu_used(servers) as used:
+                output = subprocess.run(
+                    ["wrk", *options, f"http://127.0.0.1:{self.port}"], check=True, capture_output=True, text=True
+                ).stdout
+        if failures := _FAILURES.findall(output):
+            raise SystemExit(f"{self.method} {self.paths[0][:20]}…: {'; '.join(failures)}")
+        found = re.search(r"(\d+) requests in ([\d.]+)(ms|s|m),", output)
+        assert found, output
+        count, duration = int(found[1]), float(found[2]) * {"ms": 0.001, "s": 1, "m": 60}[found[3]]
+        return Sample(count / duration, used.seconds / count)

@@ -1,0 +1,168 @@
+"""Drives every call that reaches the database, each of its ways; what it ran stands in ``gateway.statements``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from api.db import accounts, deployment
+from api.errors import PartMismatch
+from api.services import finalize
+from tests.api.conftest import EDGE_KEY, Content, Gateway, User
+
+EMPTY = Content(b"")
+
+
+def drive(gateway: Gateway, user: User) -> None:
+    """Every call, most of them by this user."""
+    sessions(gateway, user)
+    uploads(gateway, user)
+    instant(gateway, user)
+    merges(gateway, user)
+    files(gateway, user)
+    background(gateway)
+    edge(gateway, user)
+    deployment.settle(gateway.db, "id", "0badcafe")
+    accounts.any_user(gateway.db)
+    gateway.clock.turn(700_000)
+    sign_in(gateway, user)
+    for _ in range(2):
+        gateway.services.sweep.run()
+
+
+def sign_in(gateway: Gateway, user: User) -> dict[str, Any]:
+    body = {"username": user.name, "password": user.password}
+    user.session = gateway.http.simulate_post("/api/v1/sessions", json=body).json
+    return user.session
+
+
+def sessions(gateway: Gateway, user: User) -> None:
+    def refresh(token: str) -> None:
+        gateway.http.simulate_post("/api/v1/sessions/refresh", json={"refresh_token": token})
+
+    token = sign_in(gateway, user)["refresh_token"]
+    refresh(token)
+    refresh(token)
+    sign_in(gateway, user)
+    user.call("PATCH", "/users/me", json={"current_password": user.password, "password": "the next one"})
+    user.password = "the next one"
+    sign_in(gateway, user)
+    user.get("/users/me")
+    user.call("DELETE", "/sessions/current")
+
+
+def uploads(gateway: Gateway, user: User) -> None:
+    content = Content.of_parts(2, "drive")
+    user.create(EMPTY)
+    upload = user.create(content, resume_key="k")
+    user.create(content, resume_key="k")
+    user.put(upload, content, [1])
+    gateway.clock.turn(10)
+    user.get(f"/uploads/{upload['id']}")
+    user.complete(upload)
+    user.put(upload, content)
+    gateway.storage.uploads[upload["id"]][1] = b"x" * content.part_size
+    user.complete(upload)
+    user.put(upload, content)
+    user.complete(upload)
+    user.create(content, digest=content.digest)  # one's own
+    bad = user.create(content, "bad", digest="f" * 64)
+    user.put(bad, content)
+    user.complete(bad)
+    aborted = user.create(content, "aborted")
+    user.call("DELETE", f"/uploads/{aborted['id']}")
+    gateway.storage.uploads[aborted["id"]] = {}  # what a storage that was away still has
+    for params in ({}, {"state": "done"}):
+        page = user.get("/uploads", limit=1, **params).json
+        user.get("/uploads", limit=1, cursor=page["next_cursor"], **params)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(gateway.config), "user_parts", 0)
+        user.create(Content(b"x"), "limited")
+        limited = user.create(Content(b"y"), "limited too")
+        user.post(f"/uploads/{limited['id']}/parts", {"parts": {"1": "0" * 64}})
+    with pytest.MonkeyPatch.context() as patch:
+        gone = user.create(Content(b"gone"), "gone")
+        user.put(gone, Content(b"gone"))
+        del gateway.storage.uploads[gone["id"]]
+        patch.setattr(gateway.storage, "list_parts", lambda ref: {1: 4})
+        user.complete(gone)
+
+
+def instant(gateway: Gateway, user: User) -> None:
+    content, other = Content.of_parts(2, "drive instant"), gateway.user()
+    user.upload(content, "instant")
+    upload = other.create(content, digest=content.digest)
+    upload = other.create(content, digest=content.digest)  # found again: another nonce
+    other.post(f"/uploads/{upload['id']}/proof", content.prove(upload["challenge"]))
+    skipped = gateway.user()
+    skipped.put(skipped.create(content, digest=content.digest), content)
+
+
+def merges(gateway: Gateway, user: User) -> None:
+    for broken in ("no", "lost", "without a replica"):
+        content = Content(f"drive {broken}".encode())
+        first = user.upload(content, broken)
+        if broken == "lost":
+            gateway.storage.objects.clear()
+        if broken == "without a replica":
+            gateway.db.execute(
+                "DELETE r FROM replica r JOIN file f ON f.blob_id = r.blob_id WHERE f.id = UNHEX(%s)", (first["id"],)
+            )
+            gateway.statements.pop()
+        gateway.user().upload(content)
+
+
+def files(gateway: Gateway, user: User) -> None:
+    made = [user.create(EMPTY, f"drive {n}")["file"] for n in range(4)]
+    for file in made[:2]:
+        user.call("DELETE", f"/files/{file['id']}")
+    user.post(f"/files/{made[1]['id']}/restore")
+    user.call("DELETE", f"/files/{made[1]['id']}")
+    path = f"/files/{made[3]['id']}"
+    user.get(path)
+    user.call("PATCH", path, json={"name": "drive renamed"})
+    user.post(f"{path}/links")
+    user.get(f"{path}/content")
+    for order in ("newest", "name"):
+        for trashed in ("true", "false"):
+            for more in ({}, {"q": "drive"}, {"digest": made[0]["digest"]}):
+                params: dict[str, Any] = {"order": order, "trashed": trashed, "limit": 1} | more
+                page = user.get("/files", **params).json
+                assert user.get("/files", cursor=page["next_cursor"], **params).status_code == 200
+
+
+def background(gateway: Gateway) -> None:
+    user = gateway.user()
+    content = Content.of_parts(2, "drive background")
+    real: Callable[..., Any] = gateway.storage.complete
+
+    def slow(*args: Any) -> Any:
+        gateway.clock.turn(5)  # the lease is extended
+        return real(*args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(gateway.config), "finalize_inline", 0)
+        patch.setattr(finalize, "_EXTEND_EVERY", 0)
+        patch.setattr(gateway.storage, "complete", slow)
+        upload = user.create(content)
+        for wrong in (1, 1, 1, 1, 0):
+            user.put(upload, content)
+            if wrong:
+                gateway.storage.uploads[upload["id"]][1] = b"x" * content.part_size
+            user.complete(upload)
+            try:
+                for due in gateway.services.finalizer.due():
+                    gateway.services.finalizer.take(due)
+            except PartMismatch:
+                continue
+
+
+def edge(gateway: Gateway, user: User) -> None:
+    headers = {"X-Sluice-Edge": EDGE_KEY}
+    ((blob,),) = gateway.db.all("SELECT LOWER(HEX(blob_id)) FROM file ORDER BY id DESC LIMIT 1")
+    gateway.statements.pop()
+    gateway.http.simulate_get(f"/internal/targets/{blob}", headers=headers)
+    gateway.http.simulate_get("/internal/revocations", headers=headers)
+    gateway.http.simulate_get("/readyz")

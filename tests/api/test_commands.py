@@ -1,0 +1,87 @@
+"""``python -m api``: what an operator does by hand, and its exit codes."""
+
+from __future__ import annotations
+
+import gc
+import io
+from collections.abc import Callable
+
+import pytest
+
+from api import routes
+from api.__main__ import EXIT_EXISTS, EXIT_FAILED, main
+from tests.api.conftest import Gateway, fresh_database, settings
+from tests.conftest import Servers
+
+
+@pytest.fixture
+def run(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    servers: Servers,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[..., tuple[int, str, str]]:
+    """Runs a command over a database of its own; answers (exit code, what it printed, what it complained of)."""
+    environ = settings(fresh_database(servers), servers, tmp_path_factory.mktemp("commands"))
+    monkeypatch.setattr("api.config.load.__defaults__", (environ,))
+
+    def command(*arguments: str, typed: str = "") -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.stdin", io.StringIO(typed))
+        code = main(list(arguments))
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    return command
+
+
+Command = Callable[..., tuple[int, str, str]]
+
+
+def test_a_user_is_made_with_a_password_that_is_printed_once(run: Command) -> None:
+    assert run("user", "count")[:2] == (0, "0\n")
+    code, out, _ = run("user", "create", "Root", "--admin")
+    lines = dict(line.split(": ") for line in out.splitlines())
+    assert (code, lines["username"]) == (0, "root")
+    assert len(lines["password"]) == 20
+    assert run("user", "count")[:2] == (0, "1\n")
+
+
+def test_a_given_password_is_taken_and_not_printed(run: Command) -> None:
+    code, out, err = run("user", "create", "ann", "--password-stdin", typed="correct horse\n")
+    assert (code, out, err) == (0, "username: ann\n", "")
+
+
+def test_a_user_that_exists_and_one_that_cannot_be_are_told_apart(run: Command) -> None:
+    run("user", "create", "ann")
+    code, out, err = run("user", "create", "ANN")
+    assert (code, out, err) == (EXIT_EXISTS, "", "The username is taken.\n")
+    assert run("user", "create", "../x")[0] == EXIT_FAILED
+    assert run("user", "create", "bob", "--password-stdin", typed="short\n")[0] == EXIT_FAILED
+
+
+def test_migrating_again_changes_nothing(run: Command) -> None:
+    assert run("migrate") == (0, "the database is up to date\n", "")
+
+
+def test_every_route_is_listed_with_who_may_call_it(run: Command, gateway: Gateway) -> None:
+    code, out, _ = run("routes")
+    listed = {line.split()[1]: line.split()[2] for line in out.splitlines()}
+    assert code == 0
+    assert list(listed) == [path for path, _ in routes.routes(gateway.services)]
+    assert listed["/internal/revocations"] == "edge"
+    assert listed["/api/v1/users"] == "public"
+    assert listed["/api/v1/files"] == "bearer"
+
+
+@pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")  # PyMySQL forgets one that was refused
+def test_a_database_that_is_away_is_said_in_one_line(run: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    from api import config
+
+    (environ,) = config.load.__defaults__  # type: ignore[misc]
+    away = environ | {"SLUICE_DATABASE_URL": "mysql://sluice@localhost/sluice?unix_socket=/nowhere.sock"}
+    monkeypatch.setattr("api.config.load.__defaults__", (away,))
+    code, out, err = run("user", "count")
+    assert (code, out) == (EXIT_FAILED, "")
+    assert err.count("\n") == 1
+    assert err.startswith("DatabaseUnavailable")
+    gc.collect()  # the forgotten socket, here and not in another test

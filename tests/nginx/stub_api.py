@@ -1,0 +1,148 @@
+"""A stand-in for the API on a unix socket: a feed and targets that a test sets, everything else recorded."""
+
+import json
+import socketserver
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import Any
+
+EDGE_KEY = "e" * 64
+DEADLINE = 15.0
+
+
+def wait_for(condition: Callable[[], Any], what: str, seconds: float = DEADLINE) -> Any:
+    """Asks again until the condition holds; its value."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"no {what} after {seconds} s"
+        time.sleep(0.02)
+    return value
+
+
+@dataclass
+class Seen:
+    """A request that reached the API."""
+
+    method: str
+    path: str
+    headers: list[tuple[str, str]]
+    body: bytes
+
+    def header(self, name: str) -> list[str]:
+        return [value for key, value in self.headers if key.lower() == name.lower()]
+
+
+@dataclass
+class Answer:
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b"{}"
+
+
+class StubAPI:
+    """Stands in for the API: serves a feed and targets that a test sets, records and echoes the rest.
+
+    Attributes:
+        rows: the feed, (id, kind, subject, generation, expires_at).
+        targets: answers of /internal/targets by blob id.
+        page: rows in one answer of the feed.
+        answer: makes the answer to a client's request; None waits for `release`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.rows: list[tuple[int, str, str, int, float]] = []
+        self.targets: dict[str, Answer] = {}
+        self.page = 1000
+        self.answer: Callable[[Seen], Answer] = lambda seen: Answer()
+        self.seen: list[Seen] = []
+        self.feed_asked: list[int] = []
+        self.feed_answer: Callable[[int], Answer] = self._feed
+        self.targets_asked: list[str] = []
+        self._server: socketserver.ThreadingUnixStreamServer | None = None
+        self.start()
+
+    def start(self) -> None:
+        stub = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def handle_any(self) -> None:
+                length = int(self.headers.get("Content-Length") or 0)
+                request = Seen(self.command, self.path, list(self.headers.items()), self.rfile.read(length))
+                answer = stub.handle(request)
+                self.send_response(answer.status)
+                for name, value in answer.headers.items():
+                    self.send_header(name, value)
+                self.send_header("Content-Length", str(len(answer.body)))
+                self.send_header("Connection", "close")
+                self.end_headers()
+                with suppress(OSError):
+                    self.wfile.write(answer.body if self.command != "HEAD" else b"")
+                self.close_connection = True
+
+            def address_string(self) -> str:
+                return "unix"
+
+            def log_message(self, *args: object) -> None:
+                pass
+
+        for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"):
+            setattr(Handler, f"do_{method}", Handler.handle_any)
+
+        class Server(socketserver.ThreadingUnixStreamServer):
+            daemon_threads = True
+            request_queue_size = 128
+
+            def handle_error(self, request: object, client_address: object) -> None:
+                pass  # nginx hung up
+
+        self.path.unlink(missing_ok=True)
+        self._server = Server(str(self.path), Handler)
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+
+    def stop(self) -> None:
+        if self._server:
+            self._server.shutdown()
+            self._server.server_close()
+            self._server = None
+            self.path.unlink(missing_ok=True)
+
+    def handle(self, request: Seen) -> Answer:
+        if request.path.startswith("/internal/"):
+            if request.header("X-Sluice-Edge") != [EDGE_KEY]:
+                return Answer(404)
+            if request.path.startswith("/internal/revocations?after="):
+                after = int(request.path.partition("=")[2])
+                self.feed_asked.append(after)
+                return self.feed_answer(after)
+            blob = request.path.removeprefix("/internal/targets/")
+            self.targets_asked.append(blob)
+            return self.targets.get(blob, Answer(404, body=b'{"error":{"code":"FILE_NOT_FOUND"}}'))
+        self.seen.append(request)
+        return self.answer(request)
+
+    def _feed(self, after: int) -> Answer:
+        newer = sorted(row for row in self.rows if row[0] > after)
+        page, rest = newer[: self.page], newer[self.page :]
+        last_id = page[-1][0] if page else after
+        body = {"last_id": last_id, "more": bool(rest), "revocations": page}
+        return Answer(body=json.dumps(body).encode())
+
+    def wait_for_feed(self) -> None:
+        """Returns once a poll that began after now has been answered and stored.
+
+        The third one from now was sent after the second one, whose start lay after now, was done.
+        """
+        asked = len(self.feed_asked)
+        wait_for(lambda: len(self.feed_asked) >= asked + 3, "poll of the feed")
+
+    def revoke(self, kind: str, subject: str, generation: int = 0, seconds: float = 3600) -> None:
+        self.rows.append((len(self.rows) + 1, kind, subject, generation, int(time.time() + seconds)))
+        self.wait_for_feed()
