@@ -22,6 +22,8 @@ from api.storage.wire import Answer, ask
 NAMESPACE: Final = "http://s3.amazonaws.com/doc/2006-03-01/"
 _LIFE: Final = 900
 """Seconds that a URL lives: more than clocks that are a little off may differ."""
+_TIMEOUT: Final = 30.0
+"""Seconds: RGW takes 10 for a change of a bucket's settings while one of its fellows has just died."""
 
 ElementTree.register_namespace("", NAMESPACE)
 
@@ -99,7 +101,7 @@ class Bucket:
             int(self._now()),
             _LIFE,
         )
-        answer = ask(method, presigner.sign(query, sent), sent, body)
+        answer = ask(method, presigner.sign(query, sent), sent, body, _TIMEOUT)
         if answer.status >= 300:
             raise BucketError(answer)
         return answer

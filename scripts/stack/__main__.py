@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from scripts.stack import logs
+from scripts.stack.ceph import STORAGE, Ceph
 from scripts.stack.checks import CannotStart, check_disk, check_port, take_lock
 from scripts.stack.gateway import (
     ANY_ADDRESS,
@@ -22,6 +23,7 @@ from scripts.stack.gateway import (
     api_command,
     settings_in_force,
     stack_settings,
+    write_command,
 )
 from scripts.stack.paths import Paths
 from scripts.stack.process import ServiceError, adopt_orphans
@@ -37,10 +39,12 @@ def main() -> int:
     parser.add_argument("--host", required=True)
     parser.add_argument("--port", required=True, type=int)
     parser.add_argument("--data", required=True, type=Path)
+    parser.add_argument("--storage", choices=["local", "ceph"], default="local")
+    parser.add_argument("--ceph-port", type=int)
     options = parser.parse_args()
     os.umask(0o077)
     try:
-        run(Address(options.host, options.port), options.data)
+        run(Address(options.host, options.port), options.data, options.storage == "ceph", options.ceph_port)
     except Stopped:
         say("stopped")
         return 0
@@ -63,8 +67,14 @@ def tell(*lines: str) -> None:
         print(*lines, sep="\n", flush=True)
 
 
-def run(address: Address, data: Path) -> None:
+def run(address: Address, data: Path, with_ceph: bool = False, ceph_port: int | None = None) -> None:
     """Start everything, show the logs, and stay until told to stop.
+
+    Args:
+        address: where nginx listens.
+        data: the data folder.
+        with_ceph: start a Ceph, too, which takes new uploads.
+        ceph_port: where its S3 answers.
 
     Raises:
         Stopped: when told.
@@ -78,8 +88,13 @@ def run(address: Address, data: Path) -> None:
         say(f"the path of {paths.data} is too long for sockets: they are in {paths.run}")
     with lock, Supervisor(say) as supervisor:
         adopt_orphans()
-        database, redis = MariaDB(paths), Redis(paths)
-        settings = stack_settings(paths, address, database, redis)
+        database, redis, ceph = MariaDB(paths), Redis(paths), Ceph(paths, ceph_port)
+        supervisor.end_leftovers(ceph.services)  # they hold ports
+        if with_ceph:
+            ceph.configure()
+        elif ceph.holds_data:
+            say(f"{ceph.folder} holds a Ceph, which is not started: files on it cannot be reached (--storage ceph)")
+        settings = stack_settings(paths, address, database, redis, ceph if with_ceph else None)
         secrets = Secrets(paths.secrets)
         secrets.make()
         in_force = settings_in_force(settings)
@@ -91,12 +106,18 @@ def run(address: Address, data: Path) -> None:
 
         supervisor.prepare(database)
         supervisor.start(database, redis)
+        for daemon in ceph.services if with_ceph else ():
+            supervisor.prepare(daemon)
+            supervisor.start(daemon)
         supervisor.prepare(api)
+        if with_ceph:
+            init_storage(settings)
         make_admin(secrets, settings)
         supervisor.start(api, worker)
         supervisor.prepare(nginx)
         supervisor.start(nginx)
-        show(address, paths, in_force, time.monotonic() - begun)
+        write_command(paths, settings)
+        show(address, paths, in_force, time.monotonic() - begun, ceph if with_ceph else None)
         show_admin(secrets)
         tail = logs.follow(paths.log / name for name in ("access.log", "edge.log", "api.log", "worker.log"))
         try:
@@ -105,6 +126,18 @@ def run(address: Address, data: Path) -> None:
             say("stopping")
             tail.kill()
             tail.wait()
+
+
+def init_storage(settings: dict[str, str]) -> None:
+    """Make Ceph's bucket, with its rules; repeatable.
+
+    Raises:
+        ServiceError: it cannot be made.
+    """
+    result = api_command(["storage", "init", STORAGE], settings)
+    if result.returncode:
+        reason = (result.stderr or result.stdout).strip().splitlines()[-1:]
+        raise ServiceError("Ceph's bucket could not be prepared: " + "".join(reason))
 
 
 def make_admin(secrets: Secrets, settings: dict[str, str]) -> None:
@@ -128,7 +161,7 @@ def show_admin(secrets: Secrets) -> None:
         secrets.forget_admin_password()
 
 
-def show(address: Address, paths: Paths, in_force: dict[str, str], seconds: float) -> None:
+def show(address: Address, paths: Paths, in_force: dict[str, str], seconds: float, ceph: Ceph | None) -> None:
     """Say where it runs and what is in force."""
     listens = "every address" if address.host in ANY_ADDRESS else address.host
     free = shutil.disk_usage(paths.storage).free // 1024**3
@@ -138,8 +171,9 @@ def show(address: Address, paths: Paths, in_force: dict[str, str], seconds: floa
         f"Sluice answers at {in_force.get('SLUICE_PUBLIC_URL', address.url)} (started in {seconds:.1f} s)",
         f"  listens   on {listens}, port {address.port}; Ctrl-C stops it",
         f"  data      {paths.data}, as user {_user_name()}",
-        f"  storage   local, {free} GiB free",
-        f"  servers   {', '.join(_versions())}",
+        f"  storage   {f'ceph, S3 on {ceph.url}; ' if ceph else ''}local, {free} GiB free",
+        f"  servers   {', '.join(_versions(['radosgw'] if ceph else []))}",
+        f"  commands  {paths.run / 'api'} storage check, and others: --help",
         f"  settings  {', '.join(own) or 'the defaults'}",
     )
 
@@ -151,9 +185,9 @@ def _user_name() -> str:
         return str(os.geteuid())
 
 
-def _versions() -> list[str]:
+def _versions(more: list[str]) -> list[str]:
     """The installed versions of what runs, by their packages."""
-    packages = ["nginx", "mariadb-server-core", "redis-tools", "python3"]
+    packages = ["nginx", "mariadb-server-core", "redis-tools", "python3", *more]
     command = ["dpkg-query", "-W", "-f", "${Package} ${Version}\n", *packages]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     return result.stdout.split("\n")[:-1]

@@ -3,6 +3,7 @@
 import http.client
 import os
 import re
+import shlex
 import shutil
 import socket
 import subprocess
@@ -11,7 +12,9 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from signal import SIGQUIT
+from urllib.parse import urlsplit
 
+from scripts.stack.ceph import STORAGE, Ceph
 from scripts.stack.checks import CannotStart
 from scripts.stack.paths import CODE, Paths
 from scripts.stack.secrets import Secrets
@@ -49,8 +52,13 @@ def _join(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def stack_settings(paths: Paths, address: Address, database: MariaDB, redis: Redis) -> dict[str, str]:
+def stack_settings(
+    paths: Paths, address: Address, database: MariaDB, redis: Redis, ceph: Ceph | None = None
+) -> dict[str, str]:
     """The settings that follow from the stack itself, beside the person's own.
+
+    Args:
+        ceph: takes new uploads where it is given; what lies on the local disk stays readable.
 
     Raises:
         CannotStart: the person has set one that would point away from the stack's own servers.
@@ -63,11 +71,30 @@ def stack_settings(paths: Paths, address: Address, database: MariaDB, redis: Red
         "SLUICE_REDIS_URL": redis.url,
         "SLUICE_STORAGE_ROOT": str(paths.storage),
         "SLUICE_API_BIND": f"unix:{paths.run / 'api.sock'}",
+        **(ceph.settings() if ceph else {}),
     }
     ours = {*fixed, *(name.removesuffix("_FILE") for name in fixed), *(f"{name}_FILE" for name in fixed)}
     if clash := sorted(ours & os.environ.keys()):
         raise CannotStart(f"{', '.join(clash)} is set, but scripts/run starts servers of its own: unset it")
-    return {"SLUICE_PUBLIC_URL": address.url, **fixed, **_own_settings()}
+    own = _own_settings()
+    chosen = _ceph_settings(own) if ceph else {}
+    return {"SLUICE_PUBLIC_URL": address.url, **chosen, **fixed, **own}
+
+
+def _ceph_settings(own: Mapping[str, str]) -> dict[str, str]:
+    """What follows from having a Ceph, where the person says nothing else.
+
+    Raises:
+        CannotStart: the person's storages leave it out.
+    """
+    if f"{STORAGE}:s3" not in own.get("SLUICE_STORAGES", f"{STORAGE}:s3").split(","):
+        raise CannotStart(f"SLUICE_STORAGES does not name {STORAGE}:s3, which --storage ceph starts")
+    settings = {"SLUICE_STORAGES": f"{STORAGE}:s3,local:local"}
+    public = urlsplit(own.get("SLUICE_PUBLIC_URL", "")).hostname
+    ways = [f"SLUICE_S3_{name}{way}" for name in ("", f"{STORAGE.upper()}_") for way in ("PUBLIC_ENDPOINT", "VIA_EDGE")]
+    if public not in (None, "localhost", "127.0.0.1", "::1") and not own.keys() & set(ways):
+        settings[f"SLUICE_S3_{STORAGE.upper()}_VIA_EDGE"] = "1"  # radosgw listens on this machine alone
+    return settings
 
 
 def _own_settings() -> dict[str, str]:
@@ -99,6 +126,20 @@ def api_command(
         env={**os.environ, **settings, **_FIND_CODE},
         check=False,
     )
+
+
+def write_command(paths: Paths, settings: Mapping[str, str]) -> Path:
+    """Write a program that is `python -m api` with the stack's settings, for the person at the terminal."""
+    path = paths.run / "api"
+    given = " ".join(f"{name}={shlex.quote(value)}" for name, value in {**settings, **_FIND_CODE}.items())
+    drop = f"setpriv --reuid={os.geteuid()} --regid={os.getegid()} --clear-groups --"
+    path.write_text(
+        "#!/bin/sh\n"
+        f'[ "$(id -u)" = {os.geteuid()} ] || exec {drop} "$0" "$@"\n'
+        f'exec env {given} {shlex.quote(PYTHON)} -m api "$@"\n'
+    )
+    path.chmod(0o700)
+    return path
 
 
 class _ApiProcess(Service):

@@ -27,6 +27,7 @@ class RunningStack:
         root: the checkout that is run.
         prefix: a command that runs it, such as setpriv.
         environment: more variables.
+        arguments: more of scripts/run's.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class RunningStack:
         root: Path = ROOT,
         prefix: tuple[str, ...] = (),
         environment: dict[str, str] | None = None,
+        arguments: tuple[str, ...] = (),
     ) -> None:
         self.data = data
         self.port = port or free_port()
@@ -43,6 +45,7 @@ class RunningStack:
         command = [*prefix, str(root / "scripts" / "run"), "--host", "127.0.0.1", "--port", str(self.port)]
         if data is not None:
             command += ["--data", str(data)]
+        command += arguments
         self.process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
