@@ -15,6 +15,7 @@ from api.cache import Cache
 from api.config import Config
 from api.db import deployment
 from api.db.pool import Database, Observer
+from api.errors import StorageError
 from api.middleware import Authentication, RequestId
 from api.models import Clock, utc_now
 from api.services import Services
@@ -31,27 +32,51 @@ from api.services.stores import Stores
 from api.services.sweep import Sweep
 from api.services.uploads import Uploads
 from api.services.verify import Verifier
-from api.storage.base import MultipartRef, MultipartStorage
+from api.storage.base import EdgePartURL, MultipartRef, MultipartStorage, SignedPart
 from api.storage.local import LocalStorage, PartURL
-from api.tokens import Tokens
+from api.tokens import MAX_PART_LENGTH, Tokens
 
 # OWASP's second choice for argon2id (Password Storage Cheat Sheet): 19 MiB, two passes, one lane.
 HASHER = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
+
+
+def part_claims(ref: MultipartRef, number: int, length: int, expires_at: int) -> dict[str, Any]:
+    """What every token of a part says."""
+    return {
+        "upload": ref.upload_id,
+        "part": number,
+        "size": length,
+        "sub": ref.user_id,
+        "gen": ref.generation,
+        "exp": expires_at,
+    }
 
 
 def edge_part_url(tokens: Tokens, public_url: str) -> PartURL:
     """Signs the URLs at which nginx takes parts for storage ``local``."""
 
     def sign(ref: MultipartRef, number: int, length: int, expires_at: int) -> str:
-        claims = {
-            "upload": ref.upload_id,
-            "part": number,
-            "size": length,
-            "sub": ref.user_id,
-            "gen": ref.generation,
-            "exp": expires_at,
+        return f"{public_url}/p/{tokens.sign('part', part_claims(ref, number, length, expires_at))}"
+
+    return sign
+
+
+def proxied_part_url(tokens: Tokens, public_url: str, storage: str) -> EdgePartURL:
+    """Signs the URLs at which nginx takes parts for a storage that it passes them on to.
+
+    The storage's own URL is in the token: only who signs tokens says where the edge sends a body.
+    """
+
+    def sign(ref: MultipartRef, number: int, length: int, expires_at: int, signed: SignedPart) -> str:
+        claims = part_claims(ref, number, length, expires_at) | {
+            "storage": storage,
+            "to": signed.url,
+            "sha256": signed.headers.get("x-amz-content-sha256", ""),
         }
-        return f"{public_url}/p/{tokens.sign('part', claims)}"
+        token = tokens.sign("part", claims)
+        if len(token) > MAX_PART_LENGTH:
+            raise StorageError(f"a part's token has {len(token)} bytes: the storage's own URL is too long")
+        return f"{public_url}/p/{token}"
 
     return sign
 
@@ -63,7 +88,12 @@ def make_storages(config: Config, tokens: Tokens, prefix: Callable[[], str]) -> 
         if kind == "s3":
             from api.storage.s3 import S3Storage  # boto3 takes 0.3 s to import: only who uses it waits
 
-            made[name] = S3Storage(config.s3[name], prefix)
+            part_url = proxied_part_url(tokens, config.public_url, name)
+            made[name] = S3Storage(config.s3[name], prefix, part_url=part_url)
+        elif kind == "oss":
+            from api.storage.oss import OSSStorage  # likewise
+
+            made[name] = OSSStorage(config.oss[name], prefix)
         else:
             assert config.storage_root is not None
             made[name] = LocalStorage(config.storage_root, edge_part_url(tokens, config.public_url), config.min_free)

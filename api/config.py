@@ -27,9 +27,11 @@ from api.settings import (
     keys,
     networks,
     one_of,
+    optional,
     origin,
     origins,
     pairs,
+    root_url,
     secret,
     setting,
     storages,
@@ -50,8 +52,8 @@ class S3Config:
         public_endpoint: as clients reach it; the same where it is empty.
     """
 
-    endpoint: str = setting(url("http", "https"), "Where the API and the edge reach the storage")
-    public_endpoint: str = setting(url("http", "https", ""), "Where clients reach it, where that is elsewhere", "")
+    endpoint: str = setting(root_url, "Where the API and the edge reach the storage")
+    public_endpoint: str = setting(optional(root_url), "Where clients reach it, where that is elsewhere", "")
     bucket: str = setting(text, "The bucket")
     access_key: str = setting(text, "The access key", secret=True)
     secret_key: str = setting(text, "The secret key", secret=True)
@@ -161,7 +163,9 @@ def env_name(attribute: str) -> str:
 
 
 # Settings of the same prefix that other parts read: the edge's template, gunicorn's file, `scripts/run`.
-ELSEWHERE = frozenset({"SLUICE_API_BIND", "SLUICE_API_WORKERS", "SLUICE_API_THREADS"})
+ELSEWHERE = frozenset(
+    {"SLUICE_RESOLVER", "SLUICE_CA_BUNDLE", "SLUICE_API_BIND", "SLUICE_API_WORKERS", "SLUICE_API_THREADS"}
+)
 
 
 def load(environ: Mapping[str, str] = os.environ) -> Config:

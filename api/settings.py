@@ -50,6 +50,19 @@ def url(*schemes: str) -> Callable[[str], str]:
     return parse
 
 
+def root_url(value: str) -> str:
+    """Where an S3 is: it answers at the root of a host, for the path is part of what is signed."""
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/") or parts.query:
+        raise ValueError("is a URL that starts with http: or https:, without a path")
+    return value.rstrip("/")
+
+
+def optional(parse: Callable[[str], str]) -> Callable[[str], str]:
+    """The same, or nothing."""
+    return lambda value: parse(value) if value else ""
+
+
 def origins(value: str) -> tuple[str, ...]:
     """``https://a.example,https://b.example:8443``; nothing stands for the public URL's."""
     found = value.replace(",", " ").split()

@@ -53,6 +53,10 @@ class SignedPart:
     headers: Mapping[str, str]
 
 
+EdgePartURL = Callable[[MultipartRef, int, int, int, SignedPart], str]
+"""Signs the edge's URL of a part: (ref, number, length, expires_at, the part at the storage itself)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Completed:
     """An object as it was made.
@@ -91,7 +95,14 @@ class Storage(abc.ABC):
 
 
 class MultipartStorage(Storage):
-    """A storage that takes an object in parts, which clients send to it directly."""
+    """A storage that takes an object in parts, which clients send to it directly.
+
+    Attributes:
+        leaks_resent_parts: a part that is sent a second time takes up room for good, and nothing counts how often it
+            is: URLs are given out sparingly.
+    """
+
+    leaks_resent_parts: bool = False
 
     @property
     @abc.abstractmethod

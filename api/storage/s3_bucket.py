@@ -10,12 +10,12 @@ import base64
 import hashlib
 from collections.abc import Callable, Mapping
 from typing import Final
-from urllib.parse import urlsplit
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
 from api.config import S3Config
 from api.errors import StorageError
+from api.settings import origin
 from api.storage.sigv4 import Credentials, Presigner
 from api.storage.wire import Answer, ask
 
@@ -32,9 +32,9 @@ class Address:
     """Where a bucket's objects are on one endpoint: scheme and host, and the path of a key."""
 
     def __init__(self, settings: S3Config, endpoint: str) -> None:
-        parts = urlsplit(endpoint)
-        host = f"{settings.bucket}.{parts.netloc}" if settings.virtual_hosted else parts.netloc
-        self.base = f"{parts.scheme}://{host}"
+        # clients leave a scheme's own port out of the Host header, which is signed
+        scheme, _, host = origin(endpoint).partition("://")
+        self.base = f"{scheme}://{settings.bucket}.{host}" if settings.virtual_hosted else f"{scheme}://{host}"
         self._prefix = "/" if settings.virtual_hosted else f"/{settings.bucket}/"
 
     def path(self, object_key: str) -> str:

@@ -66,6 +66,10 @@ def test_every_missing_setting_is_named_at_once() -> None:
         ("SLUICE_UPLOAD_TTL", "604801", "between 60 and 604800"),
         ("SLUICE_MAX_FILE_SIZE", str(2**63), "between 1 and"),
         ("SLUICE_READY_NETWORKS", "10.0.0.1/8", "host bits"),
+        ("SLUICE_WEB_ORIGINS", "https://a.example/", "no path"),
+        ("SLUICE_WEB_ORIGINS", "https://a.example:443", "no path"),
+        ("SLUICE_WEB_ORIGINS", "https://a.example, A.example", "no path"),
+        ("SLUICE_WEB_ORIGINS", "*", "no path"),
         ("SLUICE_LOG_LEVEL", "loud", "debug, info, warning, error"),
     ],
 )
@@ -73,6 +77,41 @@ def test_a_malformed_setting_is_named_with_what_it_takes(name: str, value: str, 
     (line,) = problems(GOOD | {name: value})
     assert line.startswith("SLUICE_")
     assert says in line
+
+
+S3 = {
+    "SLUICE_STORAGES": "main:s3",
+    "SLUICE_S3_ENDPOINT": "http://rgw:8480/",
+    "SLUICE_S3_BUCKET": "bucket",
+    "SLUICE_S3_ACCESS_KEY": "a",
+    "SLUICE_S3_SECRET_KEY": "s",
+}
+
+
+@pytest.mark.parametrize("name", ["SLUICE_S3_ENDPOINT", "SLUICE_S3_PUBLIC_ENDPOINT"])
+@pytest.mark.parametrize("value", ["rgw:8480", "https://", "https://gateway.example/s3", "https://x?y", "ftp://rgw"])
+def test_an_s3_endpoint_is_a_host_alone(name: str, value: str) -> None:
+    assert load(SECRETS | S3).s3["main"].endpoint == "http://rgw:8480"
+    (line,) = problems(SECRETS | S3 | {name: value})
+    assert line == f"{name} is a URL that starts with http: or https:, without a path"
+
+
+@pytest.mark.parametrize(
+    ("public_url", "web_origins", "expected"),
+    [
+        ("https://files.example", "", ("https://files.example",)),
+        ("https://Files.example:443/", "", ("https://files.example",)),
+        ("http://[::1]:8080", "", ("http://[::1]:8080",)),
+        ("https://a.example", "https://b.example http://c.example:81", ("https://b.example", "http://c.example:81")),
+        ("https://a.example", "https://b.example,https://b.example", ("https://b.example",)),
+    ],
+)
+def test_pages_come_from_the_public_url_unless_said_otherwise(
+    public_url: str, web_origins: str, expected: tuple[str, ...]
+) -> None:
+    config = load(GOOD | {"SLUICE_PUBLIC_URL": public_url, "SLUICE_WEB_ORIGINS": web_origins})
+    assert config.origins == expected
+    assert dict(config.in_force())["SLUICE_WEB_ORIGINS"] == ",".join(config.web_origins)
 
 
 def test_problems_of_every_kind_come_together() -> None:
