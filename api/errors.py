@@ -76,6 +76,8 @@ PARTS_LIMITED         = Kind("PARTS_LIMITED", 429, "Too many open parts; finish 
 PARTS_MISSING         = Kind("PARTS_MISSING", 409, "Parts are missing.")
 PART_HASH_CONFLICT    = Kind("PART_HASH_CONFLICT", 409,
                              "A part's hash is written once; abort and create the upload anew.")
+PART_TRIES_EXHAUSTED  = Kind("PART_TRIES_EXHAUSTED", 409,
+                             "URLs of a part were given out too often; abort and create the upload anew.")
 PART_MISMATCH         = Kind("PART_MISMATCH", 422, "Stored parts are not what their hashes say; send them again.")
 DIGEST_MISMATCH       = Kind("DIGEST_MISMATCH", 422, "The parts' hashes do not add up to the digest.")
 STORAGE_FULL          = Kind("STORAGE_FULL", 507, "The storage has no room for this.")

@@ -25,6 +25,9 @@ PURPOSES: Final = ("access", "refresh", "link", "part", "share", "cursor")
 MAX_LENGTH: Final = 2048
 """Bytes of a token's text; the edge refuses longer ones unread."""
 
+MAX_PART_LENGTH: Final = 4096
+"""The same of a part's token, which may hold another storage's URL; the API verifies none."""
+
 _SIGNATURE_LENGTH: Final = 43
 _encoder: Final = msgspec.json.Encoder()
 

@@ -37,9 +37,13 @@ _OPENED = "UPDATE upload SET multipart_id = %s WHERE id = %s AND multipart_id = 
 _BY_ID = f"SELECT {_UPLOAD} FROM upload u WHERE u.id = %s AND u.user_id = %s"
 _WITH_HASHES = f"SELECT {_UPLOAD}, {_PACKED} FROM upload u WHERE u.id = %s AND u.user_id = %s"
 _LEASED = f"SELECT {_UPLOAD}, {_PACKED} FROM upload u WHERE u.id = %s AND u.lease_owner = %s"
+_RECORDED = (
+    "GROUP_CONCAT(LPAD(HEX(p.part_number), 4, '0'), LOWER(HEX(p.sha256)), LPAD(HEX(p.signed), 2, '0') SEPARATOR '') "
+    "FROM upload_part p"
+)
 _FOR_SIGNING = (
     f"SELECT {_UPLOAD}, (SELECT SUM(o.part_count) FROM upload o WHERE o.user_id = u.user_id AND o.state IN {_OPEN}), "
-    "(SELECT GROUP_CONCAT(LPAD(HEX(p.part_number), 4, '0'), LOWER(HEX(p.sha256)) SEPARATOR '') FROM upload_part p "
+    f"(SELECT {_RECORDED} "
     "WHERE p.upload_id = u.id AND p.part_number BETWEEN %s AND %s) "
     "FROM upload u WHERE u.id = %s AND u.user_id = %s"
 )
@@ -49,10 +53,7 @@ _COUNT_PARTS = (
 )
 _RECORD = "INSERT INTO upload_part (upload_id, part_number, sha256) VALUES "
 _RECORD_AGAIN = " ON DUPLICATE KEY UPDATE signed = LEAST(signed, 254) + 1"
-_HASHES_BETWEEN = (
-    "SELECT GROUP_CONCAT(LPAD(HEX(part_number), 4, '0'), LOWER(HEX(sha256)) SEPARATOR '') FROM upload_part "
-    "WHERE upload_id = %s AND part_number BETWEEN %s AND %s"
-)
+_RECORDED_BETWEEN = f"SELECT {_RECORDED} WHERE p.upload_id = %s AND p.part_number BETWEEN %s AND %s"
 _LIST = f"SELECT {_UPLOAD} FROM upload u WHERE u.user_id = %s"
 
 _CHALLENGE = (
@@ -204,23 +205,40 @@ def page(db: Statements, user_id: bytes, after: bytes | None, state: str | None,
 
 
 @dataclass(frozen=True, slots=True)
+class Recorded:
+    """What is written down of some parts, by number.
+
+    Attributes:
+        hashes: hexadecimal.
+        signed: how often a URL was given out.
+    """
+
+    hashes: dict[int, str]
+    signed: dict[int, int]
+
+
+@dataclass(frozen=True, slots=True)
 class Signing:
     """What is known before parts are signed.
 
     Attributes:
         open_parts: parts that all unfinished uploads of the user may come to have.
-        recorded: hexadecimal hashes by part number, within the numbers asked for.
+        recorded: of the numbers asked for.
     """
 
     upload: Upload
     open_parts: int
-    recorded: dict[int, str]
+    recorded: Recorded
 
 
-def _by_number(packed: bytes | str | None) -> dict[int, str]:
-    """Takes apart runs of 4 hexadecimal digits of part number and 64 of hash."""
+def _recorded(packed: bytes | str | None) -> Recorded:
+    """Takes apart runs of hexadecimal digits: 4 of part number, 64 of hash, 2 of signings."""
     text = packed.decode() if isinstance(packed, bytes) else packed or ""
-    return {int(text[i : i + 4], 16): text[i + 4 : i + 68] for i in range(0, len(text), 68)}
+    hashes, signed = {}, {}
+    for i in range(0, len(text), 70):
+        number = int(text[i : i + 4], 16)
+        hashes[number], signed[number] = text[i + 4 : i + 68], int(text[i + 68 : i + 70], 16)
+    return Recorded(hashes, signed)
 
 
 def for_signing(db: Statements, upload_id: bytes, user_id: bytes, first: int, last: int) -> Signing | None:
@@ -228,7 +246,7 @@ def for_signing(db: Statements, upload_id: bytes, user_id: bytes, first: int, la
     row = db.one(_FOR_SIGNING, (first, last, upload_id, user_id))
     if row is None:
         return None
-    return Signing(_upload(row[:_WIDTH]), int(row[_WIDTH] or 0), _by_number(row[_WIDTH + 1]))
+    return Signing(_upload(row[:_WIDTH]), int(row[_WIDTH] or 0), _recorded(row[_WIDTH + 1]))
 
 
 def count_parts(db: Statements, user_id: bytes) -> int:
@@ -246,11 +264,11 @@ def record_parts(db: Statements, upload_id: bytes, hashes: Mapping[int, str]) ->
     db.execute(_RECORD + placeholders(len(hashes), "(%s, %s, %s)") + _RECORD_AGAIN, args)
 
 
-def hashes_between(db: Statements, upload_id: bytes, first: int, last: int) -> dict[int, str]:
-    """The hexadecimal hashes recorded for parts ``first`` to ``last``."""
-    row = db.one(_HASHES_BETWEEN, (upload_id, first, last))
+def recorded_between(db: Statements, upload_id: bytes, first: int, last: int) -> Recorded:
+    """What is recorded of parts ``first`` to ``last``."""
+    row = db.one(_RECORDED_BETWEEN, (upload_id, first, last))
     assert row is not None
-    return _by_number(row[0])
+    return _recorded(row[0])
 
 
 # -- states

@@ -10,12 +10,14 @@ import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Final
 
 from api import digests, errors
 from api.cache import Cache
 from api.config import Config
 from api.db import uploads
 from api.db.pool import Database
+from api.db.uploads import Recorded
 from api.errors import PartMismatch, Problem, StorageError, StorageFull, UploadGone
 from api.models import Clock, File, Identity, Upload, new_id
 from api.services import ranges
@@ -24,6 +26,9 @@ from api.services.finalize import LEASE, Finalizer
 from api.services.instant import Instant
 from api.services.progress import Progress, SignedParts, UploadView
 from api.services.stores import Stores, multipart_ref
+
+MOST_SIGNINGS: Final = 5
+"""URLs that are given out for one part of a storage that leaks what is sent again."""
 
 _log = logging.getLogger(__name__)
 
@@ -90,8 +95,11 @@ class Uploads:
     def sign(self, identity: Identity, upload_id: bytes, parts: Mapping[int, str]) -> SignedParts:
         """One URL for each part, after its hash was written down for good.
 
+        A part that must not be sent twice, and that the storage has, gets none: it is left out.
+
         Raises:
-            Problem: UPLOAD_NOT_FOUND, UPLOAD_NOT_OPEN, PART_NUMBER_INVALID, PART_HASH_CONFLICT, PARTS_LIMITED.
+            Problem: UPLOAD_NOT_FOUND, UPLOAD_NOT_OPEN, PART_NUMBER_INVALID, PART_HASH_CONFLICT, PARTS_LIMITED,
+                PART_TRIES_EXHAUSTED.
         """
         first, last = min(parts), max(parts)
         signing = uploads.for_signing(self._db, upload_id, identity.user_id, first, last)
@@ -101,16 +109,41 @@ class Uploads:
         if upload.state not in ("proving", "uploading") or upload.expires_at <= self._clock():
             raise _not_open(upload)
         check_numbers(parts, upload.part_count)
-        _check_written_once(signing.recorded, parts)
-        limit, added = self._config.user_parts, len(parts.keys() - signing.recorded.keys())
+        known = signing.recorded
+        _check_written_once(known, parts)
+        leaks = self._stores.named(upload.storage).leaks_resent_parts
+        if leaks and known.hashes:
+            upload, parts = self._not_received(upload, known, parts)
+            _check_tries(known, parts, MOST_SIGNINGS - 1)
+        limit, added = self._config.user_parts, len(parts.keys() - known.hashes.keys())
         if added and signing.open_parts > limit and uploads.count_parts(self._db, identity.user_id) + added > limit:
             raise Problem(errors.PARTS_LIMITED)
         upload = self._creation.open(upload)
-        uploads.record_parts(self._db, upload.id, parts)
-        _check_written_once(uploads.hashes_between(self._db, upload.id, first, last), parts)
+        if parts:
+            uploads.record_parts(self._db, upload.id, parts)
+            known = uploads.recorded_between(self._db, upload.id, first, last)
+            _check_written_once(known, parts)
+        if leaks:
+            _check_tries(known, parts, MOST_SIGNINGS)
         if upload.state == "proving":
             uploads.skip_proof(self._db, upload.id, self._clock())
         return self._sign(identity, upload, parts)
+
+    def _not_received(
+        self, upload: Upload, known: Recorded, parts: Mapping[int, str]
+    ) -> tuple[Upload, Mapping[int, str]]:
+        """The parts without those that the storage has; it is asked where one was signed before.
+
+        Raises:
+            Problem: UPLOAD_NOT_OPEN, where the storage says that there is no such upload.
+        """
+        if not known.hashes.keys() & parts.keys():
+            return upload, parts
+        upload = self._progress.ask(upload)
+        if upload.state not in ("proving", "uploading"):
+            raise _not_open(upload)
+        received = set(ranges.from_bits(upload.received))
+        return upload, {number: sha256 for number, sha256 in parts.items() if number not in received}
 
     def _sign(self, identity: Identity, upload: Upload, parts: Mapping[int, str]) -> SignedParts:
         expiry = min(int(self._clock().timestamp()) + self._config.part_url_ttl, int(upload.expires_at.timestamp()))
@@ -178,8 +211,8 @@ class Uploads:
         """The parts, as ranges, that have no hash or are not stored."""
         stored = self._progress.stored(upload) if upload.multipart_id else []
         if len(hashes) // digests.HASH_LENGTH < upload.part_count:
-            recorded = uploads.hashes_between(self._db, upload.id, 1, upload.part_count)
-            stored = [number for number in stored if number in recorded]
+            recorded = uploads.recorded_between(self._db, upload.id, 1, upload.part_count)
+            stored = [number for number in stored if number in recorded.hashes]
         return ranges.to_ranges(ranges.missing(stored, upload.part_count))
 
     def _finalize(self, identity: Identity, upload: Upload, hashes: bytes) -> UploadView:
@@ -230,10 +263,16 @@ class Uploads:
         return True
 
 
-def _check_written_once(recorded: Mapping[int, str], parts: Mapping[int, str]) -> None:
-    conflicts = [number for number, sha256 in parts.items() if recorded.get(number, sha256) != sha256]
+def _check_written_once(recorded: Recorded, parts: Mapping[int, str]) -> None:
+    conflicts = [number for number, sha256 in parts.items() if recorded.hashes.get(number, sha256) != sha256]
     if conflicts:
         raise Problem(errors.PART_HASH_CONFLICT, parts=sorted(conflicts))
+
+
+def _check_tries(recorded: Recorded, parts: Mapping[int, str], most: int) -> None:
+    exhausted = [number for number in parts if recorded.signed.get(number, 0) > most]
+    if exhausted:
+        raise Problem(errors.PART_TRIES_EXHAUSTED, parts=sorted(exhausted))
 
 
 def _not_open(upload: Upload) -> Problem:

@@ -91,17 +91,17 @@ def new_ref(prefix: str, length: int, *, binds_hash: bool) -> MultipartRef:
     return MultipartRef(random, f"{prefix}/probe/{random}", "", length, length, 1, "0" * 32, 0, binds_hash)
 
 
-def send(storage: MultipartStorage, ref: MultipartRef, data: bytes, headers: Mapping[str, str] | None = None) -> Answer:
+def send(storage: ProbedStorage, ref: MultipartRef, data: bytes, headers: Mapping[str, str] | None = None) -> Answer:
     """Signs the only part of an upload, and sends it as a client does. Raises StorageError."""
     sha256 = hashlib.sha256(data).hexdigest()
-    signed = storage.presign_part(ref, 1, sha256, int(time.time()) + _LIFE)
+    signed = storage.presign_at_storage(ref, 1, sha256, int(time.time()) + _LIFE)
     return ask(
         "PUT", signed.url, {"content-type": "application/octet-stream", **signed.headers, **(headers or {})}, data
     )
 
 
 def round_trip(
-    storage: MultipartStorage, prefix: str, origin: str, target_headers: Mapping[str, str] | None = None
+    storage: ProbedStorage, prefix: str, origin: str, target_headers: Mapping[str, str] | None = None
 ) -> Iterator[Finding]:
     """An upload of one part by its URL, complete, the object back by the edge's URL, delete.
 

@@ -19,7 +19,10 @@ from api.storage.base import Completed, MultipartRef, MultipartStorage, Reader, 
 class MemoryStorage(MultipartStorage):
     """See the module's docstring."""
 
-    def __init__(self, *, enforces_sha256: bool = False, compares: bool = True) -> None:
+    def __init__(
+        self, *, enforces_sha256: bool = False, compares: bool = True, leaks_resent_parts: bool = False
+    ) -> None:
+        self.leaks_resent_parts = leaks_resent_parts
         self._enforces = enforces_sha256
         self._compares = compares
         self._lock = threading.Lock()

@@ -14,7 +14,8 @@ What RGW 16 and 18 do differently from AWS, and what is done about it:
 - Complete of a gone upload, or a repeated one, answers 500: after any error the object is looked at first.
 - The ETag is missing from the first or from the repeated answer: HEAD is asked.
 - list_parts of a gone upload says NoSuchKey.
-- A part that is sent again leaks its first copy: see the limit of signings, and `SLUICE_S3_VIA_EDGE`.
+- A part that is sent again leaks its first copy: so a part's URL is given out 5 times at most, and not at all once the
+  part is there. How often one URL is used meanwhile is counted by the edge alone: ``SLUICE_S3_VIA_EDGE``.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from api import digests
 from api.config import S3Config
 from api.errors import ObjectNotFound, PartMismatch, StorageError, StorageFull, StorageUnavailable, UploadGone
 from api.storage import s3_admin
-from api.storage.base import Administered, Completed, Finding, MultipartRef, Reader, SignedPart
+from api.storage.base import Administered, Completed, EdgePartURL, Finding, MultipartRef, Reader, SignedPart
 from api.storage.probe import ProbedStorage, refuses_wrong_body
 from api.storage.s3_bucket import Address, Bucket
 from api.storage.s3_check import Examination
@@ -93,10 +94,19 @@ class S3Storage(ProbedStorage, Administered):
     Args:
         prefix: answers what this deployment's keys begin with.
         now: epoch seconds.
+        part_url: signs the URLs that clients get where parts go through the edge.
     """
 
-    def __init__(self, settings: S3Config, prefix: Callable[[], str], now: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        settings: S3Config,
+        prefix: Callable[[], str],
+        now: Callable[[], float] = time.time,
+        part_url: EdgePartURL | None = None,
+    ) -> None:
         super().__init__()
+        self.leaks_resent_parts = not settings.via_edge  # there tries are counted
+        self._part_url = part_url if settings.via_edge else None
         self._settings = settings
         self._prefix = prefix
         self._bucket = settings.bucket
@@ -105,8 +115,9 @@ class S3Storage(ProbedStorage, Administered):
             settings.access_key, settings.secret_key, settings.region, settings.session_token or None
         )
         self._client = self._connect(settings.endpoint)
-        self._public = Address(settings, settings.public_endpoint or settings.endpoint)
         self._internal = Address(settings, settings.endpoint)
+        public = settings.public_endpoint or settings.endpoint
+        self._parts = self._internal if settings.via_edge else Address(settings, public)
         self._presigners: dict[tuple[str, int, int], Presigner] = {}
 
     def _connect(self, endpoint: str) -> Any:
@@ -183,6 +194,13 @@ class S3Storage(ProbedStorage, Administered):
         return str(answer["UploadId"])
 
     def presign_part(self, ref: MultipartRef, number: int, sha256: str, expires_at: int) -> SignedPart:
+        signed = self.presign_at_storage(ref, number, sha256, expires_at)
+        if self._part_url is None:
+            return signed
+        length = digests.part_length(number, ref.size, ref.part_size)
+        return SignedPart(self._part_url(ref, number, length, expires_at, signed), {})
+
+    def presign_at_storage(self, ref: MultipartRef, number: int, sha256: str, expires_at: int) -> SignedPart:
         if not ref.multipart_id:
             raise UploadGone("an empty upload id would make the URL a plain PUT of the object")
         length = digests.part_length(number, ref.size, ref.part_size)
@@ -204,8 +222,8 @@ class S3Storage(ProbedStorage, Administered):
         wanted = (ref.object_key, now, expires)
         found = self._presigners.get(wanted)
         if found is None:
-            path = self._public.path(ref.object_key)
-            found = Presigner(self._credentials, "PUT", self._public.base, path, names, now, expires)
+            path = self._parts.path(ref.object_key)
+            found = Presigner(self._credentials, "PUT", self._parts.base, path, names, now, expires)
             self._presigners = {wanted: found}
         return found
 
