@@ -143,3 +143,91 @@ def test_signing_instead_of_proving_gives_the_challenge_up(gateway: Gateway, use
     assert sign(user, upload, content.hashes([1])).status_code == 200
     seen = user.get(f"/uploads/{upload['id']}").json
     assert (seen["state"], seen["challenge"]) == ("uploading", None)
+
+
+class TestAStorageThatLeaksWhatIsSentAgain:
+    """RGW 16 never frees the first copy of a part that is sent twice."""
+
+    @pytest.fixture
+    def gateway(self, gateway: Gateway) -> Gateway:
+        gateway.storage.leaks_resent_parts = True
+        return gateway
+
+    def store(self, gateway: Gateway, upload: dict[str, Any], number: int, length: int = 8 * 1024**2) -> None:
+        gateway.storage.uploads[upload["id"]][number] = bytes(length)
+        gateway.clock.turn(6)  # what a storage holds is asked once in 5 s
+
+    def test_what_the_storage_has_gets_no_url(self, gateway: Gateway, user: User, upload: dict[str, Any]) -> None:
+        every = {str(n): HASH for n in range(1, 6)}
+        assert set(sign(user, upload, every).json["parts"]) == set("12345")
+        for number in (1, 3, 5):
+            self.store(gateway, upload, number)
+        answer = sign(user, upload, every)
+        assert (answer.status_code, set(answer.json["parts"])) == (200, {"2", "4"})
+        answer = sign(user, upload, {"1": HASH})
+        assert (answer.status_code, answer.json) == (200, {"parts": {}})
+        error(sign(user, upload, {"1": OTHER}), 409, "PART_HASH_CONFLICT")
+
+    def test_nor_when_the_upload_is_found_again(self, gateway: Gateway, user: User) -> None:
+        new = {"name": "a", "size": SIZE, "resume_key": "k", "parts": {"1": HASH, "2": HASH}}
+        upload = user.post("/uploads", new).json
+        self.store(gateway, upload, 2)
+        again = user.post("/uploads", new)
+        assert (again.status_code, set(again.json["parts"])) == (200, {"1"})
+        assert again.json["received"] == [[2, 2]]
+
+    def test_a_part_of_another_length_is_to_be_sent_again(
+        self, gateway: Gateway, user: User, upload: dict[str, Any]
+    ) -> None:
+        sign(user, upload, {"1": HASH})
+        self.store(gateway, upload, 1, length=7)
+        assert set(sign(user, upload, {"1": HASH}).json["parts"]) == {"1"}
+
+    def test_the_storage_is_asked_for_what_was_signed_before_alone(
+        self, gateway: Gateway, user: User, upload: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked: list[str] = []
+        list_parts = gateway.storage.list_parts
+        monkeypatch.setattr(gateway.storage, "list_parts", lambda ref: asked.append("") or list_parts(ref))
+        for number in "12345":
+            sign(user, upload, {number: HASH})
+        assert not asked
+        for _ in range(3):
+            sign(user, upload, {"1": HASH, "2": HASH})
+        assert len(asked) == 1  # once in 5 s
+
+    def test_a_part_gets_five_urls(self, gateway: Gateway, user: User, upload: dict[str, Any]) -> None:
+        for _ in range(5):
+            assert sign(user, upload, {"1": HASH, "2": HASH}).status_code == 200
+        sign(user, upload, {"2": HASH})
+        answer = sign(user, upload, {"1": HASH, "2": HASH, "3": HASH})
+        assert error(answer, 409, "PART_TRIES_EXHAUSTED")["parts"] == [1, 2]
+        assert recorded(gateway, upload) == {1: HASH, 2: HASH}
+        assert sign(user, upload, {"3": HASH}).status_code == 200
+        # What has arrived is not in the way of the rest.
+        self.store(gateway, upload, 1)
+        self.store(gateway, upload, 2)
+        assert set(sign(user, upload, {"1": HASH, "2": HASH, "3": HASH}).json["parts"]) == {"3"}
+
+    def test_calls_at_the_same_moment_get_one_url(self, gateway: Gateway, user: User, upload: dict[str, Any]) -> None:
+        answers = together(*[lambda: sign(user, upload, {"1": HASH})] * 12)
+        urls = {answer.json["parts"]["1"]["url"] for answer in answers if answer.status_code == 200}
+        assert len(urls) == 1
+        error(sign(user, upload, {"1": HASH}), 409, "PART_TRIES_EXHAUSTED")
+
+    def test_a_thousand_parts_take_four_statements(self, gateway: Gateway, user: User) -> None:
+        upload = user.create(Content(b""), size=1000 * 8 * 1024**2)
+        thousand = {str(n): HASH for n in range(1, 1001)}
+        for _ in range(2):
+            gateway.statements.clear()
+            assert sign(user, upload, thousand).status_code == 200
+            assert len([sql for sql, _ in gateway.statements if "session" not in sql]) <= 4
+
+    def test_other_storages_sign_as_often_as_they_are_asked(
+        self, gateway: Gateway, user: User, upload: dict[str, Any]
+    ) -> None:
+        gateway.storage.leaks_resent_parts = False
+        sign(user, upload, {"1": HASH})
+        self.store(gateway, upload, 1)
+        for _ in range(7):
+            assert set(sign(user, upload, {"1": HASH}).json["parts"]) == {"1"}
