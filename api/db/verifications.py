@@ -1,4 +1,4 @@
-"""Blobs that wait to be read back, and how that ends."""
+"""Blobs that wait to be read, for their parts' hashes or the whole one, and how that ends."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ _END = "DELETE FROM verification WHERE blob_id = %s AND lease_owner = %s"
 _SET_VERIFIED = (
     "UPDATE `blob` SET state = 'verified', sha256 = %s, verified_at = %s WHERE id = %s AND state = 'unverified'"
 )
+_SET_SHA256 = "UPDATE `blob` SET sha256 = %s WHERE id = %s AND state = 'verified'"
 _SET_CORRUPT = "UPDATE `blob` SET state = 'corrupt' WHERE id = %s AND state = 'unverified'"
 _LOCK_VERIFIED = "SELECT id FROM `blob` WHERE id = %s AND state = 'verified' LOCK IN SHARE MODE"
 _LOCK_UNVERIFIED = "SELECT id FROM `blob` WHERE id = %s AND state = 'unverified' FOR UPDATE"
@@ -79,6 +80,12 @@ def postpone(db: Statements, blob_id: bytes, owner: bytes, until: datetime) -> N
 def set_verified(db: Statements, blob_id: bytes, sha256: bytes | None, owner: bytes, now: datetime) -> bool:
     """unverified → verified; False where the blob or the lease went away."""
     return db.execute(_SET_VERIFIED, (sha256, to_row(now), blob_id)) == 1 and db.execute(_END, (blob_id, owner)) == 1
+
+
+def set_sha256(db: Statements, blob_id: bytes, sha256: bytes | None, owner: bytes) -> None:
+    """What was verified before was read for its whole hash."""
+    db.execute(_SET_SHA256, (sha256, blob_id))
+    db.execute(_END, (blob_id, owner))
 
 
 def set_corrupt(db: Statements, blob_id: bytes, owner: bytes) -> None:

@@ -143,6 +143,8 @@ class Finalizer:
         def make(tx: Statements) -> File:
             if not blobs.insert_verified(tx, blob, scope, hashes, self._clock()):
                 raise _Claimed
+            if completed.hash_later:
+                verifications.insert(tx, blob.id, self._clock())
             file = self._link(tx, upload, owner, blob)
             assert file is not None
             return file

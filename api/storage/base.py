@@ -64,10 +64,12 @@ class Completed:
     Attributes:
         verified: every byte was compared with the parts' hashes, by the storage or while assembling.
         sha256: of the whole object, where the bytes were read anyway.
+        hash_later: the object is large and cheap to read: a worker is to find its whole SHA-256.
     """
 
     verified: bool
     sha256: bytes | None
+    hash_later: bool = False
 
 
 class Storage(abc.ABC):

@@ -19,6 +19,7 @@ import errno
 import fcntl
 import os
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -39,6 +40,10 @@ from api.storage.local_check import examine
 
 _OBJECT: Final = ".object"
 _LOCK: Final = ".lock"
+_DISCARDED: Final = ".discarded-"
+_FEW_PARTS: Final = 16
+_SMALL: Final = 64 * 1024**2
+"""Bytes up to which an object's whole SHA-256 is found at once, not by a worker."""
 _FOLDERS: Final = ("incoming", "parts", "assembling", "objects")
 _DEAD_AFTER: Final = 3600.0
 """Seconds without a byte after which a body in incoming/ is what a killed nginx left: a live one is given up by nginx
@@ -173,12 +178,21 @@ class LocalStorage(MultipartStorage, Administered):
                 if self._object(ref.object_key).exists():
                     with contextlib.suppress(StorageError):
                         completed = self._completed_before(ref, hashes, keep_alive)
-                        shutil.rmtree(private)
+                        self._discard(private, ref.part_count)
                         return completed
                 self._check_parts(ref, private)
                 sha256 = self._assemble(ref, private, digests.split(hashes), keep_alive)
-                shutil.rmtree(private)
-        return Completed(verified=True, sha256=sha256)
+                self._discard(private, ref.part_count)
+        return Completed(verified=True, sha256=sha256, hash_later=sha256 is None)
+
+    def _discard(self, private: Path, part_count: int) -> None:
+        """Deletes the parts of an object that is made; many of them while the caller goes on."""
+        if part_count <= _FEW_PARTS:
+            shutil.rmtree(private)
+            return
+        discarded = private.with_name(f"{_DISCARDED}{private.name}")
+        private.rename(discarded)
+        threading.Thread(target=shutil.rmtree, args=(discarded, True), name="discard", daemon=True).start()
 
     def _take_private(self, ref: MultipartRef) -> Path | None:
         """Moves the part folder to where no PUT reaches it; None where there is no such folder any more."""
@@ -241,12 +255,15 @@ class LocalStorage(MultipartStorage, Administered):
         private.rename(self._parts(ref))
         raise PartMismatch(wrong)
 
-    def _assemble(self, ref: MultipartRef, private: Path, hashes: list[bytes], keep_alive: Callable[[], None]) -> bytes:
-        """Hashes and copies in one pass; answers the whole object's SHA-256."""
+    def _assemble(
+        self, ref: MultipartRef, private: Path, hashes: list[bytes], keep_alive: Callable[[], None]
+    ) -> bytes | None:
+        """Hashes and copies in one pass; answers the whole object's SHA-256, where it is small."""
         source = private / (_OBJECT if ref.part_count > 1 else "1")
+        sha256: bytes | None = None
         if ref.part_count > 1:
             try:
-                wrong, sha256 = Assembly(private, source, ref.size, ref.part_size).run(hashes, keep_alive)
+                wrong = Assembly(private, source, ref.size, ref.part_size).run(hashes, keep_alive)
             except OSError as ex:
                 if ex.errno in (errno.ENOSPC, errno.EDQUOT):
                     source.unlink(missing_ok=True)
@@ -258,6 +275,8 @@ class LocalStorage(MultipartStorage, Administered):
             _sync(source)
         if wrong:
             self._reopen(ref, wrong)
+        if sha256 is None and ref.size <= _SMALL:
+            sha256 = hash_file(source, ref.size, ref.part_size, keep_alive)[1]
         target = self._object(ref.object_key)
         target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         source.rename(target)
@@ -274,7 +293,7 @@ class LocalStorage(MultipartStorage, Administered):
     def list_uploads(self) -> Iterator[str]:
         with _own_errors():
             for folder in ("parts", "assembling"):
-                yield from sorted(os.listdir(self._root / folder))
+                yield from sorted(name for name in os.listdir(self._root / folder) if not name.startswith("."))
 
     def drop_dead_bodies(self) -> int:
         count, before = 0, time.time() - _DEAD_AFTER
@@ -284,6 +303,8 @@ class LocalStorage(MultipartStorage, Administered):
                     if entry.is_file(follow_symlinks=False) and entry.stat().st_mtime < before:
                         os.unlink(entry)
                         count += 1
+        for folder in (self._root / "assembling").glob(f"{_DISCARDED}*"):
+            shutil.rmtree(folder, ignore_errors=True)  # whoever was at it may have been killed
         return count
 
     # -- for operators

@@ -187,3 +187,17 @@ def test_two_readers_at_once_share_nothing(gateway: Gateway, user: User) -> None
     verifier = gateway.services.verifier
     (blob,) = verifier.due()
     assert [verifier.take(blob), verifier.take(blob)] == [True, False]
+
+
+def test_the_whole_hash_of_what_is_verified_already_is_found_later(gateway: Gateway, user: User) -> None:
+    content = Content.of_parts(3, "hash later")
+    file = send(user, content)
+    verify(gateway)
+    ((blob,),) = gateway.rows("SELECT blob_id FROM file WHERE id = UNHEX(%s)", file["id"])
+    gateway.db.execute("UPDATE `blob` SET sha256 = NULL WHERE id = %s", (blob,))
+    gateway.db.execute(
+        "INSERT INTO verification (blob_id, parts_done, created_at) VALUES (%s, 2, UTC_TIMESTAMP(6))", (blob,)
+    )
+    assert verify(gateway) == [True]
+    assert user.get(f"/files/{file['id']}").json["sha256"] == hashlib.sha256(content.data).hexdigest()
+    assert verify(gateway) == []

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -427,3 +428,27 @@ def test_a_body_that_nobody_sends_any_more_is_dropped_and_one_that_arrives_is_no
     assert os.listdir(incoming) == ["0000000002"]
     shutil.rmtree(incoming)
     assert storage.drop_dead_bodies() == 0
+
+
+def test_a_large_object_is_left_to_a_worker_for_its_whole_hash(
+    storage: LocalStorage, put: Put, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api.storage.local._SMALL", 2 * PART)
+    for parts, later in ((2, False), (3, True)):
+        what = ComparingContract.send(storage, put, Content(os.urandom(parts * PART)))
+        completed = storage.complete(what.ref, what.hashes, nothing)
+        assert (completed.verified, completed.hash_later) == (True, later)
+        assert completed.sha256 == (None if later else what.sha256)
+
+
+def test_the_parts_of_many_are_deleted_beside_the_callers_work(
+    storage: LocalStorage, put: Put, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    never = SimpleNamespace(Thread=lambda **_: SimpleNamespace(start=lambda: None))
+    monkeypatch.setattr("api.storage.local.threading", never)  # the process is killed before it is done
+    what = ComparingContract.send(storage, put, Content(os.urandom(17 * PART)))
+    storage.complete(what.ref, what.hashes, nothing)
+    assert what.ref.upload_id not in set(storage.list_uploads())
+    (left,) = [path for path in tmp_path.rglob("*") if path.name.endswith(what.ref.upload_id) and path.is_dir()]
+    storage.drop_dead_bodies()
+    assert not left.exists()
