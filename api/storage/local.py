@@ -38,9 +38,11 @@ from api.storage.base import Completed, MultipartRef, MultipartStorage, Reader, 
 
 _OBJECT: Final = ".object"
 _LOCK: Final = ".lock"
-_DEAD_AFTER: Final = 3600.0
-"""Seconds without a byte after which a body in incoming/ is what a killed nginx left: a live one is given up by nginx
-long before. No row knows of bodies, and their times are the kernel's, so that an mtime may be trusted here."""
+_DEAD_AFTER: Final = 86_400.0
+"""Seconds without a byte after which a body in incoming/ is what a killed nginx left.
+
+No row knows of bodies, and their times are the kernel's, so that an mtime may be trusted here.
+"""
 
 PartURL = Callable[[MultipartRef, int, int, int], str]
 """Signs the edge's URL for (upload, part number, bytes, expiry)."""
