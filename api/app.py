@@ -141,7 +141,7 @@ def create_app(services: Services) -> falcon.App[Any, Any]:
     app: falcon.App[Any, Any] = falcon.App()
     app.add_middleware(RequestId())
     app.add_middleware(Authentication(services.accounts, services.config.edge_key))
-    # an empty or repeated parameter is said to be wrong, not guessed at
+    # an empty parameter is said to be wrong, not taken for one that is not there
     app.req_options.keep_blank_qs_values = True
     app.req_options.auto_parse_qs_csv = False
     error_handlers.install(app)

@@ -1,6 +1,9 @@
 """gunicorn's settings: a few threads in a few processes, on a unix socket behind nginx."""
 
+import logging
 import os
+
+from api.logs import JSONFormatter
 
 bind = os.environ.get("SLUICE_API_BIND", "127.0.0.1:8000")
 workers = int(os.environ.get("SLUICE_API_WORKERS", "2"))
@@ -21,3 +24,9 @@ secure_scheme_headers: dict[str, str] = {}
 accesslog = None  # nginx has one, with more in it
 loglevel = "warning"
 control_socket_disable = True
+
+
+def post_worker_init(worker: object) -> None:
+    """gunicorn's own lines look like all others."""
+    for handler in logging.getLogger("gunicorn.error").handlers:
+        handler.setFormatter(JSONFormatter("api"))

@@ -38,21 +38,30 @@ class Worker:
         """Works until SIGTERM or SIGINT; what is under way then is left to the next process."""
         for name in (signal.SIGTERM, signal.SIGINT):
             signal.signal(name, lambda *_: self._stop.set())
-        sweep_at = time.monotonic()
+        # in a thread of its own: freeing a huge upload must not keep another one from being finalized
+        sweeper = threading.Thread(target=self._sweep, name="sweep", daemon=True)
+        sweeper.start()
         pool = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="finalize")
         _log.info("worker started")
         while not self._stop.is_set():
             try:
                 self._start_due(pool)
-                if time.monotonic() >= sweep_at:
-                    sweep_at = time.monotonic() + self._services.config.sweep_interval
-                    self._services.sweep.run()
             except (DatabaseUnavailable, StorageError) as ex:
                 _log.warning("will look again", extra={"error": str(ex)})
                 self._stop.wait(_LOOK_EVERY)
             self._cache.await_ring(_LOOK_EVERY)
         pool.shutdown(wait=False, cancel_futures=True)
         _log.info("worker stopped")
+
+    def _sweep(self) -> None:
+        while not self._stop.is_set():
+            try:
+                self._services.sweep.run()
+            except (DatabaseUnavailable, StorageError) as ex:
+                _log.warning("will sweep again", extra={"error": str(ex)})
+            except Exception:
+                _log.exception("sweeping failed")
+            self._stop.wait(self._services.config.sweep_interval)
 
     def _start_due(self, pool: ThreadPoolExecutor) -> None:
         for kind, job in (("finalized", self._services.finalizer), ("read back", self._services.verifier)):

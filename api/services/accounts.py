@@ -118,8 +118,7 @@ class Accounts:
         def body(tx: Statements) -> None:
             if not rows.set_password(tx, user, password_hash):
                 raise Problem(errors.PASSWORD_WRONG)  # another change was first
-            ended = rows.end_sessions(tx, user.id, now)
-            revocations.insert(tx, "session", ended, 0, now, now + self._access_life())
+            self._revoke(tx, rows.end_sessions(tx, user.id, now))
 
         self._db.transaction(body)
         return replace(user, password_hash=password_hash)
@@ -223,12 +222,15 @@ class Accounts:
 
         def body(tx: Statements) -> None:
             if rows.end_session(tx, session_id, now):
-                revocations.insert(tx, "session", [session_id], 0, now, now + self._access_life())
+                self._revoke(tx, [session_id])
 
         self._db.transaction(body)
 
-    def _access_life(self) -> timedelta:
-        return timedelta(seconds=self._config.access_ttl) + _MARGIN
+    def _revoke(self, tx: Statements, sessions: list[bytes]) -> None:
+        # the time is taken behind every lock: the feed repeats what is younger than 10 s, and a wait may be longer
+        now = self._clock()
+        expires_at = now + timedelta(seconds=self._config.access_ttl) + _MARGIN
+        revocations.insert(tx, "session", sessions, 0, now, expires_at)
 
     # -- tokens
 

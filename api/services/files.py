@@ -109,14 +109,15 @@ class Files:
         Raises:
             Problem: FILE_NOT_FOUND.
         """
-        now = self._clock()
-        links_end = now + timedelta(seconds=MAX_LINK_LIFE, minutes=5)
 
         def body(tx: Statements) -> None:
             file = rows.by_id(tx, file_id, identity.user_id)
             if file is None:
                 raise Problem(errors.FILE_NOT_FOUND)
-            if rows.trash(tx, file, now):
+            if rows.trash(tx, file, self._clock()):
+                # taken behind the row's lock: the feed repeats what is younger than 10 s, and a wait may be longer
+                now = self._clock()
+                links_end = now + timedelta(seconds=MAX_LINK_LIFE, minutes=5)
                 revocations.insert(tx, "file", [file.id], file.link_generation, now, links_end)
 
         self._db.transaction(body)

@@ -6,10 +6,12 @@ Every step may run twice at once, and may stop anywhere: the rows say what is le
 from __future__ import annotations
 
 import logging
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from itertools import islice
+from typing import TypeVar
 
 from api.config import Config
 from api.db import accounts, blobs, revocations, uploads
@@ -19,6 +21,9 @@ from api.models import Clock, Upload
 from api.services.stores import Stores, multipart_ref
 
 _BATCH = 100
+_STEP_SECONDS = 20.0
+
+T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
@@ -39,14 +44,11 @@ class Sweep:
         done["uploads_freed"] = sum(self._free(name) for name, _ in self._stores)
         done["bodies_dropped"] = sum(self._drop_bodies(name) for name, _ in self._stores)
         done["objects_deleted"] = self._delete_doomed()
-        for upload_id in uploads.ended_with_parts(self._db):
-            uploads.prune_parts(self._db, upload_id)
-            done["part_lists_dropped"] += 1
+        done["part_lists_dropped"] = _drain(
+            lambda: uploads.ended_with_parts(self._db), lambda row: uploads.prune_parts(self._db, row)
+        )
         before = self._clock() - timedelta(seconds=self._config.upload_retention)
-        for upload_id in uploads.ended_before(self._db, before):
-            uploads.prune_parts(self._db, upload_id)
-            uploads.delete(self._db, upload_id)
-            done["uploads_dropped"] += 1
+        done["uploads_dropped"] = _drain(lambda: uploads.ended_before(self._db, before), self._drop)
         done["sessions_dropped"] = accounts.prune_sessions(self._db, before)
         done["revocations_dropped"] = revocations.prune(self._db, self._clock() - timedelta(days=1))
         if done := +done:
@@ -55,12 +57,16 @@ class Sweep:
 
     def _expire(self) -> int:
         """State first, storage second; finalizing uploads are left to finish."""
-        count = 0
-        for upload in uploads.expired(self._db, self._clock()):
+
+        def expire(upload: Upload) -> None:
             if uploads.end(self._db, upload.id, "expired", "UPLOAD_EXPIRED", self._clock()):
                 self._abort(upload)
-                count += 1
-        return count
+
+        return _drain(lambda: uploads.expired(self._db, self._clock()), expire)
+
+    def _drop(self, upload_id: bytes) -> None:
+        uploads.prune_parts(self._db, upload_id)
+        uploads.delete(self._db, upload_id)
 
     def _free(self, storage_name: str) -> int:
         """Aborts, at one storage, uploads that ended while it could not be asked."""
@@ -100,6 +106,16 @@ class Sweep:
                     blobs.undoom(self._db, after)
                     count += 1
         return count
+
+
+def _drain(find: Callable[[], Sequence[T]], act: Callable[[T], None]) -> int:
+    """Acts on what is found until nothing is, or the step's time is over; what was acted on is not found again."""
+    count, ends = 0, time.monotonic() + _STEP_SECONDS
+    while time.monotonic() < ends and (batch := find()):
+        for row in batch:
+            act(row)
+            count += 1
+    return count
 
 
 def _batches(names: Iterator[str]) -> Iterator[list[bytes]]:

@@ -22,7 +22,7 @@ from api.errors import PartMismatch, Problem, StorageError, StorageFull, UploadG
 from api.models import Clock, File, Identity, Upload, new_id
 from api.services import ranges
 from api.services.creation import Creation, NewUpload, check_numbers
-from api.services.finalize import LEASE, Finalizer
+from api.services.finalize import LEASE, MOST_COMPLETES, Finalizer
 from api.services.instant import Instant
 from api.services.progress import Progress, SignedParts, UploadView
 from api.services.stores import Stores, multipart_ref
@@ -232,6 +232,9 @@ class Uploads:
         try:
             return self._finalizer.run(replace(upload, completes=upload.completes + 1), hashes, owner)
         except PartMismatch as ex:
+            if upload.completes + 1 >= MOST_COMPLETES:
+                message = "Stored parts were not what their hashes say too often; create the upload anew."
+                raise Problem(errors.PART_MISMATCH, message, parts=list(ex.parts), state="failed") from ex
             raise Problem(errors.PART_MISMATCH, parts=list(ex.parts)) from ex
         except StorageFull as ex:
             raise Problem(errors.STORAGE_FULL) from ex

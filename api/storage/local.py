@@ -45,9 +45,11 @@ _FEW_PARTS: Final = 16
 _SMALL: Final = 64 * 1024**2
 """Bytes up to which an object's whole SHA-256 is found at once, not by a worker."""
 _FOLDERS: Final = ("incoming", "parts", "assembling", "objects")
-_DEAD_AFTER: Final = 3600.0
-"""Seconds without a byte after which a body in incoming/ is what a killed nginx left: a live one is given up by nginx
-long before. No row knows of bodies, and their times are the kernel's, so that an mtime may be trusted here."""
+_DEAD_AFTER: Final = 86_400.0
+"""Seconds without a byte after which a body in incoming/ is what a killed nginx left.
+
+No row knows of bodies, and their times are the kernel's, so that an mtime may be trusted here.
+"""
 
 PartURL = Callable[[MultipartRef, int, int, int], str]
 """Signs the edge's URL for (upload, part number, bytes, expiry)."""

@@ -227,6 +227,11 @@ end
 
 --- The bearer token of a call to the API.
 function _M.bearer()
+    local path = var.uri
+    if path:find("[\128-\255]") then
+        -- A log line is JSON, and so UTF-8; a path's bytes may be anything.
+        var.log_path = (path:gsub("[\128-\255]", "?"))
+    end
     return decide(decide_bearer)
 end
 

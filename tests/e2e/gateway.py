@@ -175,7 +175,7 @@ class Gateway:
 
     def age_bodies(self) -> None:
         """Makes half-received bodies look as if their last byte had come two hours ago: the sweep takes those."""
-        moment = time.time() - 7200
+        moment = time.time() - 2 * 86_400
         for body in (self.storage / "incoming").iterdir():
             os.utime(body, (moment, moment))
 

@@ -1,5 +1,6 @@
 """The access log's lines, and that no log holds a token."""
 
+import json
 import uuid
 from collections.abc import Callable
 
@@ -94,3 +95,10 @@ def test_repeats_are_counted_not_written_out(make_edge: Callable[..., Edge]) -> 
         assert edge.get(f"/d/{edge.token('link', blob=blob)}/x").status == 503
     wait_for(lambda: "times)" in edge.error_log.read_text(), "count in the error log")
     assert len(edge.error_log.read_text().splitlines()) < 20
+
+
+def test_a_path_of_any_bytes_leaves_a_line_of_json(edge: Edge) -> None:
+    edge.ask("GET", "/api/v1/%ff%fe%01x", headers=edge.bearer())
+    wait_for(lambda: b"/api/v1/??" in edge.access_log.read_bytes(), "line in the access log")
+    for line in edge.access_log.read_bytes().splitlines():
+        json.loads(line)  # which takes UTF-8 alone

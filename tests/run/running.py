@@ -70,7 +70,7 @@ class RunningStack:
         assert self.process.stdout
         if select.select([self.process.stdout], [], [], max(0.0, seconds))[0]:
             chunk = os.read(self.process.stdout.fileno(), 65536)
-            self.output += chunk.decode()
+            self.output += chunk.decode(errors="replace")  # a chunk may end within a character
             return bool(chunk)
         return True
 

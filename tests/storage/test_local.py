@@ -422,8 +422,8 @@ def test_a_body_that_nobody_sends_any_more_is_dropped_and_one_that_arrives_is_no
     incoming = tmp_path / "incoming"
     for name in ("0000000001", "0000000002"):
         (incoming / name).write_bytes(b"half a part")
-    two_hours_ago = time.time() - 7200
-    os.utime(incoming / "0000000001", (two_hours_ago, two_hours_ago))
+    two_days_ago = time.time() - 2 * 86_400
+    os.utime(incoming / "0000000001", (two_days_ago, two_days_ago))
     assert storage.drop_dead_bodies() == 1
     assert os.listdir(incoming) == ["0000000002"]
     shutil.rmtree(incoming)
