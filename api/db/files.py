@@ -29,7 +29,7 @@ _ANY_ON = (
     f"SELECT {_FILE} FROM replica r JOIN `blob` b ON b.id = r.blob_id JOIN file f ON f.blob_id = b.id "
     "JOIN user u ON u.id = f.user_id WHERE r.storage = %s AND b.state = 'verified' AND f.trashed_at IS NULL "
     "AND u.disabled_at IS NULL AND NOT EXISTS (SELECT 1 FROM replica o WHERE o.blob_id = b.id AND o.storage <> %s) "
-    "LIMIT 1"
+    "ORDER BY r.object_key LIMIT 1"
 )
 _RENAME = "UPDATE file SET name = %s, updated_at = %s WHERE id = %s AND user_id = %s AND trashed_at IS NULL"
 _TRASH = (

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from api.db import accounts, deployment
-from api.errors import PartMismatch
+from api.db import accounts, deployment, verifications
+from api.db import files as db_files
+from api.errors import PartMismatch, StorageUnavailable
 from api.services import finalize
 from tests.api.conftest import EDGE_KEY, Content, Gateway, User
 
@@ -21,6 +22,7 @@ def drive(gateway: Gateway, user: User) -> None:
     uploads(gateway, user)
     instant(gateway, user)
     merges(gateway, user)
+    read_back(gateway, user)
     files(gateway, user)
     background(gateway)
     edge(gateway, user)
@@ -112,6 +114,37 @@ def merges(gateway: Gateway, user: User) -> None:
             )
             gateway.statements.pop()
         gateway.user().upload(content)
+
+
+def read_back(gateway: Gateway, user: User) -> None:
+    """What a storage does not compare: right, wrong, twice, and while it is away."""
+
+    def take() -> None:
+        for blob in gateway.services.verifier.due():
+            gateway.services.verifier.take(blob)
+
+    content, other = Content(b"read back"), gateway.user()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gateway.storage, "_compares", False)
+        file = user.upload(content)
+        other.upload(content)
+        take()  # the second is merged with the first
+        upload = user.create(Content(b"declared"))
+        user.put(upload, Content(b"declared"))
+        gateway.storage.uploads[upload["id"]][1] = b"and sent"
+        user.complete(upload)
+        take()
+        user.upload(Content(b"away"))
+        patch.setattr(gateway.storage, "open", _away)
+        take()
+    ((blob,),) = gateway.rows("SELECT blob_id FROM file WHERE id = UNHEX(%s)", file["id"])
+    verifications.insert(gateway.db, blob, gateway.clock())
+    take()
+    db_files.any_on(gateway.db, "local")
+
+
+def _away(*where: object) -> None:
+    raise StorageUnavailable("away")
 
 
 def files(gateway: Gateway, user: User) -> None:
