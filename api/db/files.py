@@ -26,7 +26,7 @@ _LINK = (
 )
 _BY_ID = f"SELECT {_FILE} {_FROM} WHERE f.id = %s AND f.user_id = %s"
 _ANY_ON = (
-    f"SELECT {_FILE} FROM replica r JOIN `blob` b ON b.id = r.blob_id JOIN file f ON f.blob_id = b.id "
+    f"SELECT STRAIGHT_JOIN {_FILE} FROM replica r JOIN `blob` b ON b.id = r.blob_id JOIN file f ON f.blob_id = b.id "
     "JOIN user u ON u.id = f.user_id WHERE r.storage = %s AND b.state = 'verified' AND f.trashed_at IS NULL "
     "AND u.disabled_at IS NULL AND NOT EXISTS (SELECT 1 FROM replica o WHERE o.blob_id = b.id AND o.storage <> %s) "
     "ORDER BY r.object_key LIMIT 1"
