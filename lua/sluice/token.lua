@@ -10,7 +10,8 @@ local hmac = require("sluice.hmac")
 local _M = {}
 local verifier = { __index = _M }
 
-_M.MAX_LENGTH = 2048
+-- Bytes of a token's text (api/tokens.py). A part's may hold the URL of another storage.
+local MAX_LENGTHS = { access = 2048, link = 2048, part = 4096 }
 local SIGNATURE_LENGTH = 43
 
 local json = cjson.new()
@@ -36,6 +37,7 @@ local CLAIMS = {
         jti = is_id, file = is_id, fgen = is_count, blob = is_id, size = is_count, sub = is_id, gen = is_count,
         disp = is_text, name = is_text, type = is_text, exp = is_count,
     },
+    -- With storage, to and sha256 where it goes on to another storage.
     part = { upload = is_id, part = is_count, size = is_count, sub = is_id, gen = is_count, exp = is_count },
 }
 
@@ -94,7 +96,7 @@ end
 -- @param now epoch seconds
 -- @return its claims, or nil and "invalid" or "expired"
 function _M:verify(purpose, text, now)
-    if #text > _M.MAX_LENGTH then
+    if #text > MAX_LENGTHS[purpose] then
         return nil, "invalid"
     end
     local first, second = find_dots(text)

@@ -86,6 +86,9 @@ def _valid() -> Iterator[dict[str, Any]]:
         yield {"purpose": purpose, "token": sign_claims(purpose, claims), "claims": claims}
         old = {**claims, "exp": FOREVER - 1}
         yield {"purpose": purpose, "token": sign_claims(purpose, old, KEYS[:1]), "claims": old}
+    to = f"http://10.0.0.1:8480/b/{'k' * 60}?X-Amz-Credential=a%2Fb"
+    proxied = {**CLAIMS["part"], "storage": "main", "to": to, "sha256": "0" * 64}
+    yield {"purpose": "part", "token": sign_claims("part", proxied), "claims": proxied}
     small = {**CLAIMS["link"], "name": "", "type": "", "size": 0, "disp": "inline"}
     yield {"purpose": "link", "token": sign_claims("link", small), "claims": small}
     claims = CLAIMS["access"]
@@ -130,7 +133,7 @@ def _invalid() -> Iterator[dict[str, Any]]:
             "claims are no JSON": sign(purpose, base64_encode(b'{"exp":')),
             "claims are nothing": sign(purpose, base64_encode(b"{}")),
             "claims are not base64url": sign(purpose, b"!!!!"),
-            "too long": sign_claims(purpose, {**claims, "name": "n" * 2048}),
+            "too long": sign_claims(purpose, {**claims, "name": "n" * 4096}),
         }
         yield from ({"purpose": purpose, "token": text, "why": why} for why, text in bad.items())
         for other in CLAIMS:
