@@ -32,6 +32,6 @@ def routes(services: Services) -> list[tuple[str, Resource]]:
         *((f"/api/v1{path}", resource) for path, resource in v1),
         ("/healthz", system.Healthz()),
         ("/readyz", system.Readyz(s.health)),
-        ("/internal/revocations", system.RevocationFeed(s.revocations)),
+        ("/internal/revocations", system.RevocationFeed(s.revocations, s.health)),
         ("/internal/targets/{blob_id}", system.BlobTarget(s.files)),
     ]

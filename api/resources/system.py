@@ -45,12 +45,13 @@ class Readyz(Resource):
 
 
 class RevocationFeed(Resource):
-    """/internal/revocations."""
+    """/internal/revocations: and, since every edge asks each second, whether local storage is full."""
 
     access: ClassVar = {"GET": Access.EDGE}
 
-    def __init__(self, revocations: Revocations) -> None:
+    def __init__(self, revocations: Revocations, health: Health) -> None:
         self._revocations = revocations
+        self._health = health
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         after = req.get_param("after", default="0")
@@ -58,7 +59,8 @@ class RevocationFeed(Resource):
             raise Problem(errors.PARAMETER_INVALID, "after is a row's id.")
         rows, last_id, more = self._revocations.since(int(after))
         found = [(row.id, row.kind, row.subject.hex(), row.generation, int(row.expires_at.timestamp())) for row in rows]
-        answer(resp, {"last_id": last_id, "more": more, "revocations": found})
+        full = self._health.full()
+        answer(resp, {"last_id": last_id, "more": more, "full": full, "revocations": found})
 
 
 class BlobTarget(Resource):

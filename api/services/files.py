@@ -12,7 +12,7 @@ from api.config import Config
 from api.db import blobs, revocations
 from api.db import files as rows
 from api.db.pool import Database, Statements
-from api.errors import Problem
+from api.errors import Problem, StorageUnavailable
 from api.models import Clock, File, Identity, new_id
 from api.services.names import check_name
 from api.services.stores import Stores
@@ -180,9 +180,12 @@ class Files:
             raise Problem(errors.FILE_CORRUPT)
         if blob.size == 0:
             return Target(blob.id, 0, blob.digest, "empty", "")
-        found = self._stores.first_healthy(blobs.replicas(self._db, blob.id))
-        if found is None:
+        replicas = blobs.replicas(self._db, blob.id)
+        if not replicas:
             raise Problem(errors.FILE_NOT_FOUND)
+        found = self._stores.first_healthy(replicas)
+        if found is None:
+            raise StorageUnavailable(f"none of {[name for name, _ in replicas]} is configured")
         name, object_key = found
         uri = self._stores.named(name).internal_uri(object_key)
         return Target(blob.id, blob.size, blob.digest, self._stores.kind(name), uri)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from api.cache import Cache
 from api.db import deployment
 from api.db.pool import Database
-from api.errors import DatabaseUnavailable, StorageUnavailable
+from api.errors import DatabaseUnavailable, StorageFull, StorageUnavailable
 from api.services.stores import Stores
 from api.storage.probe import ProbedStorage
 
@@ -31,6 +31,16 @@ class Health:
         self._lock = threading.Lock()
         self._asked = float("-inf")
         self._checks: dict[str, str] = {}
+
+    def full(self) -> bool:
+        """Whether the local disk has less than SLUICE_MIN_FREE left; the edge asks, before it takes a part."""
+        try:
+            self._stores.check_room()
+        except StorageFull:
+            return True
+        except StorageUnavailable:
+            return False  # a part that is sent will say so
+        return False
 
     def ready(self) -> tuple[bool, dict[str, str]]:
         """Whether requests can be served, and how each dependency is: "ok", or what is wrong.

@@ -46,6 +46,11 @@ class Stores:
         name = self._tiers.get(tier) or next(iter(self._storages))
         return name, self._storages[name]
 
+    def check_room(self) -> None:
+        """Raises StorageFull where one of the storages that know has no room at all."""
+        for storage in self._storages.values():
+            storage.check_room(0, 0)
+
     def kind(self, name: str) -> str:
         """local, s3 or oss."""
         return self._kinds.get(name, name)

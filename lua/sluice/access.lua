@@ -101,7 +101,10 @@ end
 local function store(part)
     if failure.is_closed(part.upload) then
         return "UPLOAD_NOT_OPEN"
+    elseif revocation.storage_is_full() then
+        return "STORAGE_FULL"
     end
+    var.part = part.upload .. "/" .. part.part
     -- DAV would take the file's mtime from it.
     ngx.req.clear_header("Date")
     -- New with each PUT, as the bytes may be; the API knows a part by its hash.

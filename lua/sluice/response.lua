@@ -38,6 +38,7 @@ local KINDS = {
     PART_URL_REVOKED = { 403, "The part's URL was withdrawn." },
     PART_HASH_MISMATCH = { 400, "The body is not the one whose hash the URL was signed for." },
     PART_TRIES_LIMITED = { 429, "This part was sent too often; wait a little.", 60 },
+    PART_BUSY = { 429, "This part is being sent too often at once; wait a little.", 5 },
     UPLOAD_NOT_OPEN = { 409, "The upload's state does not allow this." },
     -- ourselves
     INTERNAL_ERROR = { 500, "Something went wrong here." },
@@ -46,6 +47,7 @@ local KINDS = {
     API_UNAVAILABLE = { 503, "The API is away; repeat the call.", 1 },
     API_TIMEOUT = { 504, "The API did not answer in time; repeat the call.", 1 },
     STORAGE_UNAVAILABLE = { 503, "The storage is away; repeat the call.", 1 },
+    STORAGE_FULL = { 507, "The storage has no room for this." },
     STORAGE_TIMEOUT = { 504, "The storage did not answer in time; repeat the call.", 1 },
 }
 
@@ -60,6 +62,7 @@ local BY_STATUS = {
     [413] = "BODY_TOO_LARGE",
     [414] = "URI_TOO_LONG",
     [416] = "RANGE_NOT_SATISFIABLE",
+    [429] = "PART_BUSY",
     [431] = "HEADERS_TOO_LARGE",
     [501] = "METHOD_NOT_IMPLEMENTED",
     [502] = "API_UNAVAILABLE",

@@ -49,6 +49,11 @@ function _M.is_fresh(grace)
     return age <= settings.revocation_lag + TOLERANCE + grace and age >= -TOLERANCE
 end
 
+--- Whether the API said, along with the last revocations, that local storage has no room for another part.
+function _M.storage_is_full()
+    return feed:get("full") == true
+end
+
 --- Why a token may not pass.
 -- @param keys what keys() made of its claims
 -- @param grace see is_fresh
@@ -121,6 +126,7 @@ local function load()
         last_id = 0
     end
     local more = true
+    local full = false
     while more do
         local page, err = fetch(last_id)
         if not page then
@@ -132,6 +138,7 @@ local function load()
                 return nil, problem
             end
         end
+        full = page.full == true
         more = page.more
         if more and page.last_id <= last_id then
             return nil, "the feed does not advance"
@@ -140,6 +147,7 @@ local function load()
         feed:expire("lock", LOCK_SECONDS)
     end
     feed:set("last_id", last_id)
+    feed:set("full", full)
     feed:set("good_at", started)
     return true
 end

@@ -59,6 +59,7 @@ class StubAPI:
         self.rows: list[tuple[int, str, str, int, float]] = []
         self.targets: dict[str, Answer] = {}
         self.page = 1000
+        self.full = False
         self.answer: Callable[[Seen], Answer] = lambda seen: Answer()
         self.seen: list[Seen] = []
         self.feed_asked: list[int] = []
@@ -132,7 +133,7 @@ class StubAPI:
         newer = sorted(row for row in self.rows if row[0] > after)
         page, rest = newer[: self.page], newer[self.page :]
         last_id = page[-1][0] if page else after
-        body = {"last_id": last_id, "more": bool(rest), "revocations": page}
+        body = {"last_id": last_id, "more": bool(rest), "full": self.full, "revocations": page}
         return Answer(body=json.dumps(body).encode())
 
     def wait_for_feed(self) -> None:

@@ -5,7 +5,7 @@ import shutil
 import socket
 import uuid
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from urllib.parse import quote
 
@@ -229,3 +229,32 @@ def test_the_same_part_from_two_clients_is_one_of_them_whole(edge: Edge, upload:
             assert client.recv(4096)[:11] == b"HTTP/1.1 20"
         client.close()
     assert (upload / "1").read_bytes() in (b"a" * size, b"b" * size)
+
+
+def test_a_full_disk_is_said_before_a_byte_is_taken(edge: Edge, upload: Path) -> None:
+    token = edge.token("part", upload=upload.name, part=1, size=4)
+    edge.api.full = True
+    try:
+        wait_for(lambda: edge.ask("PUT", f"/p/{token}", body=b"data").status == 507, "full disk")
+        (upload / "1").unlink(missing_ok=True)  # from before the edge heard of it
+        assert edge.ask("PUT", f"/p/{token}", body=b"data").code == "STORAGE_FULL"
+        assert list(upload.iterdir()) == incoming(edge) == []
+    finally:
+        edge.api.full = False
+    wait_for(lambda: edge.ask("PUT", f"/p/{token}", body=b"data").status == 201, "room again")
+
+
+def test_one_part_has_few_bodies_at_once(edge: Edge, upload: Path) -> None:
+    size = 2**20
+    token = edge.token("part", upload=upload.name, part=1, size=size)
+    with ExitStack() as stack:
+        for _ in range(4):
+            connection = stack.enter_context(socket.create_connection(("127.0.0.1", edge.port), timeout=10))
+            connection.sendall(head(token, f"Content-Length: {size}") + b"x" * (size - 1))
+        wait_for(lambda: len(incoming(edge)) == 4, "four bodies on their way")
+        reply = edge.ask("PUT", f"/p/{token}", body=b"x" * size)
+        assert (reply.status, reply.code) == (429, "PART_BUSY")
+        assert reply.headers["Retry-After"]
+        other = edge.token("part", upload=upload.name, part=2, size=size)
+        assert edge.ask("PUT", f"/p/{other}", body=b"x" * size).status == 201
+    wait_for(lambda: edge.ask("PUT", f"/p/{token}", body=b"x" * size).status == 201, "end of the others")
