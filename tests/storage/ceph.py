@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
+import signal
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,11 +30,33 @@ class Ceph:
     environ: dict[str, str]
     settings: dict[str, str]
 
-    def run(self, verb: str) -> str:
+    def run(self, *arguments: str) -> str:
         """Runs the script."""
         return subprocess.run(
-            [SCRIPT, verb], env=os.environ | self.environ, check=True, capture_output=True, text=True
+            [SCRIPT, *arguments], env=os.environ | self.environ, check=True, capture_output=True, text=True
         ).stdout
+
+    def tool(self, *command: str) -> str:
+        """Runs one of Ceph's own programs on it."""
+        name, *arguments = command
+        command = (name, "-c", str(self.folder / "ceph.conf"), *arguments)
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+    def kill(self, daemon: str) -> None:
+        """Kills mon.a, osd.0 or client.rgw at once; ``run("start")`` brings it back."""
+        pid = int((self.folder / "run" / f"{daemon}.pid").read_text())
+        os.kill(pid, signal.SIGKILL)
+        deadline = time.monotonic() + 30
+        while _runs(pid):
+            assert time.monotonic() < deadline, f"{daemon} cannot be killed"
+            time.sleep(0.01)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
 
 
 def _free_port() -> int:
