@@ -280,4 +280,8 @@ class TestAnswers:
     def test_readiness_names_each_dependency(self, gateway: Gateway) -> None:
         answer = gateway.http.simulate_get("/readyz")
         assert answer.status_code == 200
-        assert answer.json == {"status": "ok", "checks": {"database": "ok", "redis": "ok", "storage:local": "ok"}}
+        assert answer.json == {
+            "status": "ok",
+            "checks": {"database": "ok", "redis": "ok", "storage:local": "ok"},
+            "notes": {},
+        }
