@@ -61,7 +61,7 @@ def for_clients(endpoint: str, origins: Sequence[str]) -> Iterator[Finding]:
             text = f"browsers refuse to send parts from {origin} to {endpoint}, which has no TLS"
         else:
             continue
-        yield Finding("clients", False, text, "set SLUICE_S3_PUBLIC_ENDPOINT, or SLUICE_S3_VIA_EDGE=1")
+        yield Finding("clients", False, text, "set a public endpoint, or let parts go through the edge")
 
 
 def _is_loopback(host: str | None) -> bool:
@@ -91,17 +91,15 @@ def new_ref(prefix: str, length: int, *, binds_hash: bool) -> MultipartRef:
     return MultipartRef(random, f"{prefix}/probe/{random}", "", length, length, 1, "0" * 32, 0, binds_hash)
 
 
-def send(storage: ProbedStorage, ref: MultipartRef, data: bytes, headers: Mapping[str, str] | None = None) -> Answer:
+def send(storage: MultipartStorage, ref: MultipartRef, data: bytes, headers: Mapping[str, str] | None = None) -> Answer:
     """Signs the only part of an upload, and sends it as a client does. Raises StorageError."""
-    sha256 = hashlib.sha256(data).hexdigest()
-    signed = storage.presign_at_storage(ref, 1, sha256, int(time.time()) + _LIFE)
-    return ask(
-        "PUT", signed.url, {"content-type": "application/octet-stream", **signed.headers, **(headers or {})}, data
-    )
+    sign = storage.presign_at_storage if isinstance(storage, ProbedStorage) else storage.presign_part
+    signed = sign(ref, 1, hashlib.sha256(data).hexdigest(), int(time.time()) + _LIFE)
+    return ask("PUT", signed.url, {**signed.headers, **(headers or {})}, data)
 
 
 def round_trip(
-    storage: ProbedStorage, prefix: str, origin: str, target_headers: Mapping[str, str] | None = None
+    storage: MultipartStorage, prefix: str, origin: str, target_headers: Mapping[str, str] | None = None
 ) -> Iterator[Finding]:
     """An upload of one part by its URL, complete, the object back by the edge's URL, delete.
 
@@ -162,13 +160,13 @@ def preflight(storage: MultipartStorage, prefix: str, origins: Sequence[str]) ->
     """What a browser asks before it sends a part from a page of each origin."""
     ref = replace(new_ref(prefix, 1, binds_hash=True), multipart_id="preflight")
     signed = storage.presign_part(ref, 1, "0" * 64, int(time.time()) + _LIFE)
-    headers = sorted({"content-type", *(name.lower() for name in signed.headers)})
+    headers = sorted(name.lower() for name in signed.headers)
     for origin in origins:
         missing = []
         try:
             for method in ("PUT", "GET"):
                 wanted = {"origin": origin, "access-control-request-method": method}
-                if method == "PUT":
+                if method == "PUT" and headers:
                     wanted["access-control-request-headers"] = ",".join(headers)
                 missing += _not_allowed(ask("OPTIONS", signed.url, wanted), origin, method, headers)
         except StorageUnavailable as ex:

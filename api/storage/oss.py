@@ -28,7 +28,7 @@ import contextlib
 import logging
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
@@ -42,8 +42,8 @@ from oss2.utils import is_ip_or_localhost
 from api import digests
 from api.config import OSSConfig
 from api.errors import ConfigError, ObjectNotFound, PartMismatch, StorageError, StorageUnavailable, UploadGone
-from api.storage import crc64
-from api.storage.base import Completed, MultipartRef, MultipartStorage, Reader, SignedPart
+from api.storage import crc64, oss_admin
+from api.storage.base import Administered, Completed, Finding, MultipartRef, MultipartStorage, Reader, SignedPart
 from api.storage.oss_answers import Body, Nothing, Part, parse_parts
 from api.storage.oss_errors import Passing, PastTheEnd, Unsaid, translate
 from api.storage.oss_v4 import Presigner, encode_path
@@ -80,7 +80,7 @@ def _own_errors() -> Iterator[None]:
         raise Passing(f"an answer that cannot be read: {type(ex).__name__}") from ex
 
 
-class OSSStorage(MultipartStorage):
+class OSSStorage(MultipartStorage, Administered):
     """See the module's docstring.
 
     Args:
@@ -355,6 +355,45 @@ class OSSStorage(MultipartStorage):
     def list_uploads(self) -> Iterator[str]:
         for key, _ in self._open_uploads(f"{self._prefix()}/"):
             yield key.rpartition("/")[2]
+
+    # -- for operators
+
+    @property
+    def place(self) -> str:
+        return f"{self._settings.endpoint} bucket {self._settings.bucket}"
+
+    def init(self, origins: Sequence[str]) -> Iterator[str]:
+        return oss_admin.prepare(self, self._settings.bucket, self._prefix(), origins)
+
+    def checks(self, origins: Sequence[str]) -> Iterator[Finding]:
+        return oss_admin.examine(self, self, self._settings, self._prefix(), origins, dict(TARGET_HEADERS), self._now())
+
+    def make_bucket(self) -> bool:
+        """See `oss_admin.WholeBucket`; so the next two."""
+        try:
+            self.check()
+        except StorageUnavailable as ex:
+            if not str(ex).startswith("NoSuchBucket"):
+                raise
+            self._call(lambda: self._internal.create_bucket(oss2.BUCKET_ACL_PRIVATE), tries=1)
+            return True
+        return False
+
+    def read_configuration(self, name: str) -> bytes | None:
+        # oss2 parses these into shapes of its own, which would lose what it does not know
+        ask = partial(self._internal._do, "GET", self._settings.bucket, "", params={name: ""})
+        try:
+            body: bytes = self._call(lambda: ask().read())
+        except StorageError as ex:
+            code = str(ex).partition(",")[0]
+            if code.startswith("NoSuch") and code != "NoSuchBucket":
+                return None
+            raise
+        return body
+
+    def write_configuration(self, name: str, document: bytes, headers: dict[str, str]) -> None:
+        given = {"params": {name: ""}, "data": document, "headers": headers}
+        self._call(lambda: self._internal._do("PUT", self._settings.bucket, "", **given).read())
 
 
 def _base(endpoint: str, bucket: str) -> str:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Final
-from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
 from api.errors import StorageError
-from api.storage.s3_bucket import Bucket, BucketError, child, child_text, named, plain
+from api.storage.bucket_rules import merge, plain
+from api.storage.s3_bucket import Bucket, BucketError, named
 
 ABORT_DAYS: Final = 9
 """Two days more than an upload lives (SLUICE_UPLOAD_TTL, at most 7 days): the sweep comes first."""
@@ -154,55 +155,10 @@ def lifecycle_rule(prefix: str) -> Element:
 
 
 def _merge(bucket: Bucket, configuration: str, root: str, rule: Element) -> str:
-    """Puts our rule in, before the others: RGW takes the first CORS rule whose origin fits."""
+    read, write = partial(bucket.read, configuration), partial(bucket.write, configuration)
     try:
-        document = bucket.read(configuration)
-        if document is None:
-            document = Element(named(root))
-        name = child_text(rule, "ID")
-        ours = [other for other in document if child_text(other, "ID") == name]
-        if [_content(other) for other in ours] == [_content(rule)]:
-            return f"(was there, with {len(document) - 1} other rules)"
-        for other in ours:
-            document.remove(other)
-        others = sorted(ElementTree.tostring(other) for other in document)
-        for other in document:
-            _join_conditions(other)
-        document.insert(0, rule)
-        bucket.write(configuration, document)
-        _compare(bucket, configuration, name, others)
-        return f"(written, {len(others)} other rules kept)"
+        return merge(read, write, Element(named(root)), rule)
     except BucketError as ex:
         if ex.code in _NOT_OFFERED:
             return "(this storage takes no such rules)"
         raise StorageError(f"{configuration} cannot be written: {ex}") from ex
-
-
-def _join_conditions(rule: Element) -> None:
-    """A lifecycle rule with several conditions, in the form in which S3 takes it.
-
-    RGW answers <Filter><Prefix/><And><Tag/><Tag/></And></Filter>, and understands that as a rule without the prefix.
-    """
-    holder = child(rule, "Filter")
-    if holder is None or len(holder) < 2:
-        return
-    both = Element(named("And"))
-    for condition in list(holder):
-        holder.remove(condition)
-        both.extend(list(condition) if plain(condition) == "And" else [condition])
-    holder.append(both)
-
-
-def _compare(bucket: Bucket, configuration: str, own: str, others: Sequence[bytes]) -> None:
-    """Raises StorageError where the others' rules are not what they were."""
-    document = bucket.read(configuration)
-    rules = [] if document is None else [rule for rule in document if child_text(rule, "ID") != own]
-    if sorted(ElementTree.tostring(rule) for rule in rules) != others:
-        raise StorageError(f"{configuration}: this storage has changed others' rules while it took ours; look at them")
-
-
-def _content(element: Element) -> object:
-    """What an element says, whatever the order of its children."""
-    if len(element):
-        return plain(element), tuple(sorted(str(_content(part)) for part in element))
-    return plain(element), (element.text or "").strip()

@@ -143,19 +143,3 @@ def _text(element: Element | None, name: str) -> str:
 def named(name: str) -> str:
     """An element's name in S3's namespace."""
     return f"{{{NAMESPACE}}}{name}"
-
-
-def plain(element: Element) -> str:
-    """An element's name without its namespace: some servers leave that out."""
-    return element.tag.rpartition("}")[2]
-
-
-def child(element: Element, name: str) -> Element | None:
-    """The first child of that name, in any namespace."""
-    return next((found for found in element if plain(found) == name), None)
-
-
-def child_text(element: Element, name: str) -> str:
-    """The text of the first child of that name; empty where there is none."""
-    found = child(element, name)
-    return (found.text or "") if found is not None else ""

@@ -16,9 +16,10 @@ from api.config import S3Config
 from api.errors import StorageError, StorageUnavailable
 from api.storage import checks
 from api.storage.base import Finding
+from api.storage.bucket_rules import child, child_text, plain
 from api.storage.probe import ProbedStorage
 from api.storage.s3_admin import is_blocked, refuses_every_put
-from api.storage.s3_bucket import Address, Bucket, BucketError, child, child_text, plain
+from api.storage.s3_bucket import Address, Bucket, BucketError
 from api.storage.wire import ask
 
 UPLOAD_DAYS: Final = 7

@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
+from tests.nginx import stub_storage
 from tests.nginx.edge import Edge
 from tests.nginx.stub_api import Answer
+from tests.nginx.stub_storage import StubStorage
 
 
 @pytest.fixture(scope="session")
@@ -37,3 +39,10 @@ def make_edge(tmp_path: Path) -> Iterator[Callable[..., Edge]]:
     yield make
     for edge in edges:
         edge.stop()
+
+
+@pytest.fixture
+def storage() -> Iterator[StubStorage]:
+    """A proxied storage, of this test alone."""
+    with stub_storage.running() as made:
+        yield made

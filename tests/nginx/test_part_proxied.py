@@ -2,51 +2,22 @@
 
 import socket
 import threading
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import nullcontext, suppress
-from typing import Any
 
 import pytest
 
-from tests.nginx import stub_storage
 from tests.nginx.edge import Edge, Reply, parse
+from tests.nginx.proxied import BODY, EVIL, SHA256, Part, impatient
 from tests.nginx.stub_api import wait_for
 from tests.nginx.stub_storage import Answer, Request, StubStorage
 
 MakeEdge = Callable[..., Edge]
-BODY = bytes(range(256)) * 1000
-SHA256 = "ab" * 32
-EVIL = "the store's own words"
 
 
-def impatient(text: str) -> str:
-    """For snippets/storage_put.conf: a storage that says nothing is given up after a second."""
-    assert "proxy_read_timeout 60s" in text
-    return text.replace("proxy_read_timeout 60s", "proxy_read_timeout 1s")
-
-
-@pytest.fixture
-def storage() -> Iterator[StubStorage]:
-    with stub_storage.running() as made:
-        made.handle = lambda request: Answer(200, {"ETag": '"md5"', "x-amz-request-id": "tx1", "X-Evil": EVIL})
-        yield made
-
-
-class Part:
-    """A part that may be sent: its token and what it is refused with."""
-
-    def __init__(self, edge: Edge, to: str, **claims: Any) -> None:
-        self.edge = edge
-        given = {"upload": uuid.uuid4().hex, "part": 3, "size": len(BODY), "sha256": SHA256, "storage": "main"}
-        self.token = edge.token("part", **{**given, "to": to, **claims})
-
-    def put(self, body: bytes = BODY, method: str = "PUT", **headers: str) -> Reply:
-        given = {name.replace("_", "-"): value for name, value in headers.items()}
-        return self.edge.ask(method, f"/p/{self.token}", body=body, headers=given)
-
-    def head(self, *lines: str) -> bytes:
-        return "\r\n".join([f"PUT /p/{self.token} HTTP/1.1", "Host: h", *lines, "", ""]).encode()
+@pytest.fixture(autouse=True)
+def stored(storage: StubStorage) -> None:
+    storage.handle = lambda request: Answer(200, {"ETag": '"md5"', "x-amz-request-id": "tx1", "X-Evil": EVIL})
 
 
 @pytest.fixture
@@ -252,80 +223,14 @@ class TestTheStoragesAnswer:
         assert len(storage.seen[0].body) < len(BODY)
 
 
-class TestTries:
-    """At most five PUTs of one part reach the storage in an hour."""
-
-    def test_are_counted(self, edge: Edge, storage: StubStorage, part: Part) -> None:
-        for _ in range(5):
-            assert part.put().status == 200
-        for _ in range(3):
-            reply = part.put()
-            assert reply.status == 429
-            assert 3500 < int(reply.headers["Retry-After"]) <= 3600
-            assert reply.code == "PART_TRIES_LIMITED"
-        assert len(storage.seen) == 5
-        assert Part(edge, storage.url()).put().status == 200
-
-    def test_are_a_parts_not_a_urls(self, edge: Edge, storage: StubStorage) -> None:
-        upload = uuid.uuid4().hex
-        for n in range(7):
-            reply = Part(edge, storage.url(signature=str(n)), upload=upload).put()
-            assert reply.status == (200 if n < 5 else 429)
-        assert Part(edge, storage.url(), upload=upload, part=4).put().status == 200
-
-    def test_at_once_are_counted_too(self, edge: Edge, storage: StubStorage, part: Part) -> None:
-        waiting = threading.Event()
-
-        def slow(request: Request) -> Answer:
-            waiting.wait(10)
-            return Answer(200, {"ETag": '"x"'})
-
-        storage.handle = slow
-        replies: list[Reply] = []
-        threads = [threading.Thread(target=lambda: replies.append(part.put())) for _ in range(8)]
-        for thread in threads:
-            thread.start()
-        wait_for(lambda: len(replies) == 3, "refusals")
-        waiting.set()
-        for thread in threads:
-            thread.join()
-        assert sorted(reply.status for reply in replies) == [200] * 5 + [429] * 3
-
-    @pytest.mark.parametrize("status", [400, 403, 404])
-    def test_of_which_nothing_was_kept_do_not_count(self, storage: StubStorage, part: Part, status: int) -> None:
-        storage.handle = lambda request: Answer(status)
-        for _ in range(7):
-            assert part.put().status in (400, 409, 503)
-        storage.handle = lambda request: Answer(200)
-        for _ in range(5):
-            assert part.put().status == 200
-        assert part.put().status == 429
-
-    def test_that_never_arrived_do_not_count(self, edge: Edge) -> None:
-        part = Part(edge, "http://127.0.0.1:9/key")
-        for _ in range(8):
-            assert part.put().status == 503
-
-    def test_that_may_have_been_kept_count(self, storage: StubStorage, part: Part) -> None:
-        storage.handle = lambda request: Answer(500)
-        for _ in range(5):
-            assert part.put().status == 503
-        assert part.put().status == 429
-
-    def test_that_are_refused_here_do_not_count(self, edge: Edge, storage: StubStorage, part: Part) -> None:
-        for _ in range(8):
-            assert part.put(b"x").status == 400
-        assert part.put().status == 200
-
-
 def test_no_log_holds_what_is_signed(make_edge: MakeEdge, storage: StubStorage) -> None:
     edge, signature = make_edge(), "5ecre7" * 8
     part = Part(edge, storage.url(signature=signature))
     reply = part.put()
     storage.handle = lambda request: Answer(500)
     assert part.put().code == "STORAGE_UNAVAILABLE"
-    with suppress(OSError):
-        edge.raw(part.head(f"Content-Length: {len(BODY)}", "Connection: close") + b"x")
+    with socket.create_connection(("127.0.0.1", edge.port), timeout=10) as client:
+        client.sendall(part.head(f"Content-Length: {len(BODY)}") + b"x")
     line = edge.log_line(reply.headers["X-Request-Id"])
     assert (line["route"], line["path"], line["status"], line["method"]) == ("part", "", 200, "PUT")
     wait_for(lambda: "a storage could not take a part of upload" in edge.error_log.read_text(), "line in the error log")

@@ -5,7 +5,7 @@ import re
 import socket
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 
 import pytest
@@ -13,25 +13,15 @@ import pytest
 from tests.nginx import stub_storage
 from tests.nginx.edge import Answer as APIAnswer
 from tests.nginx.edge import Edge, Reply, wait_for
+from tests.nginx.proxied import CONTENT, EVIL, SIZE, download, impatient
 from tests.nginx.stub_storage import Answer, Request, StubStorage, ranged
 
 MakeEdge = Callable[..., Edge]
-CONTENT = bytes(range(256)) * 400
-SIZE = len(CONTENT)
-EVIL = "the store's own words"
 
 
-def impatient(text: str) -> str:
-    """For snippets/storage_get.conf: a storage that says nothing is given up after a second."""
-    assert "proxy_read_timeout 30s" in text
-    return text.replace("proxy_read_timeout 30s", "proxy_read_timeout 1s")
-
-
-@pytest.fixture
-def storage() -> Iterator[StubStorage]:
-    with stub_storage.running() as made:
-        made.handle = ranged(CONTENT)
-        yield made
+@pytest.fixture(autouse=True)
+def content(storage: StubStorage) -> None:
+    storage.handle = ranged(CONTENT)
 
 
 @pytest.fixture
@@ -40,12 +30,6 @@ def blob(edge: Edge, storage: StubStorage) -> str:
     blob = uuid.uuid4().hex
     edge.aim(blob, size=SIZE, uri=storage.url(), storage="s3")
     return blob
-
-
-def download(edge: Edge, blob: str, method: str = "GET", **headers: str) -> Reply:
-    token = edge.token("link", blob=blob, size=SIZE, name="n", type="text/x-thing")
-    given = {name.replace("_", "-"): value for name, value in headers.items()}
-    return edge.ask(method, f"/d/{token}/n", headers=given)
 
 
 class TestWhatReachesTheStorage:
@@ -237,100 +221,6 @@ class TestAFailure:
         assert time.monotonic() - begun < 5
         storage.handle = ranged(CONTENT)
         assert download(edge, blob).body == CONTENT
-
-
-class TestATargetThatNoLongerHolds:
-    """The storage takes the signature "new" alone."""
-
-    @pytest.fixture(autouse=True)
-    def rotate(self, storage: StubStorage) -> None:
-        def handle(request: Request) -> Answer:
-            if not request.target.endswith("=new"):
-                return Answer(self.status, {"X-Evil": EVIL}, EVIL.encode())
-            return ranged(CONTENT)(request)
-
-        self.status = 403
-        storage.handle = handle
-
-    @pytest.fixture
-    def old(self, edge: Edge, storage: StubStorage) -> str:
-        """A blob whose target the edge keeps, and that has changed since."""
-        blob = uuid.uuid4().hex
-        edge.aim(blob, size=SIZE, uri=storage.url(signature="old"), storage="s3")
-        assert download(edge, blob, "HEAD").status == 200
-        wait_for(lambda: download(edge, blob, "HEAD").status == 200, "target")
-        return blob
-
-    def turn(self, edge: Edge, storage: StubStorage, blob: str) -> None:
-        edge.aim(blob, size=SIZE, uri=storage.url(signature="new"), storage="s3")
-        edge.api.targets_asked.clear()
-        storage.seen.clear()
-
-    @pytest.mark.parametrize("status", [400, 403, 404, 410, 500, 503])
-    @pytest.mark.parametrize("wanted", ["", "bytes=5-9"])
-    def test_is_asked_for_anew_and_nobody_notices(
-        self, edge: Edge, storage: StubStorage, old: str, status: int, wanted: str
-    ) -> None:
-        self.status = status
-        self.turn(edge, storage, old)
-        reply = download(edge, old, **({"Range": wanted} if wanted else {}))
-        assert (reply.status, reply.body) == ((206, CONTENT[5:10]) if wanted else (200, CONTENT))
-        assert reply.headers["Content-Type"] == "text/x-thing"
-        assert reply.headers["Content-Disposition"] == "attachment; filename=\"n\"; filename*=UTF-8''n"
-        assert len(reply.headers.get_all("ETag")) == 1
-        assert reply.headers["Cache-Control"] == "private, no-cache"
-        assert "X-Evil" not in reply.headers
-        assert edge.api.targets_asked.count(old) == 1
-        assert len(storage.seen) == 2
-        # The new one is kept: a worker that has not heard of it for a second may still try the old one.
-        time.sleep(1.1)
-        storage.seen.clear()
-        assert download(edge, old).body == CONTENT
-        assert [seen.target[-3:] for seen in storage.seen] == ["new"]
-
-    def test_for_a_bearer_token_too(self, edge: Edge, storage: StubStorage, old: str) -> None:
-        self.turn(edge, storage, old)
-        redirect = {"X-Accel-Redirect": f"/_link/{edge.token('link', blob=old, size=SIZE, type='a/b')}/x"}
-        edge.api.answer = lambda seen: APIAnswer(200, redirect, b"{}")
-        reply = edge.ask("GET", "/api/v1/files/1/content", headers=edge.bearer())
-        assert (reply.status, reply.body, reply.headers["Content-Type"]) == (200, CONTENT, "a/b")
-
-    def test_is_asked_for_once(self, edge: Edge, storage: StubStorage, old: str) -> None:
-        edge.aim(old, size=SIZE, uri=storage.url(signature="other"), storage="s3")
-        edge.api.targets_asked.clear()
-        reply = download(edge, old)
-        assert (reply.status, reply.code) == (503, "STORAGE_UNAVAILABLE")
-        assert edge.api.targets_asked.count(old) == 1
-        assert [seen.target.rpartition("=")[2] for seen in storage.seen] == ["old", "other"]
-
-    def test_that_is_still_the_same_is_not_tried_again(self, edge: Edge, storage: StubStorage, old: str) -> None:
-        reply = download(edge, old)
-        assert (reply.status, reply.code) == (503, "STORAGE_UNAVAILABLE")
-        assert len(storage.seen) == 1
-
-    @pytest.mark.parametrize(("status", "code"), [(404, "FILE_NOT_FOUND"), (410, "FILE_CORRUPT")])
-    def test_because_the_blob_is_gone(self, edge: Edge, storage: StubStorage, old: str, status: int, code: str) -> None:
-        edge.api.targets[old] = APIAnswer(status, body=b'{"error":{"code":"X"}}')
-        reply = download(edge, old)
-        assert (reply.status, reply.code) == (status, code)
-
-    def test_while_the_api_is_away(self, make_edge: MakeEdge, storage: StubStorage) -> None:
-        edge, blob = make_edge(SLUICE_REVOCATION_LAG="60"), uuid.uuid4().hex
-        edge.aim(blob, size=SIZE, uri=storage.url(signature="old"), storage="s3")
-        assert download(edge, blob, "HEAD").status == 200
-        edge.api.stop()
-        reply = download(edge, blob)
-        assert (reply.status, reply.code) == (503, "API_UNAVAILABLE")
-
-    def test_with_another_replica(self, edge: Edge, storage: StubStorage, old: str) -> None:
-        """The storage of the first is away; the API names one on another."""
-        with stub_storage.running() as away:
-            blob = uuid.uuid4().hex
-            edge.aim(blob, size=SIZE, uri=away.url(), storage="s3")
-            assert download(edge, blob, "HEAD").status == 200
-        edge.aim(blob, size=SIZE, uri=storage.url(signature="new"), storage="oss")
-        assert download(edge, blob).body == CONTENT
-        assert storage.seen[-1].header("X-Oss-Range-Behavior") == "standard"
 
 
 @pytest.mark.parametrize("place", ["/_storage/get", "/_storage/put", "/_storage/get?x=http://127.0.0.1/", "/_storage/"])

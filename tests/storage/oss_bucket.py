@@ -67,11 +67,16 @@ def md5(data: bytes) -> str:
     return hashlib.md5(data, usedforsecurity=False).hexdigest().upper()
 
 
+CONFIGURATIONS = {"cors", "lifecycle", "publicAccessBlock"}
+
+
 def action(request: Request) -> str:
     """What a request asks for."""
     params, method = request.params, request.method
     if not request.key:
-        return "list_uploads" if method == "GET" and "uploads" in params else "other"
+        if CONFIGURATIONS & params.keys():
+            return {"GET": "get_configuration", "PUT": "put_configuration"}.get(method, "other")
+        return {("GET", True): "list_uploads", ("PUT", False): "make"}.get((method, "uploads" in params), "other")
     if "uploadId" in params:
         return {"PUT": "upload_part", "POST": "complete", "GET": "list_parts", "DELETE": "abort"}.get(method, "other")
     if "uploads" in params:
@@ -92,17 +97,64 @@ class Bucket:
         self.page = page
         self.objects: dict[str, Stored] = {}
         self.uploads: dict[str, Upload] = {}
+        self.configurations: dict[str, bytes] = {}
+        self.is_there = True
         self._ids = itertools.count(1)
         self._lock = threading.Lock()
 
     def answer(self, request: Request, body: bytes) -> Answer:
         """Raises Refused."""
         with self._lock:
-            handler = getattr(self, f"_{action(request)}", None)
+            name = action(request)
+            handler = getattr(self, f"_{name}", None)
             if handler is None:
                 raise Refused("MethodNotAllowed", request.method, 405)
+            if not self.is_there and name != "make":
+                raise Refused("NoSuchBucket", "The specified bucket does not exist.", 404)
             made: Answer = handler(request, body)
             return made
+
+    def _make(self, request: Request, body: bytes) -> Answer:
+        assert request.headers.get("x-oss-acl") == "private"
+        self.is_there = True
+        return Answer(200)
+
+    def _get_configuration(self, request: Request, body: bytes) -> Answer:
+        (name,) = CONFIGURATIONS & request.params.keys()
+        if name not in self.configurations:
+            code = {"cors": "NoSuchCORSConfiguration", "lifecycle": "NoSuchLifecycle"}.get(name, "NoSuchConfiguration")
+            raise Refused(code, "There is none.", 404)
+        return Answer(200, {"Content-Type": "application/xml"}, self.configurations[name])
+
+    def _put_configuration(self, request: Request, body: bytes) -> Answer:
+        (name,) = CONFIGURATIONS & request.params.keys()
+        prefixes = [rule.findtext("Prefix", "") for rule in ElementTree.fromstring(body).iter("Rule")]  # noqa: S314
+        overlap = any(one != two and one.startswith(two) for one in prefixes for two in prefixes)
+        if overlap and request.headers.get("x-oss-allow-same-action-overlap") != "true":
+            raise Refused("InvalidArgument", "Overlap for same action type.", 400)
+        self.configurations[name] = body
+        return Answer(200)
+
+    def preflight(self, request: Request) -> Answer:
+        """What a browser is told, by the first rule that fits."""
+        headers = request.headers
+        rules = ElementTree.fromstring(self.configurations.get("cors", b"<CORSConfiguration/>"))  # noqa: S314
+        asked = {name for name in headers.get("access-control-request-headers", "").split(",") if name}
+        for rule in rules:
+            allowed = {
+                kind: {node.text for node in rule.iter(f"Allowed{kind}")} for kind in ("Origin", "Method", "Header")
+            }
+            if (
+                headers["origin"] in allowed["Origin"]
+                and headers["access-control-request-method"] in allowed["Method"]
+                and asked <= allowed["Header"]
+            ):
+                told = {
+                    "Access-Control-Allow-Origin": headers["origin"],
+                    "Access-Control-Allow-Methods": ", ".join(sorted(filter(None, allowed["Method"]))),
+                }
+                return Answer(200, told)
+        return error("AccessForbidden", "CORSResponse: This CORS request is not allowed.", 403)
 
     def _upload(self, request: Request) -> Upload:
         upload = self.uploads.get(request.params["uploadId"])

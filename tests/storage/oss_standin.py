@@ -111,6 +111,8 @@ class Standin:
             return None
         if kind == "hang":
             return Answer(0)
+        if request.method == "OPTIONS":  # browsers ask it of a part's URL, and sign nothing
+            return self.bucket.preflight(request)
         if kind == "whole":
             request = replace(request, headers={**request.headers, "range": ""})
         try:
@@ -200,7 +202,7 @@ class _Handler(BaseHTTPRequestHandler):
         with contextlib.suppress(OSError):
             self.connection.shutdown(socket.SHUT_RDWR)
 
-    do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _handle  # noqa: N815 - the base class's names
+    do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = do_OPTIONS = _handle  # noqa: N815 - the base class's names
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
         """Says nothing."""

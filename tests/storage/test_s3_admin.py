@@ -18,8 +18,9 @@ import pytest
 from api.config import S3Config
 from api.errors import StorageError
 from api.storage.base import Finding
+from api.storage.bucket_rules import child_text
 from api.storage.s3 import S3Storage
-from api.storage.s3_bucket import Bucket, child_text, named
+from api.storage.s3_bucket import Bucket, named
 from api.storage.sigv4 import Credentials
 from api.storage.wire import ask
 from tests.storage.contract import PREFIX
