@@ -6,6 +6,8 @@ import http.client
 import itertools
 import json
 import socket
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -87,22 +89,30 @@ class Sender:
     def __exit__(self, *_: object) -> None:
         self._socket.close()
 
-    def put(self, path: str, pieces: tuple[bytes, memoryview]) -> None:
-        """Sends one part; it must be taken."""
-        length = sum(map(len, pieces))
-        head = f"PUT {path} HTTP/1.1\r\nHost: bench\r\nContent-Length: {length}\r\n\r\n"
+    def put(
+        self,
+        path: str,
+        pieces: tuple[bytes, memoryview],
+        host: str = "bench",
+        headers: Mapping[str, str] = MappingProxyType({}),
+    ) -> str:
+        """Sends one part, which must be taken; its ETag."""
+        fields = {"Host": host, "Content-Length": str(sum(map(len, pieces))), **headers}
+        head = f"PUT {path} HTTP/1.1\r\n" + "".join(f"{k}: {v}\r\n" for k, v in fields.items()) + "\r\n"
         self._socket.sendall(head.encode() + pieces[0])
         self._socket.sendall(pieces[1])
-        status, _, rest = self._answer()
+        status, fields, rest = self._answer()
         if status not in (200, 201, 204):
             raise SystemExit(f"a PUT was answered {status}: {rest!r}")
+        return fields.get("etag", "")
 
-    def get(self, path: str) -> int:
+    def get(self, path: str, host: str = "bench") -> int:
         """Reads a body to nowhere; its length."""
-        self._socket.sendall(f"GET {path} HTTP/1.1\r\nHost: bench\r\n\r\n".encode())
-        status, length, rest = self._answer()
+        self._socket.sendall(f"GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+        status, fields, rest = self._answer()
         if status != 200:
             raise SystemExit(f"a GET was answered {status}: {rest!r}")
+        length = int(fields.get("content-length", "0"))
         left = length - len(rest)
         while left > 0:
             count = self._socket.recv_into(self._buffer, min(left, len(self._buffer)))
@@ -111,8 +121,8 @@ class Sender:
             left -= count
         return length
 
-    def _answer(self) -> tuple[int, int, bytes]:
-        """Status, Content-Length, and what came of the body."""
+    def _answer(self) -> tuple[int, dict[str, str], bytes]:
+        """Status, headers by their lower-case names, and what came of the body."""
         text = b""
         while b"\r\n\r\n" not in text:
             received = self._socket.recv(65536)
@@ -122,4 +132,4 @@ class Sender:
         head, _, rest = text.partition(b"\r\n\r\n")
         lines = head.decode("latin-1").lower().split("\r\n")
         fields = dict(line.split(": ", 1) for line in lines[1:])
-        return int(lines[0].split()[1]), int(fields.get("content-length", "0")), rest
+        return int(lines[0].split()[1]), fields, rest

@@ -29,15 +29,17 @@ class Stack:
 
     Args:
         folder: an empty folder that every user may enter; data and output go below it.
+        options: further words for `scripts/run`.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *options: str) -> None:
+        self._options = options
         self.data = folder / "stack"
         self.port = free_port()
         self._output = folder / "stack.log"
 
     def __enter__(self) -> Stack:
-        arguments = ["--host", "127.0.0.1", "--port", str(self.port), "--data", str(self.data)]
+        arguments = ["--host", "127.0.0.1", "--port", str(self.port), "--data", str(self.data), *self._options]
         # the defaults are what is measured, not what somebody's shell has set
         environment = {name: value for name, value in os.environ.items() if not name.startswith("SLUICE_")}
         with self._output.open("wb") as output:
