@@ -156,7 +156,6 @@ end
 local function send_file(uri, first, last)
     if var.http_range then
         ngx.req.set_header("Range", first and string.format("bytes=%d-%d", first, last))
-        ngx.req.clear_header("If-Range")
     end
     ngx.req.set_uri(uri)
     return nil

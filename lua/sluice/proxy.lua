@@ -115,11 +115,10 @@ local function hide_headers()
     end
 end
 
--- Ends a request whose answer has begun in the wrong way. /_error runs inside of the filter then, and nginx drops the
--- connection behind it: there is no time to ask anybody.
+-- Ends a request whose answer has begun in the wrong way. /_error runs inside of the filter then, and nginx hangs up
+-- behind it: there is no time to ask anybody.
 local function break_off()
     var.storage_final = "1"
-    ngx.header["Connection"] = "close"
     return ngx.exit(ngx.HTTP_BAD_GATEWAY)
 end
 

@@ -77,11 +77,11 @@ def stack_settings(
     if clash := sorted(ours & os.environ.keys()):
         raise CannotStart(f"{', '.join(clash)} is set, but scripts/run starts servers of its own: unset it")
     own = _own_settings()
-    chosen = _ceph_settings(own) if ceph else {}
+    chosen = ceph_choices(own) if ceph else {}
     return {"SLUICE_PUBLIC_URL": address.url, **chosen, **fixed, **own}
 
 
-def _ceph_settings(own: Mapping[str, str]) -> dict[str, str]:
+def ceph_choices(own: Mapping[str, str]) -> dict[str, str]:
     """What follows from having a Ceph, where the person says nothing else.
 
     Raises:

@@ -1,5 +1,6 @@
 """Downloads from a proxied storage: what reaches it, what comes through, and what happens when it fails."""
 
+import hashlib
 import http.client
 import re
 import socket
@@ -77,6 +78,23 @@ class TestWhatReachesTheStorage:
         storage.handle = handle
         for _ in range(20):
             assert download(edge, blob).body == CONTENT
+
+    def test_answers_with_nothing_that_comes_through_but_the_bytes(
+        self, edge: Edge, storage: StubStorage, blob: str
+    ) -> None:
+        ours = {
+            "Server", "Date", "Connection", "X-Request-Id", "Content-Type", "Content-Length", "ETag",
+            "Content-Disposition", "Cache-Control", "X-Content-Type-Options", "Content-Security-Policy",
+            "Referrer-Policy",
+        }  # fmt: skip
+        whole, part = download(edge, blob), download(edge, blob, Range="bytes=0-1")
+        assert set(whole.headers) == ours | {"Accept-Ranges"}
+        assert set(part.headers) == ours | {"Content-Range"}
+        for reply in (whole, part):
+            assert len(reply.headers) == len(set(reply.headers))
+            assert reply.headers["ETag"] == f'"{hashlib.sha256(blob.encode()).hexdigest()}"'
+            assert reply.headers["Content-Type"] == "text/x-thing"
+            assert reply.headers["Content-Disposition"].startswith("attachment")
 
     def test_is_nothing_for_head_and_not_modified(self, edge: Edge, storage: StubStorage, blob: str) -> None:
         etag = download(edge, blob).headers["ETag"]
@@ -163,7 +181,8 @@ class TestAFailure:
     ) -> None:
         """Bytes that are not exactly those that were asked for do not come through."""
         storage.handle = lambda request: answer
-        self.check(download(edge, blob, **({"Range": wanted} if wanted else {})))
+        reply = download(edge, blob, **({"Range": wanted} if wanted else {}))
+        self.check(reply)
         storage.handle = ranged(CONTENT)
         assert download(edge, blob).body == CONTENT
 

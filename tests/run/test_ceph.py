@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from scripts.stack.ceph import SCRIPT, Ceph, Mon, Osd, RadosGW
+from scripts.stack.gateway import ceph_choices
 from scripts.stack.paths import Paths
 from tests.run.conftest import Start
 from tests.run.running import RunningStack, await_true, free_port, processes_of
@@ -169,6 +170,42 @@ def test_a_setting_that_leaves_ceph_out_is_refused(
     assert stack.end() == 1
     assert stack.output.splitlines()[-1].startswith(f"sluice: {says}")
     assert not (data / "mariadb").exists()
+
+
+@pytest.mark.parametrize(
+    ("own", "via_edge"),
+    [
+        ({}, None),
+        ({"SLUICE_PUBLIC_URL": "http://127.0.0.1:8080"}, None),
+        ({"SLUICE_PUBLIC_URL": "http://[::1]:8080"}, None),
+        ({"SLUICE_PUBLIC_URL": "https://files.example"}, "1"),
+        ({"SLUICE_PUBLIC_URL": "https://files.example", "SLUICE_S3_CEPH_VIA_EDGE": "0"}, None),
+        ({"SLUICE_PUBLIC_URL": "https://files.example", "SLUICE_S3_PUBLIC_ENDPOINT": "https://s3.example"}, None),
+    ],
+)
+def test_clients_elsewhere_are_sent_through_the_edge(own: dict[str, str], via_edge: str | None) -> None:
+    chosen = ceph_choices(own)
+    assert chosen["SLUICE_STORAGES"] == "ceph:s3,local:local"
+    assert chosen.get("SLUICE_S3_CEPH_VIA_EDGE") == via_edge
+
+
+def test_a_taken_port_gives_way_to_a_free_one(data: Path) -> None:
+    """Ports are remembered, but not insisted on."""
+    paths = Paths.of(data)
+    for folder in (paths.run, paths.log, data / "ceph"):
+        folder.mkdir(mode=0o700, exist_ok=True)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        (data / "ceph" / "settings").write_text(f"RGW_PORT={port}\nCEPH_PORT={port}\nOSD_GB=4\n")
+        ceph = Ceph(paths)
+        ceph.configure()
+    given = ceph.environment()
+    assert ceph.s3_port != port
+    assert (given["RGW_PORT"], given["OSD_GB"]) == (str(ceph.s3_port), "4")
+    assert given["CEPH_PORT"] != str(port)
+    again = Ceph(paths)
+    again.configure()
+    assert again.environment() == given
 
 
 def test_a_folder_too_long_for_sockets_is_said_by_the_script_itself(tmp_path: Path) -> None:
