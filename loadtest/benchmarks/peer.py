@@ -104,12 +104,14 @@ class Peer:
         edge = (ROOT / "nginx" / "nginx.conf.template").read_text()
         download = (ROOT / "nginx" / "snippets" / "download.conf").read_text()
         log = (ROOT / "nginx" / "snippets" / "log.conf").read_text()
+        limits = (ROOT / "nginx" / "snippets" / "limits.conf").read_text()
         return _CONFIG.format(
             folder=self._folder,
             log=log.replace("${SLUICE_LOG_DIR}", str(self._folder)),
-            limits=(ROOT / "nginx" / "snippets" / "limits.conf").read_text(),
+            # a zone by a variable of ours is nothing to a plain nginx
+            limits="".join(line for line in limits.splitlines(True) if not line.startswith("limit_conn")),
             cache="\n            ".join(re.findall(r"^open_file_cache.*;$", download, re.M)),
-            common="\n    ".join(re.findall(rf"^ *((?:{'|'.join(_COMMON)}) .*;)$", edge, re.M)),
+            common="\n    ".join(re.findall(rf"^ {{4}}((?:{'|'.join(_COMMON)}) .*;)$", edge, re.M)),
             objects=self._stack.objects,
             port=self.port,
             secret=_SECRET,
