@@ -195,7 +195,7 @@ class TestAFailure:
         self.check(download(edge, blob))
 
     def test_before_the_headers(self, edge: Edge, storage: StubStorage, blob: str) -> None:
-        storage.handle = lambda request: Answer(200, {"X": "x" * 70_000}, CONTENT)
+        storage.handle = lambda request: Answer(200, {"X": "x" * 300_000}, CONTENT)
         self.check(download(edge, blob))
 
     def test_that_is_silence_before_the_headers(self, make_edge: MakeEdge, storage: StubStorage) -> None:
