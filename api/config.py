@@ -162,9 +162,16 @@ def env_name(attribute: str) -> str:
     return f"SLUICE_{attribute.upper()}"
 
 
-# Settings of the same prefix that other parts read: the edge's template, gunicorn's file, `scripts/run`.
+# Settings of the same prefix that other parts read: the edge's template, gunicorn's file, `api.metrics`, `scripts/run`.
 ELSEWHERE = frozenset(
-    {"SLUICE_RESOLVER", "SLUICE_CA_BUNDLE", "SLUICE_API_BIND", "SLUICE_API_WORKERS", "SLUICE_API_THREADS"}
+    {
+        "SLUICE_RESOLVER",
+        "SLUICE_CA_BUNDLE",
+        "SLUICE_API_BIND",
+        "SLUICE_API_WORKERS",
+        "SLUICE_API_THREADS",
+        "SLUICE_METRICS_FOLDER",
+    }
 )
 
 
