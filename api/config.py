@@ -168,6 +168,7 @@ ELSEWHERE = frozenset(
         "SLUICE_RESOLVER",
         "SLUICE_CA_BUNDLE",
         "SLUICE_API_BIND",
+        "SLUICE_API_DRAIN",
         "SLUICE_API_WORKERS",
         "SLUICE_API_THREADS",
         "SLUICE_METRICS_FOLDER",
