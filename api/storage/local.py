@@ -95,6 +95,8 @@ class LocalStorage(MultipartStorage, Administered):
         min_free: bytes that assembling leaves free on the disk.
     """
 
+    reads_to_complete = True
+
     def __init__(self, root: Path, part_url: PartURL, min_free: int = 0) -> None:
         self._root = root
         self._part_url = part_url
