@@ -96,7 +96,8 @@ def make_storages(config: Config, tokens: Tokens, prefix: Callable[[], str]) -> 
             made[name] = OSSStorage(config.oss[name], prefix)
         else:
             assert config.storage_root is not None
-            made[name] = LocalStorage(config.storage_root, edge_part_url(tokens, config.public_url), config.min_free)
+            signs = edge_part_url(tokens, config.public_url)
+            made[name] = LocalStorage(config.storage_root, signs, config.min_free, prefix)
     return made
 
 
