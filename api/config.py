@@ -108,7 +108,7 @@ class Config:
     part_url_ttl: int = setting(integer(10, 3600), "Seconds that a part's URL lives", "900")
     finalize_inline: int = setting(
         integer(0, 2**63 - 1),
-        "Bytes up to which complete is answered at once, not by polling",
+        "Bytes up to which a complete that reads them is answered at once, not by polling",
         str(64 * MIB),
     )
     user_uploads: int = setting(integer(1, 10**6), "Unfinished uploads of one user, at most", "100")
@@ -162,9 +162,16 @@ def env_name(attribute: str) -> str:
     return f"SLUICE_{attribute.upper()}"
 
 
-# Settings of the same prefix that other parts read: the edge's template, gunicorn's file, `scripts/run`.
+# Settings of the same prefix that other parts read: the edge's template, gunicorn's file, `api.metrics`, `scripts/run`.
 ELSEWHERE = frozenset(
-    {"SLUICE_RESOLVER", "SLUICE_CA_BUNDLE", "SLUICE_API_BIND", "SLUICE_API_WORKERS", "SLUICE_API_THREADS"}
+    {
+        "SLUICE_RESOLVER",
+        "SLUICE_CA_BUNDLE",
+        "SLUICE_API_BIND",
+        "SLUICE_API_WORKERS",
+        "SLUICE_API_THREADS",
+        "SLUICE_METRICS_FOLDER",
+    }
 )
 
 

@@ -110,9 +110,11 @@ class MultipartStorage(Storage):
     Attributes:
         leaks_resent_parts: a part that is sent a second time takes up room for good, and nothing counts how often it
             is: URLs are given out sparingly.
+        reads_to_complete: complete reads the bytes, so that a large upload's takes long.
     """
 
     leaks_resent_parts: bool = False
+    reads_to_complete: bool = False
 
     @property
     @abc.abstractmethod

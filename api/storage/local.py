@@ -95,6 +95,8 @@ class LocalStorage(MultipartStorage, Administered):
         prefix: answers what this deployment's keys begin with; empty where the folder is all its own.
     """
 
+    reads_to_complete = True
+
     def __init__(
         self, root: Path, part_url: PartURL, min_free: int = 0, prefix: Callable[[], str] = lambda: ""
     ) -> None:

@@ -19,6 +19,8 @@ from api.storage.base import Completed, MultipartRef, MultipartStorage, Reader, 
 class MemoryStorage(MultipartStorage):
     """See the module's docstring."""
 
+    reads_to_complete = True
+
     def __init__(
         self,
         *,
