@@ -109,7 +109,7 @@ class Config:
     part_url_ttl: int = setting(integer(10, 3600), "Seconds that a part's URL lives", "900")
     finalize_inline: int = setting(
         integer(0, 2**63 - 1),
-        "Bytes up to which complete is answered at once, not by polling",
+        "Bytes up to which a complete that reads them is answered at once, not by polling",
         str(64 * MIB),
     )
     user_uploads: int = setting(integer(1, 10**6), "Unfinished uploads of one user, at most", "100")
