@@ -22,6 +22,7 @@ from api.services import Services
 from api.services.accounts import Accounts
 from api.services.creation import Creation
 from api.services.doctor import Doctor
+from api.services.figures import Figures
 from api.services.files import Files
 from api.services.finalize import Finalizer
 from api.services.health import Health
@@ -136,6 +137,7 @@ def compose(
         sweep=Sweep(db, stores, config, clock),
         health=Health(db, cache, stores),
         doctor=Doctor(db, stores, files, config),
+        figures=Figures(db),
     )
 
 

@@ -124,7 +124,7 @@ class TestPartURL:
     @pytest.mark.parametrize("method", ["GET", "DELETE", "POST", "HEAD"])
     def test_another_method_is_refused(self, storage: S3Storage, upload: Content, method: str) -> None:
         url, headers = self.sign(storage, upload)
-        assert request(method, url, headers, upload.part(1) if method == "POST" else b"")[0] in (403, 405)
+        assert request(method, url, headers, upload.part(1) if method == "POST" else b"")[0] in (400, 403, 405)
 
     def test_another_part_is_refused(self, storage: S3Storage, upload: Content) -> None:
         url, headers = self.sign(storage, upload)
