@@ -66,6 +66,7 @@ class StubAPI:
         self.rows: list[tuple[int, str, str, int, float]] = []
         self.targets: dict[str, Answer] = {}
         self.page = 1000
+        self.figures = Answer(body=b"")
         self.full = False
         self.answer: Callable[[Seen], Answer] = lambda seen: Answer()
         self.seen: list[Seen] = []
@@ -137,6 +138,8 @@ class StubAPI:
                 after = int(request.path.partition("=")[2])
                 self.feed_asked.append(after)
                 return self.feed_answer(after)
+            if request.path == "/internal/metrics":
+                return self.figures
             blob = request.path.removeprefix("/internal/targets/")
             self.targets_asked.append(blob)
             return self.targets.get(blob, Answer(404, body=b'{"error":{"code":"FILE_NOT_FOUND"}}'))

@@ -22,7 +22,7 @@ SETTINGS = {
     "SLUICE_EDGE_KEY_FILE": "/tmp/s/edge_key",
 }
 WITH_DEFAULT = ["SLUICE_READY_NETWORKS", "SLUICE_TARGET_TTL", "SLUICE_REVOCATION_LAG", "SLUICE_LINK_GRACE"]
-OPTIONAL = ["SLUICE_API_ADDRESS", "SLUICE_CA_BUNDLE", "SLUICE_RESOLVER"]
+OPTIONAL = ["SLUICE_API_ADDRESS", "SLUICE_CA_BUNDLE", "SLUICE_METRICS_NETWORKS", "SLUICE_RESOLVER"]
 
 
 def run(out: Path, settings: dict[str, str]) -> "subprocess.CompletedProcess[str]":
@@ -77,6 +77,7 @@ BAD = {
     "SLUICE_TARGET_TTL": ["-1", "1s", "1.5", "0x10", "60;"],
     "SLUICE_LINK_GRACE": ["x"],
     "SLUICE_REVOCATION_LAG": ["2 "],
+    "SLUICE_METRICS_NETWORKS": ["all", "127.0.0.1;"],
     "SLUICE_READY_NETWORKS": ["all", "127.0.0.1; evil", "10.0.0.0/8 x"],
     "SLUICE_RESOLVER": ["dns.example", "10.0.0.1; evil", "10.0.0.1:x", "fe80::1%eth0", '10.0.0.1"'],
     "SLUICE_CA_BUNDLE": ["ca.pem", '/a"b', "/nowhere/ca.pem"],
