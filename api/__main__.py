@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable
 
 from api import app, config, logs, routes
-from api.cache import Cache
 from api.db import accounts as account_rows
 from api.db.migrate import migrate
 from api.db.pool import Database
@@ -43,7 +42,7 @@ def _worker(settings: config.Config, arguments: argparse.Namespace) -> int:
     logs.configure("worker", settings.log_level)
     services = app.compose(settings)
     services.health.probe_in_background()
-    Worker(services, Cache(settings.redis_url)).run()
+    Worker(services).run()
     return 0
 
 
