@@ -10,7 +10,7 @@ import falcon
 from argon2 import PasswordHasher
 
 from api import config as settings
-from api import error_handlers, logs, routes
+from api import error_handlers, logs, metrics, routes
 from api.cache import Cache
 from api.config import Config
 from api.db import deployment
@@ -20,12 +20,13 @@ from api.jobs.base import Job
 from api.jobs.feeder import Feeder
 from api.jobs.queue import Queue
 from api.jobs.runner import Runner
-from api.middleware import Authentication, RequestId
+from api.middleware import Authentication, Metrics, RequestId
 from api.models import Clock, utc_now
 from api.services import Services
 from api.services.accounts import Accounts
 from api.services.creation import Creation
 from api.services.doctor import Doctor
+from api.services.figures import Figures
 from api.services.files import Files
 from api.services.finalize import Finalizer
 from api.services.health import Health
@@ -100,7 +101,9 @@ def make_storages(config: Config, tokens: Tokens, prefix: Callable[[], str]) -> 
             made[name] = OSSStorage(config.oss[name], prefix)
         else:
             assert config.storage_root is not None
-            made[name] = LocalStorage(config.storage_root, edge_part_url(tokens, config.public_url), config.min_free)
+            signs = edge_part_url(tokens, config.public_url)
+            made[name] = LocalStorage(config.storage_root, signs, config.min_free, prefix)
+        metrics.observe_storage(name, made[name])
     return made
 
 
@@ -116,6 +119,7 @@ def compose(
 ) -> Services:
     """Puts the services together; nothing is asked of database or storage yet. Tests pass parts of their own."""
     db = db or Database(config.database_url, config.database_pool, observe)
+    metrics.DATABASE_CONNECTIONS_MOST.set(config.database_pool)
     cache, tokens = Cache(config.redis_url), Tokens(config.secret_keys)
     prefix = functools.cache(lambda: deployment.identity(db))
     storages = {"local": storage} if storage else make_storages(config, tokens, prefix)
@@ -145,6 +149,7 @@ def compose(
         queue=queue,
         runner=runner,
         feeder=Feeder(db, queue, clock, runner.run, rescues),
+        figures=Figures(db),
     )
 
 
@@ -152,6 +157,7 @@ def create_app(services: Services) -> falcon.App[Any, Any]:
     """The WSGI application over these services."""
     app: falcon.App[Any, Any] = falcon.App()
     app.add_middleware(RequestId())
+    app.add_middleware(Metrics())
     app.add_middleware(Authentication(services.accounts, services.config.edge_key))
     # an empty parameter is said to be wrong, not taken for one that is not there
     app.req_options.keep_blank_qs_values = True

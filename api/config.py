@@ -20,6 +20,7 @@ from typing import Any
 from api.errors import ConfigError
 from api.settings import (
     Reader,
+    bind,
     declared,
     flag,
     folder,
@@ -114,7 +115,7 @@ class Config:
     part_url_ttl: int = setting(integer(10, 3600), "Seconds that a part's URL lives", "900")
     finalize_inline: int = setting(
         integer(0, 2**63 - 1),
-        "Bytes up to which complete is answered at once, not by polling",
+        "Bytes up to which a complete that reads them is answered at once, not by polling",
         str(64 * MIB),
     )
     user_uploads: int = setting(integer(1, 10**6), "Unfinished uploads of one user, at most", "100")
@@ -128,6 +129,10 @@ class Config:
     revocation_lag: int = setting(integer(1, 60), "Seconds until a revoked token stops working", "2")
     link_grace: int = setting(integer(0, 3600), "Seconds that links outlast a lost API", "30")
     ready_networks: str = setting(networks, "Networks that may ask /readyz", "127.0.0.0/8 ::1/128")
+    metrics_networks: str = setting(networks, "Networks that may ask /metrics", "127.0.0.0/8 ::1/128")
+    metrics_bind: str = setting(
+        optional(bind), "Where a worker whose machine has no API gives its figures: HOST:PORT", ""
+    )
     log_level: str = setting(one_of("debug", "info", "warning", "error"), "How much the logs say", "info")
 
     # not settings themselves: read for each storage that SLUICE_STORAGES names
@@ -171,9 +176,17 @@ def env_name(attribute: str) -> str:
     return f"SLUICE_{attribute.upper()}"
 
 
-# Settings of the same prefix that other parts read: the edge's template, gunicorn's file, `scripts/run`.
+# Settings of the same prefix that other parts read: the edge's template, gunicorn's file, `api.metrics`, `scripts/run`.
 ELSEWHERE = frozenset(
-    {"SLUICE_RESOLVER", "SLUICE_CA_BUNDLE", "SLUICE_API_BIND", "SLUICE_API_WORKERS", "SLUICE_API_THREADS"}
+    {
+        "SLUICE_RESOLVER",
+        "SLUICE_CA_BUNDLE",
+        "SLUICE_API_BIND",
+        "SLUICE_API_DRAIN",
+        "SLUICE_API_WORKERS",
+        "SLUICE_API_THREADS",
+        "SLUICE_METRICS_FOLDER",
+    }
 )
 
 

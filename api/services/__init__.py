@@ -13,6 +13,7 @@ from api.jobs.runner import Runner
 from api.models import Clock
 from api.services.accounts import Accounts
 from api.services.doctor import Doctor
+from api.services.figures import Figures
 from api.services.files import Files
 from api.services.health import Health
 from api.services.revocations import Revocations
@@ -39,3 +40,4 @@ class Services:
     queue: Queue
     runner: Runner
     feeder: Feeder
+    figures: Figures

@@ -96,7 +96,7 @@ class Sweep:
 
     def _delete_doomed(self) -> int:
         count, after = 0, 0
-        while found := blobs.doomed(self._db, after):
+        while found := blobs.doomed(self._db, after, self._clock()):
             for after, storage, object_key in found:
                 try:
                     self._stores.named(storage).delete(object_key)

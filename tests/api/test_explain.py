@@ -55,7 +55,7 @@ FILL = (
     "NOW(6) + INTERVAL 9 DAY, NOW(6) + INTERVAL 30 DAY FROM {seq} WHERE seq % 100 >= 6",
     "INSERT INTO upload_part (upload_id, part_number, sha256) SELECT id, seq, REPEAT('h', 32) FROM upload "
     "JOIN seq_1_to_20 WHERE parts_kept",
-    "INSERT INTO doomed SELECT seq, 'local', CONCAT('d', seq), NOW(6) FROM {seq}",
+    "INSERT INTO doomed SELECT seq, 'local', CONCAT('d', seq), NOW(6), NULL FROM {seq}",
     "INSERT INTO job (kind, subject, state, due_at, enqueued_at, created_at, updated_at) SELECT ELT(1 + seq % 4, "
     "'finalize', 'verify', 'transfer', 'scrub'), {id}, IF(seq % 50, 'waiting', 'dead'), NOW(6) - INTERVAL 200 SECOND "
     "+ INTERVAL seq SECOND, NULL, NOW(6), NOW(6) FROM {seq}",
