@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import falcon
 
-from api import errors, metrics
+from api import draining, errors, metrics
 from api.errors import Problem
 from api.resources.base import Access, Resource, answer, row_id
 from api.services.figures import Figures
@@ -17,11 +17,15 @@ from api.services.revocations import Revocations
 
 
 class Healthz(Resource):
-    """/healthz: the process runs."""
+    """/healthz: the process runs, and was not told to stop."""
 
     access: ClassVar = {"GET": Access.PUBLIC}
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        if draining.begun():
+            answer(resp, {"status": "stopping"}, 503)
+            resp.set_header("Retry-After", "1")
+            return
         answer(resp, {"status": "ok"})
 
     on_head = on_get

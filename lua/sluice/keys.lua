@@ -11,25 +11,20 @@ local _M = {}
 -- As api/keys.py.
 local INTERVAL = 1
 
-local text = settings.keys_text
+local known = table.concat(settings.keys, ",")
 
 local function look()
-    local ok, found = pcall(settings.read, settings.secret_keys_file)
-    if not ok then
-        -- What was read stays: the tokens out there are good.
-        journal.note("the token keys cannot be read again: " .. found)
-        return
-    end
-    if found == text then
-        return
-    end
-    local keys, err = settings.keys_of(found)
+    local keys, err = settings.read_keys(settings.secret_keys_file)
     if not keys then
-        journal.note(err .. " in " .. settings.secret_keys_file .. ": those that were read stay")
+        -- The tokens out there are good.
+        journal.note("the token keys cannot be read again, those that were read stay: " .. err)
         return
     end
-    text = found
-    verified.use(keys)
+    local found = table.concat(keys, ",")
+    if found ~= known then
+        known = found
+        verified.use(keys)
+    end
 end
 
 --- Starts this worker's timer. It looks once at once: the file may have changed since nginx was started.

@@ -2,56 +2,48 @@
 
 local _M = {}
 
--- As api/keys.py has it: what is shorter is a file that somebody is just writing.
-local KEY_LENGTH = 32
+-- As api/keys.py: shorter ones could be guessed.
+local SHORTEST_KEY = 32
 
---- What stands in a file; an error where it cannot be read.
-function _M.read(path)
+--- The keys in a file, as api/keys.py has them: oldest first, a line or a comma between. When one begins to sign
+-- ("from=") is no business of the edge.
+-- @return a list, or nil, err
+function _M.read_keys(path)
     local file, err = io.open(path, "r")
     if not file then
-        error("could not read " .. path .. ": " .. err, 0)
+        return nil, "could not read " .. err
     end
-    local text = file:read("*a")
+    local text = file:read("*a") or ""
     file:close()
-    return text
-end
-
---- The keys of a file's text, as api/keys.py has them: a line or a comma between them, oldest first. When one begins to
--- sign ("from=") is no business of the edge's.
--- @return a list, or nil, err
-function _M.keys_of(text)
     local keys = {}
-    for word in text:gmatch("[^%s,]+") do
-        if not word:find("^from=%d+$") then
-            if #word < KEY_LENGTH then
-                return nil, "a key is too short"
+    for key in text:gmatch("[^%s,]+") do
+        if not key:find("^from=%d+$") then
+            if #key < SHORTEST_KEY then
+                return nil, path .. " holds a key of less than " .. SHORTEST_KEY .. " characters"
             end
-            table.insert(keys, word)
+            table.insert(keys, key)
         end
     end
     if #keys == 0 then
-        return nil, "there is no key"
+        return nil, "there is no key in " .. path
     end
     return keys
 end
 
 --- Takes the settings, and reads the secrets that they name.
--- @param given secret_keys_file, edge_key_file, api_socket, storage_root, resolver (address:port of DNS servers, with
---   spaces between), and the seconds target_ttl, revocation_lag and link_grace
+-- @param given secret_keys_file, edge_key_file, api_socket or api_address (the other is empty), storage_root, resolver
+--   (address:port of DNS servers, with spaces between), and the seconds target_ttl, revocation_lag and link_grace
 function _M.load(given)
     for name, value in pairs(given) do
         _M[name] = value
     end
-    _M.keys_text = _M.read(given.secret_keys_file)
-    local err
-    _M.keys, err = _M.keys_of(_M.keys_text)
-    if not _M.keys then
-        error(err .. " in " .. given.secret_keys_file, 0)
+    -- Oldest first.
+    local keys, problem = _M.read_keys(given.secret_keys_file)
+    local edge_keys, other = _M.read_keys(given.edge_key_file)
+    if not keys or not edge_keys then
+        error(table.concat({ problem or other, problem and other }, "; "), 0)
     end
-    _M.edge_key = _M.read(given.edge_key_file):match("^%s*(%S+)%s*$")
-    if not _M.edge_key then
-        error("there is no key in " .. given.edge_key_file, 0)
-    end
+    _M.keys, _M.edge_key = keys, edge_keys[1]
 end
 
 return _M

@@ -53,7 +53,7 @@ def test_a_file_that_makes_no_sense_ends_no_key(make_edge: Callable[..., Edge]) 
     (edge.folder / "token_keys").write_text("")
     wait_for(lambda: "there is no key" in edge.error_log.read_text(), "line in the error log")
     (edge.folder / "token_keys").write_text("half a key")
-    wait_for(lambda: "a key is too short" in edge.error_log.read_text(), "line in the error log")
+    wait_for(lambda: "holds a key of less than" in edge.error_log.read_text(), "line in the error log")
     Path(edge.folder / "token_keys").unlink()
     wait_for(lambda: "cannot be read again" in edge.error_log.read_text(), "line in the error log")
     assert edge.get(good).status == 200
