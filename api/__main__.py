@@ -7,7 +7,7 @@ import secrets
 import sys
 from collections.abc import Callable
 
-from api import app, config, key_commands, logs, metrics, routes
+from api import app, config, job_commands, key_commands, logs, metrics, routes
 from api.db import accounts as account_rows
 from api.db.migrate import migrate
 from api.db.pool import Database
@@ -108,6 +108,7 @@ def parser() -> argparse.ArgumentParser:
     command("config", _config, "check the settings and print what is in force")
     command("routes", _routes, "list the routes and who may call them")
     command("worker", _worker, "run a worker")
+    job_commands.add(commands)
     user = commands.add_parser("user", help="accounts").add_subparsers(required=True, metavar="COMMAND")
     create = user.add_parser("create", help="make an account; prints its password unless one is given")
     create.add_argument("name")
