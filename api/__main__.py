@@ -7,7 +7,7 @@ import secrets
 import sys
 from collections.abc import Callable
 
-from api import app, config, logs, routes
+from api import app, config, logs, metrics, routes
 from api.cache import Cache
 from api.db import accounts as account_rows
 from api.db.migrate import migrate
@@ -43,6 +43,8 @@ def _worker(settings: config.Config, arguments: argparse.Namespace) -> int:
     logs.configure("worker", settings.log_level)
     services = app.compose(settings)
     services.health.probe_in_background()
+    if settings.metrics_bind:
+        metrics.serve(settings.metrics_bind)
     Worker(services, Cache(settings.redis_url)).run()
     return 0
 

@@ -22,6 +22,7 @@ from api.services import Services
 from api.services.accounts import Accounts
 from api.services.creation import Creation
 from api.services.doctor import Doctor
+from api.services.figures import Figures
 from api.services.files import Files
 from api.services.finalize import Finalizer
 from api.services.health import Health
@@ -96,7 +97,8 @@ def make_storages(config: Config, tokens: Tokens, prefix: Callable[[], str]) -> 
             made[name] = OSSStorage(config.oss[name], prefix)
         else:
             assert config.storage_root is not None
-            made[name] = LocalStorage(config.storage_root, edge_part_url(tokens, config.public_url), config.min_free)
+            signs = edge_part_url(tokens, config.public_url)
+            made[name] = LocalStorage(config.storage_root, signs, config.min_free, prefix)
         metrics.observe_storage(name, made[name])
     return made
 
@@ -135,6 +137,7 @@ def compose(
         sweep=Sweep(db, stores, config, clock),
         health=Health(db, cache, stores),
         doctor=Doctor(db, stores, files, config),
+        figures=Figures(db),
     )
 
 

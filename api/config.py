@@ -21,6 +21,7 @@ from api.errors import ConfigError
 from api.policies import Policy, policies, unknown
 from api.settings import (
     Reader,
+    bind,
     declared,
     flag,
     folder,
@@ -128,6 +129,10 @@ class Config:
     revocation_lag: int = setting(integer(1, 60), "Seconds until a revoked token stops working", "2")
     link_grace: int = setting(integer(0, 3600), "Seconds that links outlast a lost API", "30")
     ready_networks: str = setting(networks, "Networks that may ask /readyz", "127.0.0.0/8 ::1/128")
+    metrics_networks: str = setting(networks, "Networks that may ask /metrics", "127.0.0.0/8 ::1/128")
+    metrics_bind: str = setting(
+        optional(bind), "Where a worker whose machine has no API gives its figures: HOST:PORT", ""
+    )
     log_level: str = setting(one_of("debug", "info", "warning", "error"), "How much the logs say", "info")
 
     # not settings themselves: read for each storage that SLUICE_STORAGES names
@@ -177,6 +182,7 @@ ELSEWHERE = frozenset(
         "SLUICE_RESOLVER",
         "SLUICE_CA_BUNDLE",
         "SLUICE_API_BIND",
+        "SLUICE_API_DRAIN",
         "SLUICE_API_WORKERS",
         "SLUICE_API_THREADS",
         "SLUICE_METRICS_FOLDER",

@@ -174,13 +174,16 @@ def _timed(name: str, call: str, method: Callable[..., Any]) -> Callable[..., An
 # -- answering
 
 
+Figure = Metric
+
+
 class Source(Protocol):
     """Gives figures at the moment that they are asked for."""
 
-    def collect(self) -> Iterator[Metric]: ...
+    def collect(self) -> Iterator[Figure]: ...
 
 
-def looked_up(name: str, text: str, labels: Sequence[str], rows: Sequence[tuple[Sequence[str], float]]) -> Metric:
+def looked_up(name: str, text: str, labels: Sequence[str], rows: Sequence[tuple[Sequence[str], float]]) -> Figure:
     """A figure that is not counted but looked up: its value by label values."""
     family = GaugeMetricFamily(f"sluice_{name}", text, labels=list(labels))
     for label_values, value in rows:
@@ -189,7 +192,7 @@ def looked_up(name: str, text: str, labels: Sequence[str], rows: Sequence[tuple[
 
 
 class _OfAllProcesses:
-    def collect(self) -> Iterator[Metric]:
+    def collect(self) -> Iterator[Figure]:
         assert _folder is not None
         files = [
             str(path)

@@ -33,5 +33,6 @@ def routes(services: Services) -> list[tuple[str, Resource]]:
         ("/healthz", system.Healthz()),
         ("/readyz", system.Readyz(s.health)),
         ("/internal/revocations", system.RevocationFeed(s.revocations, s.health)),
+        ("/internal/metrics", system.Metrics(s.figures)),
         ("/internal/targets/{blob_id}", system.BlobTarget(s.files)),
     ]

@@ -7,20 +7,25 @@ from typing import ClassVar
 
 import falcon
 
-from api import errors
+from api import draining, errors, metrics
 from api.errors import Problem
 from api.resources.base import Access, Resource, answer, row_id
+from api.services.figures import Figures
 from api.services.files import Files
 from api.services.health import Health
 from api.services.revocations import Revocations
 
 
 class Healthz(Resource):
-    """/healthz: the process runs."""
+    """/healthz: the process runs, and was not told to stop."""
 
     access: ClassVar = {"GET": Access.PUBLIC}
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        if draining.begun():
+            answer(resp, {"status": "stopping"}, 503)
+            resp.set_header("Retry-After", "1")
+            return
         answer(resp, {"status": "ok"})
 
     on_head = on_get
@@ -42,6 +47,19 @@ class Readyz(Resource):
             resp.set_header("Retry-After", "1")
 
     on_head = on_get
+
+
+class Metrics(Resource):
+    """/internal/metrics: in Prometheus' format; the edge puts its own before it."""
+
+    access: ClassVar = {"GET": Access.EDGE}
+
+    def __init__(self, figures: Figures) -> None:
+        self._figures = figures
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        resp.content_type = metrics.CONTENT_TYPE
+        resp.data = self._figures.text()
 
 
 class RevocationFeed(Resource):

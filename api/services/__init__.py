@@ -8,6 +8,7 @@ from api.config import Config
 from api.models import Clock
 from api.services.accounts import Accounts
 from api.services.doctor import Doctor
+from api.services.figures import Figures
 from api.services.files import Files
 from api.services.finalize import Finalizer
 from api.services.health import Health
@@ -34,3 +35,4 @@ class Services:
     sweep: Sweep
     health: Health
     doctor: Doctor
+    figures: Figures

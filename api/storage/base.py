@@ -95,6 +95,14 @@ class Storage(abc.ABC):
     def internal_uri(self, object_key: str) -> str:
         """What the edge needs in order to read the object."""
 
+    @abc.abstractmethod
+    def list_objects(self, after: str = "") -> Iterator[str]:
+        """Keys of this deployment's objects that come after a key, in the order of their bytes.
+
+        A page at a time, so that memory stays constant. What is made or deleted meanwhile may be listed or not; all
+        else is listed, exactly once.
+        """
+
 
 class MultipartStorage(Storage):
     """A storage that takes an object in parts, which clients send to it directly.

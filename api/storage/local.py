@@ -93,14 +93,18 @@ class LocalStorage(MultipartStorage, Administered):
         root: the folder; its four sub-folders are made.
         part_url: signs a part's URL at the edge.
         min_free: bytes that assembling leaves free on the disk.
+        prefix: answers what this deployment's keys begin with; empty where the folder is all its own.
     """
 
     reads_to_complete = True
 
-    def __init__(self, root: Path, part_url: PartURL, min_free: int = 0) -> None:
+    def __init__(
+        self, root: Path, part_url: PartURL, min_free: int = 0, prefix: Callable[[], str] = lambda: ""
+    ) -> None:
         self._root = root
         self._part_url = part_url
         self._min_free = min_free
+        self._prefix = prefix
         for folder in _FOLDERS:
             (root / folder).mkdir(parents=True, exist_ok=True, mode=0o700)
 
@@ -148,6 +152,16 @@ class LocalStorage(MultipartStorage, Administered):
 
     def internal_uri(self, object_key: str) -> str:
         return f"/{object_key}"
+
+    def list_objects(self, after: str = "") -> Iterator[str]:
+        prefix = self._prefix()
+        objects = self._root / "objects"
+        if not objects.is_dir():  # a disk that is not mounted has lost nothing
+            raise StorageUnavailable("there is no folder of objects")
+        if not prefix:
+            yield from _keys_below(objects, "", after)
+        elif (objects / prefix).is_dir():
+            yield from _keys_below(objects / prefix, f"{prefix}/", after)
 
     # -- multipart uploads
 
@@ -341,6 +355,28 @@ class LocalStorage(MultipartStorage, Administered):
 
     def checks(self, origins: Sequence[str]) -> Iterator[Finding]:
         return examine(self._root, _FOLDERS, self._min_free)
+
+
+def _keys_below(folder: Path, before: str, after: str) -> Iterator[str]:
+    """Object keys of the files below a folder, in the order of their bytes; one folder's names are held at a time.
+
+    Args:
+        before: what the keys of this folder begin with.
+        after: only keys behind this one.
+    """
+    try:
+        with _own_errors(), os.scandir(folder) as entries:
+            # a folder stands where the keys that it begins do: "a-b" comes before "a/b"
+            names = sorted(f"{e.name}/" if e.is_dir(follow_symlinks=False) else e.name for e in entries)
+    except ObjectNotFound:
+        return
+    for name in names:
+        key = before + name
+        if not name.endswith("/"):
+            if key > after:
+                yield key
+        elif key > after or after.startswith(key):
+            yield from _keys_below(folder / name, key, after)
 
 
 def _into(descriptor: int, body: Iterable[bytes]) -> Iterator[int]:

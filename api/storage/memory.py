@@ -22,8 +22,14 @@ class MemoryStorage(MultipartStorage):
     reads_to_complete = True
 
     def __init__(
-        self, *, enforces_sha256: bool = False, compares: bool = True, leaks_resent_parts: bool = False
+        self,
+        *,
+        enforces_sha256: bool = False,
+        compares: bool = True,
+        leaks_resent_parts: bool = False,
+        prefix: Callable[[], str] = lambda: "",
     ) -> None:
+        self._prefix = prefix
         self.leaks_resent_parts = leaks_resent_parts
         self._enforces = enforces_sha256
         self._compares = compares
@@ -59,6 +65,11 @@ class MemoryStorage(MultipartStorage):
 
     def internal_uri(self, object_key: str) -> str:
         return f"/{object_key}"
+
+    def list_objects(self, after: str = "") -> Iterator[str]:
+        below = f"{prefix}/" if (prefix := self._prefix()) else ""
+        with self._lock:
+            return iter(sorted(key for key in self.objects if key > after and key.startswith(below)))
 
     @property
     def enforces_sha256(self) -> bool:

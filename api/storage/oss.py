@@ -8,7 +8,8 @@ as verified. A part's URL binds upload, part number and exact length (V4; V1, fo
 and complete looks at the lengths in either case), and a client that adds ``x-oss-*`` headers or a Content-Type is
 refused.
 
-Permissions needed: oss:PutObject, GetObject, DeleteObject, AbortMultipartUpload, ListParts, ListMultipartUploads.
+Permissions needed: oss:PutObject, GetObject, DeleteObject, AbortMultipartUpload, ListParts, ListMultipartUploads,
+ListObjects.
 
 What is done about the traps of OSS and oss2:
 
@@ -205,6 +206,18 @@ class OSSStorage(MultipartStorage, Administered):
             return self._sign_v1(self._internal, "GET", object_key, signed_at + TARGET_LIFE, {}, TARGET_HEADERS)
         presigner = self._presigner(self._settings.endpoint, "GET", object_key, signed_at, TARGET_LIFE)
         return presigner.sign({}, TARGET_HEADERS)
+
+    def list_objects(self, after: str = "") -> Iterator[str]:
+        prefix = f"{self._prefix()}/"
+        while True:
+            page = self._call(partial(self._internal.list_objects, prefix=prefix, marker=after, max_keys=1000))
+            keys = [str(entry.key) for entry in page.object_list]
+            if keys and keys[0] <= after:
+                raise StorageUnavailable("a list that goes back")
+            yield from keys
+            if not page.is_truncated or not keys:
+                return
+            after = keys[-1]
 
     # -- signing
 

@@ -6,7 +6,7 @@ exact length and, where the storage compares it (`enforces_sha256`, found by pro
 header ``x-amz-content-sha256`` with the hash as the payload line; then nothing has to be read back.
 
 Permissions needed on the bucket: PutObject, GetObject, DeleteObject, AbortMultipartUpload, ListMultipartUploadParts,
-ListBucketMultipartUploads.
+ListBucketMultipartUploads, ListBucket.
 
 What RGW 16 and 18 do differently from AWS, and what is done about it:
 
@@ -43,6 +43,9 @@ from api.storage.wire import put
 
 TARGET_LIFE: Final = 86_400
 """Seconds that a GET signed for the edge lives; the edge asks again long before."""
+
+_PAGE: Final = 1000
+"""Keys that are asked for at once."""
 
 _PART_LIFE: Final = 900
 """Seconds that the URL of a part lives that is sent from here, until its first byte is."""
@@ -185,6 +188,19 @@ class S3Storage(ProbedStorage, Administered):
             self._credentials, "GET", address.base, address.path(object_key), (), signed_at, TARGET_LIFE
         )
         return presigner.sign("response-cache-control=no-store", {})
+
+    def list_objects(self, after: str = "") -> Iterator[str]:
+        prefix = f"{self._prefix()}/"
+        while True:
+            with _own_errors():
+                page = self._client.list_objects_v2(Bucket=self._bucket, Prefix=prefix, StartAfter=after, MaxKeys=_PAGE)
+            keys = [str(entry["Key"]) for entry in page.get("Contents", ())]
+            if keys and keys[0] <= after:
+                raise StorageUnavailable("a list that goes back")
+            yield from keys
+            if not page.get("IsTruncated") or not keys:
+                return
+            after = keys[-1]
 
     # -- multipart uploads
 

@@ -199,3 +199,4 @@ def edge(gateway: Gateway, user: User) -> None:
     gateway.http.simulate_get(f"/internal/targets/{blob}", headers=headers)
     gateway.http.simulate_get("/internal/revocations", headers=headers)
     gateway.http.simulate_get("/readyz")
+    gateway.http.simulate_get("/internal/metrics", headers=headers)

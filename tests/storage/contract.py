@@ -299,6 +299,39 @@ class MultipartContract:
             storage.stat(one.ref.object_key)
         assert read(storage, two.ref.object_key) == two.data
 
+    def test_objects_are_listed_in_order_and_after_any_key(self, storage: MultipartStorage, put: Put) -> None:
+        made = [self.send(storage, put, self.content(1)) for _ in range(5)]
+        unfinished = self.send(storage, put, self.content(1))
+        for what in made:
+            storage.complete(what.ref, what.hashes, nothing)
+        keys = sorted(what.ref.object_key for what in made)
+        mine = {*keys, unfinished.ref.object_key}
+
+        def listed(after: str = "") -> list[str]:
+            found = list(storage.list_objects(after))
+            assert found == sorted(set(found))
+            assert all(key > after for key in found)
+            return [key for key in found if key in mine]
+
+        assert listed() == keys
+        for place, key in enumerate(keys):
+            assert listed(key) == keys[place + 1 :]
+            assert listed(key[:-1]) == keys[place:]
+        storage.delete(keys[2])
+        assert listed() == keys[:2] + keys[3:]
+
+    def test_objects_of_others_are_not_listed(self, storage: MultipartStorage, put: Put) -> None:
+        ours, theirs = self.content(1), self.content(1)
+        theirs.ref = replace(theirs.ref, object_key=theirs.ref.object_key.replace(PREFIX, "0badcaff"))
+        longer = self.content(1)
+        longer.ref = replace(longer.ref, object_key=longer.ref.object_key.replace(PREFIX, f"{PREFIX}0"))
+        for what in (ours, theirs, longer):
+            self.send(storage, put, what)
+            storage.complete(what.ref, what.hashes, nothing)
+        found = set(storage.list_objects())
+        assert ours.ref.object_key in found
+        assert not {theirs.ref.object_key, longer.ref.object_key} & found
+
     def test_the_edge_is_told_where_an_object_lies(self, storage: MultipartStorage) -> None:
         key = self.content().ref.object_key
         assert key in storage.internal_uri(key)
