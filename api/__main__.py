@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable
 
 from api import app, config, logs, metrics, routes
-from api.cache import Cache
 from api.db import accounts as account_rows
 from api.db.migrate import migrate
 from api.db.pool import Database
@@ -45,7 +44,7 @@ def _worker(settings: config.Config, arguments: argparse.Namespace) -> int:
     services.health.probe_in_background()
     if settings.metrics_bind:
         metrics.serve(settings.metrics_bind)
-    Worker(services, Cache(settings.redis_url)).run()
+    Worker(services).run()
     return 0
 
 

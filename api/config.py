@@ -91,6 +91,12 @@ class Config:
     edge_key: str = setting(secret, "What the edge shows to the API's internal calls", secret=True)
     database_url: str = setting(url("mysql"), "mysql://user:password@host/name?unix_socket=…", secret=True)
     redis_url: str = setting(url("redis", "rediss", "unix"), "redis://… or unix:///…", secret=True)
+    queue_url: str = setting(
+        optional(url("redis", "rediss", "unix", "amqp", "amqps")),
+        "The queue of jobs, redis://…, unix:///… or amqp://…; empty: SLUICE_REDIS_URL",
+        "",
+        secret=True,
+    )
     database_pool: int = setting(integer(1, 256), "Database connections of one process, at most", "16")
     storages: Mapping[str, str] = setting(storages, "name:kind of each storage; the first takes new uploads", "local")
     tier_storages: Mapping[str, str] = setting(pairs, "tier:name where a tier's new uploads go elsewhere", "")
@@ -125,6 +131,9 @@ class Config:
         integer(0, 604_800), "Seconds that a moved object is kept for downloads that are under way", "3600"
     )
     sweep_interval: int = setting(integer(1, 86400), "Seconds between two sweeps", "30")
+    worker_threads: int = setting(integer(1, 64), "Jobs that one worker runs at once, besides finalizing", "4")
+    verify_parallel: int = setting(integer(1, 32), "Parts of one object that are read back at once", "4")
+    job_tries: int = setting(integer(1, 1000), "Failures in a row after which a job is given up", "50")
     target_ttl: int = setting(integer(1, 3600), "Seconds that the edge keeps where a blob lies", "60")
     revocation_lag: int = setting(integer(1, 60), "Seconds until a revoked token stops working", "2")
     link_grace: int = setting(integer(0, 3600), "Seconds that links outlast a lost API", "30")

@@ -156,7 +156,11 @@ def test_what_is_in_force_names_every_setting_and_shows_no_secret() -> None:
     text = "\n".join(shown.values())
     for secret in ("first-key", "second-key", "edge-key", "secret-word", "let-me-in"):
         assert secret not in text
-    assert {name for name, value in shown.items() if value == "(secret)"} == {*SECRETS, "SLUICE_SIGNUP_CODE"}
+    assert {name for name, value in shown.items() if value == "(secret)"} == {
+        *SECRETS,
+        "SLUICE_SIGNUP_CODE",
+        "SLUICE_QUEUE_URL",
+    }
 
 
 def test_the_command_prints_what_is_in_force_without_secrets(
