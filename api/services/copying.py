@@ -175,7 +175,7 @@ class Copying:
                 for future in ended:
                     number = running.pop(future)
                     future.result()
-                    self._lease.bytes += self.length(number)
+                    self._lease.moved += self.length(number)
                     going &= done(number)
         except BaseException:
             self._halt.set()

@@ -192,10 +192,10 @@ class TransferJob:
 
     def _segment(self, item: TransferItem, sources: list[Source], lease: Lease) -> Outcome:
         assert item.hashes is not None
-        destination = self._stores.named(item.storage)
+        destination, hashes = self._stores.named(item.storage), item.hashes
         item, fresh = self._open(item, destination)
         ref = self._ref(item)
-        copying = Copying(self._pool, self._parallel, self._throttle, ref, destination, item.hashes, lease)
+        copying = Copying(self._pool, self._parallel, self._throttle, ref, destination, hashes, lease)
         try:
             listed = {} if fresh else destination.list_parts(ref)
         except UploadGone:
@@ -211,10 +211,10 @@ class TransferJob:
             if not copying.copy(missing, sources, sent):
                 progress.write(lease)
                 return Outcome.MORE
-        completed = destination.complete(ref, item.hashes, lease.keep)
+        completed = destination.complete(ref, hashes, lease.keep)
         if not completed.verified and not self._read_back(item, copying, lease):
             return Outcome.MORE
-        sha256 = item.hashes if ref.part_count == 1 else completed.sha256
+        sha256 = hashes if ref.part_count == 1 else completed.sha256
         return self._made(item, lease, item.object_key, sha256=sha256)
 
     def _open(self, item: TransferItem, destination: MultipartStorage) -> tuple[TransferItem, bool]:

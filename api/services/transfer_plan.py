@@ -31,7 +31,7 @@ _PLAN_SECONDS: Final = 5.0
 _LOOK_EVERY: Final = 1.0
 _LOOK_AT_LEAST: Final = 60.0
 _LATE: Final = timedelta(minutes=5)
-"""A replica's row is seen so much later than its time says, at most: a transaction that takes long, a clock that is off.
+"""How much later than its time says a replica's row is seen, at most: a transaction took long, a clock is off.
 
 A policy looks at the replicas of that time again and again; those that it has an item of are passed over.
 """
@@ -52,9 +52,7 @@ class TransferPlanner:
 
     kind = "plan_transfer"
 
-    def __init__(
-        self, db: Database, queue: Queue, config: Config, clock: Clock, prefix: Callable[[], str]
-    ) -> None:
+    def __init__(self, db: Database, queue: Queue, config: Config, clock: Clock, prefix: Callable[[], str]) -> None:
         self._db = db
         self._queue = queue
         self._policies = config.transfer_policies
