@@ -185,6 +185,9 @@ def env_name(attribute: str) -> str:
     return f"SLUICE_{attribute.upper()}"
 
 
+CLIENT = "SLUICE_CLIENT_"
+"""Settings of the command `sluice`, which may stand in the same environment."""
+
 # Settings of the same prefix that other parts read: the edge's template, gunicorn's file, `api.metrics`, `scripts/run`.
 ELSEWHERE = frozenset(
     {
@@ -230,7 +233,7 @@ def load(environ: Mapping[str, str] = os.environ) -> Config:
         problems.append("SLUICE_SIGNUP_CODE is missing: SLUICE_SIGNUP=invite needs it")
     known = reader.known | ELSEWHERE
     for name in sorted(environ):
-        if name.startswith("SLUICE_") and name not in known:
+        if name.startswith("SLUICE_") and not name.startswith(CLIENT) and name not in known:
             near = difflib.get_close_matches(name, sorted(known), n=1)
             problems.append(f"{name} is not a setting" + (f"; {near[0]} is" if near else ""))
     if problems:

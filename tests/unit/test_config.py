@@ -182,3 +182,7 @@ def test_the_command_says_a_line_for_each_problem(
     printed = capsys.readouterr()
     assert [line.split()[0] for line in printed.err.splitlines()] == ["SLUICE_EDGE_KEY", "SLUICE_SIGNUP"]
     assert "hush" not in printed.out + printed.err
+
+
+def test_settings_of_the_command_are_none_of_the_servers_business() -> None:
+    assert load(GOOD | {"SLUICE_CLIENT_URL": "https://files.example"}) == load(GOOD)
