@@ -27,6 +27,8 @@ from api.services.transfer import TransferJob, object_key
 BATCH: Final = 1000
 WINDOW: Final = 500
 """Items of a transfer that are jobs at the same time."""
+_CLEAR: Final = 200
+"""Items of a cancelled transfer that go in one transaction; of more, some servers would read the whole table."""
 _PLAN_SECONDS: Final = 5.0
 _LOOK_EVERY: Final = 1.0
 _LOOK_AT_LEAST: Final = 60.0
@@ -188,19 +190,19 @@ class TransferPlanner:
         """Of a cancelled transfer: items that have nothing at the destination go, the others' jobs tidy up."""
 
         def forget(tx: Statements) -> int:
-            ids = transfer_items.unbegun(tx, transfer.id, BATCH)
+            ids = transfer_items.unbegun(tx, transfer.id, _CLEAR)
             if ids:
                 transfer_items.delete_many(tx, ids)
                 jobs.delete_many(tx, ids)
             return len(ids)
 
         def tidy(tx: Statements) -> list[bytes]:
-            ids = transfer_items.queue_left(tx, transfer.id, WINDOW)
+            ids = transfer_items.queue_left(tx, transfer.id, _CLEAR)
             if ids:
                 jobs.insert_many(tx, TransferJob.kind, ids, self._clock())
             return ids
 
-        if self._db.transaction(forget) == BATCH:
+        if self._db.transaction(forget) == _CLEAR:
             return Outcome.MORE
         if not transfer_items.any_queued(self._db, transfer.id):
             ids = self._db.transaction(tidy)

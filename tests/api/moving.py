@@ -23,6 +23,7 @@ ENDS = {
     "SLUICE_OSS_ACCESS_KEY": "k",
     "SLUICE_OSS_SECRET_KEY": "s",
     "SLUICE_OSS_REGION": "cn-hangzhou",
+    "SLUICE_ACCESS_TTL": "86400",
     "SLUICE_LINK_GRACE": "30",
     "SLUICE_TRANSFER_DRAIN": "600",
 }
