@@ -112,7 +112,11 @@ def make_base(folder: Path) -> None:
     run("debootstrap", "--variant=minbase", "--include=ca-certificates", "bookworm", str(root))
     shutil.copyfile(CERTIFICATES, root / CERTIFICATES.relative_to("/"))
     (root / "etc" / "pip.conf").write_text(f"[global]\ncert = {CERTIFICATES}\n")
-    run("bash", "-c", f"tar -C '{root}' --exclude=./var/cache/apt --exclude=./var/lib/apt/lists -c . | docker import - {BASE}")
+    run(
+        "bash",
+        "-c",
+        f"tar -C '{root}' --exclude=./var/cache/apt --exclude=./var/lib/apt/lists -c . | docker import - {BASE}",
+    )
     shutil.rmtree(root)
 
 

@@ -81,14 +81,31 @@ class Stack:
     def compose(self, *arguments: str, check: bool = True) -> str:
         """What a compose command says."""
         self.env_file.write_text("".join(f"{name}={value}\n" for name, value in self.settings.items()))
-        command = [*compose_command(), "--env-file", str(self.env_file), "-p", self.name, "--project-directory", str(CODE)]
+        command = [
+            *compose_command(),
+            "--env-file",
+            str(self.env_file),
+            "-p",
+            self.name,
+            "--project-directory",
+            str(CODE),
+        ]
         command += [text for file in self.files for text in ("-f", str(file))]
-        environment = {name: value for name, value in os.environ.items() if not name.startswith(("SLUICE_", "COMPOSE_"))}
+        environment = {
+            name: value for name, value in os.environ.items() if not name.startswith(("SLUICE_", "COMPOSE_"))
+        }
         result = subprocess.run(
-            [*command, *arguments], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+            [*command, *arguments],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
         )
         if check and result.returncode:
-            raise AssertionError(f"compose {' '.join(arguments)} ended with {result.returncode}:\n{result.stdout[-6000:]}")
+            raise AssertionError(
+                f"compose {' '.join(arguments)} ended with {result.returncode}:\n{result.stdout[-6000:]}"
+            )
         return result.stdout
 
     def up(self, *arguments: str, check: bool = True) -> str:
@@ -122,7 +139,9 @@ class Stack:
         return str(state["Health"]["Status"] if state["Running"] else state["Status"])
 
     def all_healthy(self, *services: str) -> bool:
-        return all(self.health(container) == "healthy" for service in services for container in self.containers(service))
+        return all(
+            self.health(container) == "healthy" for service in services for container in self.containers(service)
+        )
 
     def wait_until_ready(self, *more: str, seconds: float = 240) -> None:
         services = ("mariadb", "redis", "api", "worker", "edge", *more)
@@ -148,7 +167,18 @@ def running(name: str, folder: Path, override: str = "", **settings: str) -> Ite
         yield stack
     except BaseException:
         print(stack.compose("ps", check=False))
-        for service in ("init", "migrate", "mariadb", "redis", "api", "worker", "edge", "ceph", "ceph-init", "rabbitmq"):
+        for service in (
+            "init",
+            "migrate",
+            "mariadb",
+            "redis",
+            "api",
+            "worker",
+            "edge",
+            "ceph",
+            "ceph-init",
+            "rabbitmq",
+        ):
             for container in stack.containers(service):
                 state = json.dumps(stack.inspect(container)["State"].get("Health", {}).get("Log", [])[-1:])
                 print(f"--- {service}: {run('docker', 'logs', '--tail', '15', container)}{state}")

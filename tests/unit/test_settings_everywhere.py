@@ -45,7 +45,9 @@ EDGE = block("""    ports: ["${SLUICE_ADDRESS:-0.0.0.0}:${SLUICE_PORT:-8080}:808
     environment:""")
 IN_EXAMPLE = dict(re.findall(r"^# ([A-Z0-9_]+)=(.*)$", EXAMPLE, re.M))
 OF_EDGE = set(
-    subprocess.run([CODE / "scripts/render-nginx", "--variables"], capture_output=True, text=True, check=True).stdout.split()
+    subprocess.run(
+        [CODE / "scripts/render-nginx", "--variables"], capture_output=True, text=True, check=True
+    ).stdout.split()
 )
 
 
@@ -76,9 +78,7 @@ def test_edge_and_api_are_told_the_same() -> None:
 
 def test_what_the_templates_name_is_rendered() -> None:
     named = {
-        name
-        for path in (CODE / "nginx").rglob("*.*")
-        for name in re.findall(r"\$\{(SLUICE_\w+)\}", path.read_text())
+        name for path in (CODE / "nginx").rglob("*.*") for name in re.findall(r"\$\{(SLUICE_\w+)\}", path.read_text())
     }
     made = set(re.findall(r"\b(SLUICE_[A-Z_]+)\b", (CODE / "scripts" / "render-nginx").read_text()))
     assert named <= made
@@ -140,12 +140,16 @@ def test_what_the_compose_file_takes_is_documented(name: str) -> None:
 
 def test_no_secret_stands_in_the_compose_file() -> None:
     secret = {name.removesuffix("_FILE") for name in SETTINGS if name.endswith("_FILE")}
-    assert set(re.findall(r"(SLUICE_\w+|MARIADB_\w+|RABBITMQ_\w+):", COMPOSE)) & {
-        *(secret - {"SLUICE_REDIS_URL"}),
-        "MARIADB_PASSWORD",
-        "MARIADB_ROOT_PASSWORD",
-        "RABBITMQ_DEFAULT_PASS",
-    } == set()
+    assert (
+        set(re.findall(r"(SLUICE_\w+|MARIADB_\w+|RABBITMQ_\w+):", COMPOSE))
+        & {
+            *(secret - {"SLUICE_REDIS_URL"}),
+            "MARIADB_PASSWORD",
+            "MARIADB_ROOT_PASSWORD",
+            "RABBITMQ_DEFAULT_PASS",
+        }
+        == set()
+    )
 
 
 def test_public_images_have_pinned_tags() -> None:
