@@ -1,4 +1,4 @@
-"""The engine, the images and a running project; `scripts/test-compose` runs these tests, a plain pytest leaves them out."""
+"""The engine, the images and a running project: for `scripts/test-compose`; a plain pytest leaves these tests out."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ class Stack:
         self.env_file = folder / f"{name}.env"
         self.settings = {
             "SLUICE_PORT": str(self.port),
-            "SLUICE_ADDRESS": "0.0.0.0",
+            "SLUICE_ADDRESS": "0.0.0.0",  # noqa: S104 - containers reach it there, too
             "SLUICE_PUBLIC_URL": self.address,
             **settings,
         }

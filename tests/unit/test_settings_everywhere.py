@@ -1,4 +1,4 @@
-"""One set of settings everywhere: api/config.py, the edge's templates, docker-compose.yml, .env.example and the documents.
+"""One set of settings everywhere: api/config.py, the edge's templates, docker-compose.yml, .env.example, documents.
 
 A new setting of the API goes into docker-compose.yml (`x-settings`) and .env.example as well; a secret as NAME_FILE.
 """
