@@ -25,9 +25,10 @@ from api import digests
 from api.config import Config
 from api.db import blobs, files, uploads
 from api.db.pool import Database, Statements
-from api.errors import StorageError
+from api.errors import ObjectNotFound, StorageError
 from api.models import GLOBAL_SCOPE, Blob, Clock, File, Upload, new_id
 from api.services.stores import Stores, multipart_ref
+from api.storage.base import Storage
 from api.tokens import Tokens
 
 RANGE_LENGTH: Final = 64 * 1024
@@ -134,12 +135,19 @@ class Instant:
         return hmac.compare_digest(expected, proof)
 
     def _read(self, blob: Blob, challenge: Challenge) -> bytes:
-        assert blob.storage is not None
-        assert blob.object_key is not None
-        storage = self._stores.named(blob.storage)
+        failure: StorageError = ObjectNotFound("the blob lies nowhere")
+        for name, object_key in self._stores.in_order(blobs.replicas(self._db, blob.id)):
+            try:
+                return self._read_replica(self._stores.named(name), object_key, challenge)
+            except StorageError as ex:
+                failure = ex
+        raise failure
+
+    @staticmethod
+    def _read_replica(storage: Storage, object_key: str, challenge: Challenge) -> bytes:
         answer = hashlib.sha256(challenge.nonce)
         for offset, length in challenge.ranges:
-            with closing(storage.open(blob.object_key, offset, length)) as reader:
+            with closing(storage.open(object_key, offset, length)) as reader:
                 while length > 0 and (data := reader.read(length)):
                     answer.update(data)
                     length -= len(data)

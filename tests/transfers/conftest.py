@@ -130,7 +130,10 @@ class Yard:
     def stop(self, worker: subprocess.Popen[bytes]) -> None:
         """Ends a worker in order."""
         worker.send_signal(signal.SIGTERM)
-        assert worker.wait(30) == 0
+        try:
+            assert worker.wait(30) == 0
+        except subprocess.TimeoutExpired:
+            raise AssertionError(self.log[-4000:]) from None
         self.workers.remove(worker)
 
     def close(self) -> None:
