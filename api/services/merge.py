@@ -6,7 +6,7 @@ where it is lost, or its blob is known to be corrupt, the new object takes its p
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -41,13 +41,11 @@ def find(db: Database, stores: Stores, digest: bytes, size: int, scope: bytes, s
     Raises:
         StorageError: the first copy's storage does not answer, which decides nothing.
     """
-    blob = blobs.standing(db, digest, size, scope)
-    if blob is None:
+    found = blobs.standing(db, digest, size, scope)
+    if not found:
         return None
-    replicas = dict(blobs.replicas(db, blob.id))
-    if storage in replicas:
-        blob, replicas = replace(blob, storage=storage, object_key=replicas[storage]), {storage: replicas[storage]}
-    return First(blob, blob.state == "verified" and _is_whole(stores, replicas, size))
+    found = [blob for blob in found if blob.storage == storage] or found
+    return First(found[0], found[0].state == "verified" and _is_whole(stores, found))
 
 
 def hold(tx: Statements, first: First, storage: str, object_key: str, now: datetime) -> Blob | None:
@@ -72,15 +70,17 @@ def settle(tx: Statements, first: First, storage: str, object_key: str, now: dat
         blobs.doom(tx, storage, object_key, now)
 
 
-def _is_whole(stores: Stores, replicas: Mapping[str, str], size: int) -> bool:
+def _is_whole(stores: Stores, replicas: Sequence[Blob]) -> bool:
     """Whether one of these objects is there with its size.
 
     A storage that does not answer decides nothing: where none of the others has it, that is raised.
     """
     failure: StorageError | None = None
-    for name, object_key in replicas.items():
+    for blob in replicas:
+        if blob.storage is None or blob.object_key is None:
+            continue
         try:
-            if stores.named(name).stat(object_key) == size:
+            if stores.named(blob.storage).stat(blob.object_key) == blob.size:
                 return True
         except ObjectNotFound:
             continue
