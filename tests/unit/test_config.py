@@ -28,7 +28,7 @@ def problems(environ: dict[str, str]) -> tuple[str, ...]:
 
 def test_the_required_settings_alone_are_enough() -> None:
     config = load(GOOD)
-    assert config.secret_keys == ("first-key-" + "a" * 32, "second-key-" + "b" * 32)
+    assert [key.text for key in config.secret_keys] == ["first-key-" + "a" * 32, "second-key-" + "b" * 32]
     assert config.storage_root == Path("/srv/sluice")
     assert (config.access_ttl, config.user_uploads, config.signup) == (900, 100, "open")
 
@@ -182,3 +182,7 @@ def test_the_command_says_a_line_for_each_problem(
     printed = capsys.readouterr()
     assert [line.split()[0] for line in printed.err.splitlines()] == ["SLUICE_EDGE_KEY", "SLUICE_SIGNUP"]
     assert "hush" not in printed.out + printed.err
+
+
+def test_settings_of_the_command_are_none_of_the_servers_business() -> None:
+    assert load(GOOD | {"SLUICE_CLIENT_URL": "https://files.example"}) == load(GOOD)
