@@ -262,12 +262,17 @@ def count_parts(db: Statements, user_id: bytes) -> int:
     return int(row[0])
 
 
-def record_parts(db: Statements, upload_id: bytes, hashes: Mapping[int, str]) -> None:
-    """Writes each part's hash, once: a row that is there keeps its hash and counts one more signing."""
+def record_parts(db: Statements, upload_id: bytes, hashes: Mapping[int, str]) -> bool:
+    """Writes each part's hash, once: a row that is there keeps its hash and counts one more signing.
+
+    Returns:
+        Whether every row was new. (An upsert counts 1 for a new row and 2 for one that was there, or 0 at the 255th
+        signing: who has just seen that there were none can rely on it.)
+    """
     args: list[object] = []
     for number, sha256 in hashes.items():
         args += (upload_id, number, bytes.fromhex(sha256))
-    db.execute(_RECORD + placeholders(len(hashes), "(%s, %s, %s)") + _RECORD_AGAIN, args)
+    return db.execute(_RECORD + placeholders(len(hashes), "(%s, %s, %s)") + _RECORD_AGAIN, args) == len(hashes)
 
 
 def recorded_between(db: Statements, upload_id: bytes, first: int, last: int) -> Recorded:
