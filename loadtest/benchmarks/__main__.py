@@ -55,6 +55,7 @@ def _arguments(names: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--write", action="store_true", help="put these rows in place of those that the page has")
     parser.add_argument("--list", action="store_true", help="list the names")
     parser.add_argument("--quick", action="store_true", help="few and short samples, and write nothing")
+    parser.add_argument("--rounds", type=int, help="pairs of samples; 7, and 2 with --quick")
     parser.add_argument("--folder", type=Path, default=Path("/var/tmp"), help="a disk with room; /var/tmp")  # noqa: S108
     arguments = parser.parse_args(names)
     if unknown := set(arguments.names) - {benchmark.name for benchmark in BENCHMARKS}:
@@ -112,7 +113,8 @@ def main(names: Sequence[str]) -> int:
     folder = Path(tempfile.mkdtemp(prefix="sluice-bench-", dir=arguments.folder))
     os.chmod(folder, 0o755)  # noqa: S103 - root's stack runs as another user
     try:
-        report = _measure(chosen, folder, *((2, 1) if arguments.quick else (7, 4)))
+        rounds, seconds = (2, 1) if arguments.quick else (7, 4)
+        report = _measure(chosen, folder, arguments.rounds or rounds, seconds)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     for name, block in report.blocks().items():

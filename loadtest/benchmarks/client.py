@@ -48,8 +48,13 @@ class Client:
         if self.token:
             headers["Authorization"] = f"Bearer {self.token}"
         text = None if body is None else json.dumps(body)
-        self._connection.request(method, f"/api/v1{path}", text, headers)
-        response = self._connection.getresponse()
+        try:
+            self._connection.request(method, f"/api/v1{path}", text, headers)
+            response = self._connection.getresponse()
+        except (BrokenPipeError, ConnectionResetError, http.client.RemoteDisconnected):
+            self._connection.close()  # nginx has dropped it, idle as it was while others were measured
+            self._connection.request(method, f"/api/v1{path}", text, headers)
+            response = self._connection.getresponse()
         return response.status, response.read()
 
     def call(self, method: str, path: str, body: JSON | None = None) -> JSON:

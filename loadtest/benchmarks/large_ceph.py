@@ -19,6 +19,8 @@ from loadtest.benchmarks.measure import LeftOut, Pairs, Row, Sample
 from loadtest.benchmarks.s3 import BUCKET, S3, put_all
 
 _AT_ONCE = 4
+_MOST_ROUNDS = 5
+"""Each round takes half a minute."""
 _OWN_CPU = 0.2
 _PROXY_CPU = 1.1
 _UP = "1 GiB to Ceph in 8 MiB parts, 4 at once, hashes known"
@@ -153,7 +155,7 @@ def run(bench: Bench) -> Sequence[Row]:
     programs.drop_broken()
     arms: Arms = {"ours": lambda: _ours_up(bench, client), "bare": lambda: _bare_up(bench, s3)}
     arms |= {name: lambda name=name: programs.up(name) for name in programs.found}  # type: ignore[misc]
-    up = Pairs.in_turns(bench.rounds, arms)
+    up = Pairs.in_turns(min(bench.rounds, _MOST_ROUNDS), arms)
     s3.empty()
     names = {"bare": f"{_UP}; the same PUTs by boto3's URLs"}
     names |= {name: f"the same; {name} straight to radosgw, its own CPU" for name in programs.found}
@@ -179,7 +181,7 @@ def _down(bench: Bench, s3: S3, client: Client, programs: _Programs) -> list[Row
         "radosgw": lambda: _get(s3.port, direct, bench.stack.edge),
     }
     arms |= {name: lambda name=name: programs.down(name) for name in programs.found}  # type: ignore[misc]
-    pairs = Pairs.in_turns(bench.rounds, arms)
+    pairs = Pairs.in_turns(min(bench.rounds, _MOST_ROUNDS), arms)
     names = {"nginx": f"{_DOWN}; plain nginx proxying a presigned URL", "radosgw": "the same; GET straight to radosgw"}
     names |= {name: f"the same; {name} from radosgw to a file, its own CPU" for name in programs.found}
     rows = _rows(bench, names, "ceph-down", pairs, "ms/GiB")

@@ -116,7 +116,7 @@ class _Small:
 def run(bench: Bench) -> Sequence[Row]:
     """CPU is that of all servers together, Ceph's included."""
     small = _Small(bench)
-    rounds = min(bench.rounds, 3)
+    rounds = min(bench.rounds, 2)  # each takes minutes
     pairs = Pairs.in_turns(rounds, {"ours": small.ours, "put": small.put, "multipart": small.multipart})
     what = f"{small.count} files of 64 KiB to Ceph, {_AT_ONCE} at once"
     rows = {
