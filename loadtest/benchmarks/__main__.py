@@ -12,14 +12,16 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from loadtest.benchmarks import calls, complete, download_large, download_small, put_parts, statements
+from loadtest.benchmarks import calls, complete, download_large, download_small, jobs, put_parts, statements
 from loadtest.benchmarks.bench import Bench, Benchmark
 from loadtest.benchmarks.measure import CallRow, Row
 from loadtest.benchmarks.peer import Peer
 from loadtest.benchmarks.report import Report
 from loadtest.benchmarks.stack import ROOT, Stack
 
-BENCHMARKS = [module.BENCHMARK for module in (download_small, download_large, put_parts, complete, calls, statements)]
+BENCHMARKS = [
+    module.BENCHMARK for module in (download_small, download_large, put_parts, complete, jobs, calls, statements)
+]
 _PAGE = ROOT / "docs" / "performance.md"
 _NEEDS_GIB = 20  # an upload of 1,000 parts is refused on less
 
