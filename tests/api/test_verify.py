@@ -257,6 +257,14 @@ def test_what_was_uploaded_is_enqueued_when_its_row_is_there(gateway: Gateway, u
     assert gateway.take(*gateway.queue.kept[0])
 
 
+def test_a_small_one_costs_eight_statements(gateway: Gateway, user: User) -> None:
+    send(user, Content(b"statements of a job"))
+    (blob,) = gateway.due("verify")
+    gateway.statements.clear()
+    assert gateway.take("verify", blob)
+    assert len(gateway.statements) == 8, "\n".join(sql for sql, _ in gateway.statements)
+
+
 def test_two_readers_at_once_share_nothing(gateway: Gateway, user: User) -> None:
     send(user, Content(b"two readers"))
     (blob,) = gateway.due("verify")
