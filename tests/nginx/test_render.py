@@ -27,7 +27,13 @@ SETTINGS = {
 }
 
 
-OPTIONAL = ["SLUICE_CA_BUNDLE", "SLUICE_RESOLVER"]
+OPTIONAL = [
+    "SLUICE_CA_BUNDLE",
+    "SLUICE_RESOLVER",
+    "SLUICE_EDGE_SOCKET",
+    "SLUICE_ADDRESS_RATE",
+    "SLUICE_ADDRESS_CONNECTIONS",
+]
 
 
 def run(out: Path, settings: dict[str, str]) -> "subprocess.CompletedProcess[str]":
