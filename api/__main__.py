@@ -7,7 +7,7 @@ import secrets
 import sys
 from collections.abc import Callable
 
-from api import app, config, logs, routes
+from api import app, config, logs, metrics, routes
 from api.cache import Cache
 from api.db import accounts as account_rows
 from api.db.migrate import migrate
@@ -43,6 +43,8 @@ def _worker(settings: config.Config, arguments: argparse.Namespace) -> int:
     logs.configure("worker", settings.log_level)
     services = app.compose(settings)
     services.health.probe_in_background()
+    if settings.metrics_bind:
+        metrics.serve(settings.metrics_bind)
     Worker(services, Cache(settings.redis_url)).run()
     return 0
 
@@ -58,6 +60,11 @@ def _user_create(settings: config.Config, arguments: argparse.Namespace) -> int:
     print(f"username: {user.username}")
     if not arguments.password_stdin:
         print(f"password: {password}")
+    return 0
+
+
+def _user_tier(settings: config.Config, arguments: argparse.Namespace) -> int:
+    app.compose(settings).accounts.set_tier(arguments.name, arguments.tier)
     return 0
 
 
@@ -113,6 +120,10 @@ def parser() -> argparse.ArgumentParser:
     create.add_argument("--admin", action="store_true")
     create.add_argument("--password-stdin", action="store_true", help="read the password from standard input")
     create.set_defaults(run=_user_create)
+    tier = user.add_parser("tier", help="give an account a tier of SLUICE_TIERS")
+    tier.add_argument("name")
+    tier.add_argument("tier")
+    tier.set_defaults(run=_user_tier)
     user.add_parser("count", help="0 where there is no account yet").set_defaults(run=_user_count)
     storage = commands.add_parser("storage", help="storages").add_subparsers(required=True, metavar="COMMAND")
     storage.add_parser("list", help="name the configured storages").set_defaults(run=_storage_list)

@@ -10,18 +10,19 @@ import falcon
 from argon2 import PasswordHasher
 
 from api import config as settings
-from api import error_handlers, logs, routes
+from api import error_handlers, logs, metrics, routes
 from api.cache import Cache
 from api.config import Config
 from api.db import deployment
 from api.db.pool import Database, Observer
 from api.errors import StorageError
-from api.middleware import Authentication, RequestId
+from api.middleware import Authentication, Metrics, RequestId
 from api.models import Clock, utc_now
 from api.services import Services
 from api.services.accounts import Accounts
 from api.services.creation import Creation
 from api.services.doctor import Doctor
+from api.services.figures import Figures
 from api.services.files import Files
 from api.services.finalize import Finalizer
 from api.services.health import Health
@@ -31,6 +32,7 @@ from api.services.revocations import Revocations
 from api.services.stores import Stores
 from api.services.sweep import Sweep
 from api.services.uploads import Uploads
+from api.services.usage import Usage
 from api.services.verify import Verifier
 from api.storage.base import EdgePartURL, MultipartRef, MultipartStorage, SignedPart
 from api.storage.local import LocalStorage, PartURL
@@ -48,6 +50,7 @@ def part_claims(ref: MultipartRef, number: int, length: int, expires_at: int) ->
         "size": length,
         "sub": ref.user_id,
         "gen": ref.generation,
+        "tier": ref.tier,
         "exp": expires_at,
     }
 
@@ -96,7 +99,9 @@ def make_storages(config: Config, tokens: Tokens, prefix: Callable[[], str]) -> 
             made[name] = OSSStorage(config.oss[name], prefix)
         else:
             assert config.storage_root is not None
-            made[name] = LocalStorage(config.storage_root, edge_part_url(tokens, config.public_url), config.min_free)
+            signs = edge_part_url(tokens, config.public_url)
+            made[name] = LocalStorage(config.storage_root, signs, config.min_free, prefix)
+        metrics.observe_storage(name, made[name])
     return made
 
 
@@ -111,6 +116,7 @@ def compose(
 ) -> Services:
     """Puts the services together; nothing is asked of database or storage yet. Tests pass parts of their own."""
     db = db or Database(config.database_url, config.database_pool, observe)
+    metrics.DATABASE_CONNECTIONS_MOST.set(config.database_pool)
     cache, tokens = Cache(config.redis_url), Tokens(config.secret_keys)
     prefix = functools.cache(lambda: deployment.identity(db))
     storages = {"local": storage} if storage else make_storages(config, tokens, prefix)
@@ -120,6 +126,7 @@ def compose(
     progress = Progress(db, stores, instant, clock)
     creation = Creation(db, stores, instant, progress, config, clock, prefix)
     files = Files(db, stores, tokens, config, clock)
+    usage = Usage(db, config, clock)
     return Services(
         config=config,
         clock=clock,
@@ -130,9 +137,11 @@ def compose(
         finalizer=finalizer,
         verifier=Verifier(db, stores, clock),
         revocations=Revocations(db, clock),
-        sweep=Sweep(db, stores, config, clock),
+        sweep=Sweep(db, stores, config, clock, usage),
+        usage=usage,
         health=Health(db, cache, stores),
         doctor=Doctor(db, stores, files, config),
+        figures=Figures(db),
     )
 
 
@@ -140,6 +149,7 @@ def create_app(services: Services) -> falcon.App[Any, Any]:
     """The WSGI application over these services."""
     app: falcon.App[Any, Any] = falcon.App()
     app.add_middleware(RequestId())
+    app.add_middleware(Metrics())
     app.add_middleware(Authentication(services.accounts, services.config.edge_key))
     # an empty parameter is said to be wrong, not taken for one that is not there
     app.req_options.keep_blank_qs_values = True

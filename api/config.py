@@ -20,6 +20,7 @@ from typing import Any
 from api.errors import ConfigError
 from api.settings import (
     Reader,
+    bind,
     declared,
     flag,
     folder,
@@ -38,6 +39,9 @@ from api.settings import (
     text,
     url,
 )
+from api.tiers import DEFAULT, Tier
+from api.tiers import parse as parse_tiers
+from api.tiers import show as show_tiers
 
 MIB = 1024**2
 TIB = 1024**4
@@ -91,6 +95,13 @@ class Config:
     redis_url: str = setting(url("redis", "rediss", "unix"), "redis://… or unix:///…", secret=True)
     database_pool: int = setting(integer(1, 256), "Database connections of one process, at most", "16")
     storages: Mapping[str, str] = setting(storages, "name:kind of each storage; the first takes new uploads", "local")
+    tiers: Mapping[str, Tier] = setting(parse_tiers, "What tiers allow: name:limit=value,limit=value; name:…", "")
+    link_tier: str = setting(one_of("owner", "anonymous"), "Whose tier downloads by link have", "owner")
+    signup_rate: int = setting(integer(1, 10**6), "Sign-ups of an address in an hour", "60")
+    signin_rate: int = setting(integer(1, 10**6), "Sign-ins of an address in a minute, right or wrong", "120")
+    address_rate: int = setting(integer(1, 10**6), "Requests of an address in a second; at once twice as many", "2000")
+    address_connections: int = setting(integer(1, 10**6), "Requests of an address under way at once", "1000")
+    usage_flush: int = setting(integer(1, 60), "Seconds between two reports of traffic by an edge", "5")
     tier_storages: Mapping[str, str] = setting(pairs, "tier:name where a tier's new uploads go elsewhere", "")
     storage_root: Path | None = setting(folder, "The folder of the storage of kind local", "")
     signup: str = setting(one_of("open", "invite", "closed"), "Who may make an account", "open")
@@ -108,7 +119,7 @@ class Config:
     part_url_ttl: int = setting(integer(10, 3600), "Seconds that a part's URL lives", "900")
     finalize_inline: int = setting(
         integer(0, 2**63 - 1),
-        "Bytes up to which complete is answered at once, not by polling",
+        "Bytes up to which a complete that reads them is answered at once, not by polling",
         str(64 * MIB),
     )
     user_uploads: int = setting(integer(1, 10**6), "Unfinished uploads of one user, at most", "100")
@@ -119,6 +130,10 @@ class Config:
     revocation_lag: int = setting(integer(1, 60), "Seconds until a revoked token stops working", "2")
     link_grace: int = setting(integer(0, 3600), "Seconds that links outlast a lost API", "30")
     ready_networks: str = setting(networks, "Networks that may ask /readyz", "127.0.0.0/8 ::1/128")
+    metrics_networks: str = setting(networks, "Networks that may ask /metrics", "127.0.0.0/8 ::1/128")
+    metrics_bind: str = setting(
+        optional(bind), "Where a worker whose machine has no API gives its figures: HOST:PORT", ""
+    )
     log_level: str = setting(one_of("debug", "info", "warning", "error"), "How much the logs say", "info")
 
     # not settings themselves: read for each storage that SLUICE_STORAGES names
@@ -150,6 +165,8 @@ def _shown(prefix: str, config: Any) -> list[tuple[str, str]]:
 
 
 def _as_text(value: object) -> str:
+    if isinstance(value, Mapping) and isinstance(value.get(DEFAULT), Tier):
+        return show_tiers(value)
     if isinstance(value, Mapping):
         return ",".join(f"{key}:{entry}" for key, entry in value.items())
     if isinstance(value, tuple):
@@ -162,9 +179,18 @@ def env_name(attribute: str) -> str:
     return f"SLUICE_{attribute.upper()}"
 
 
-# Settings of the same prefix that other parts read: the edge's template, gunicorn's file, `scripts/run`.
+# Settings of the same prefix that other parts read: the edge's template, gunicorn's file, `api.metrics`, `scripts/run`.
 ELSEWHERE = frozenset(
-    {"SLUICE_RESOLVER", "SLUICE_CA_BUNDLE", "SLUICE_API_BIND", "SLUICE_API_WORKERS", "SLUICE_API_THREADS"}
+    {
+        "SLUICE_EDGE_SOCKET",
+        "SLUICE_RESOLVER",
+        "SLUICE_CA_BUNDLE",
+        "SLUICE_API_BIND",
+        "SLUICE_API_DRAIN",
+        "SLUICE_API_WORKERS",
+        "SLUICE_API_THREADS",
+        "SLUICE_METRICS_FOLDER",
+    }
 )
 
 

@@ -2,12 +2,27 @@
 
 import logging
 import os
+import signal
+import sys
+import threading
+from typing import Any
 
+from api import draining
 from api.logs import JSONFormatter
 
+
+def number(name: str, default: int) -> int:
+    """A setting that is read here alone."""
+    text = os.environ.get(name) or str(default)
+    if not text.isdecimal():
+        sys.exit(f"{name} is a whole number")
+    return int(text)
+
+
 bind = os.environ.get("SLUICE_API_BIND", "127.0.0.1:8000")
-workers = int(os.environ.get("SLUICE_API_WORKERS", "2"))
-threads = int(os.environ.get("SLUICE_API_THREADS", "8"))
+drain = number("SLUICE_API_DRAIN", 0)
+workers = number("SLUICE_API_WORKERS", 2)
+threads = number("SLUICE_API_THREADS", 8)
 worker_class = "gthread"
 worker_tmp_dir = "/dev/shm"  # noqa: S108 - heartbeats; a busy disk must not look like a dead worker
 timeout = 60
@@ -24,6 +39,22 @@ secure_scheme_headers: dict[str, str] = {}
 accesslog = None  # nginx has one, with more in it
 loglevel = "warning"
 control_socket_disable = True
+
+
+def when_ready(server: Any) -> None:
+    """A first SIGTERM only says that the end is near (api/draining.py); gunicorn gets it later, or a second one."""
+
+    def stop(number: int, frame: object) -> None:
+        if draining.begun():
+            server.signal(number, frame)
+            return
+        draining.begin()
+        timer = threading.Timer(drain, server.signal, (number, frame))
+        timer.daemon = True
+        timer.start()
+
+    if drain:
+        signal.signal(signal.SIGTERM, stop)
 
 
 def post_worker_init(worker: object) -> None:

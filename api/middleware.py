@@ -1,15 +1,16 @@
-"""Before a resource runs: the request's id for the logs, and who is asking."""
+"""Around a resource: the request's id for the logs, its figures, and who is asking."""
 
 from __future__ import annotations
 
 import hmac
 import os
 import re
+import time
 from typing import Final
 
 import falcon
 
-from api import errors
+from api import errors, metrics
 from api.errors import Problem
 from api.logs import request_id
 from api.models import Identity
@@ -27,6 +28,21 @@ class RequestId:
         identity = given if _REQUEST_ID.fullmatch(given) else os.urandom(16).hex()
         request_id.set(identity)
         resp.set_header("X-Request-Id", identity)
+
+
+class Metrics:
+    """Counts calls and their time by the route's template: a path would be a series for each file."""
+
+    def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
+        req.context.began = time.monotonic()
+
+    def process_response(self, req: falcon.Request, resp: falcon.Response, resource: object, succeeded: bool) -> None:
+        path = req.uri_template or "none"
+        if path.startswith("/internal/metrics"):
+            return
+        method = req.method if resource is not None else "any"
+        metrics.API_CALLS.labels(method, path, str(resp.status_code)).inc()
+        metrics.API_SECONDS.labels(method, path).observe(time.monotonic() - req.context.began)
 
 
 class Authentication:

@@ -50,6 +50,14 @@ def url(*schemes: str) -> Callable[[str], str]:
     return parse
 
 
+def bind(value: str) -> str:
+    """Where to listen: ``127.0.0.1:9100``, ``[::1]:9100``."""
+    host, _, port = value.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise ValueError("is HOST:PORT")
+    return value
+
+
 def root_url(value: str) -> str:
     """Where an S3 is: it answers at the root of a host, for the path is part of what is signed."""
     parts = urlsplit(value)

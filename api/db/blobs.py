@@ -29,10 +29,13 @@ _CLAIM = (
 _ADD_REPLICA = _INSERT_REPLICA + " ON DUPLICATE KEY UPDATE object_key = replica.object_key"
 _REPLACE_REPLICA = "UPDATE replica SET object_key = %s WHERE blob_id = %s AND storage = %s AND object_key = %s"
 _DOOM = (
-    "INSERT INTO doomed (storage, object_key, created_at) VALUES (%s, %s, %s) "
+    "INSERT INTO doomed (storage, object_key, created_at, keep_until) VALUES (%s, %s, %s, %s) "
     "ON DUPLICATE KEY UPDATE created_at = doomed.created_at"
 )
-_DOOMED = "SELECT id, storage, object_key FROM doomed WHERE id > %s ORDER BY id LIMIT 1000"
+_DOOMED = (
+    "SELECT id, storage, object_key FROM doomed WHERE id > %s AND (keep_until IS NULL OR keep_until <= %s) "
+    "ORDER BY id LIMIT 1000"
+)
 _UNDOOM = "DELETE FROM doomed WHERE id = %s"
 
 
@@ -99,14 +102,18 @@ def heal(db: Statements, blob: Blob, storage: str, object_key: str, now: datetim
     return True
 
 
-def doom(db: Statements, storage: str, object_key: str, now: datetime) -> None:
-    """Leaves an object to the sweep, in the transaction that dropped the last reference to it."""
-    db.execute(_DOOM, (storage, object_key, to_row(now)))
+def doom(db: Statements, storage: str, object_key: str, now: datetime, keep_until: datetime | None = None) -> None:
+    """Leaves an object to the sweep, in the transaction that dropped the last reference to it.
+
+    Args:
+        keep_until: not before then is it deleted; edges may be serving it.
+    """
+    db.execute(_DOOM, (storage, object_key, to_row(now), None if keep_until is None else to_row(keep_until)))
 
 
-def doomed(db: Statements, after: int) -> list[tuple[int, str, str]]:
+def doomed(db: Statements, after: int, now: datetime) -> list[tuple[int, str, str]]:
     """Up to 1,000 objects to delete: (row id, storage, object key)."""
-    return [(row[0], row[1], row[2]) for row in db.all(_DOOMED, (after,))]
+    return [(row[0], row[1], row[2]) for row in db.all(_DOOMED, (after, to_row(now)))]
 
 
 def undoom(db: Statements, row_id: int) -> None:

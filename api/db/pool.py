@@ -16,6 +16,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import pymysql
 from dbutils.pooled_db import PooledDB
 
+from api import metrics
 from api.errors import DatabaseUnavailable, DuplicateRow
 
 T = TypeVar("T")
@@ -88,6 +89,7 @@ def _own_errors() -> Iterator[None]:
     except (pymysql.err.OperationalError, pymysql.err.InterfaceError, pymysql.err.InternalError) as ex:
         if _is_conflict(ex):
             raise
+        metrics.DATABASE_FAILURES.inc()
         raise DatabaseUnavailable(f"{type(ex).__name__} {ex.args[0] if ex.args else ''}") from ex
 
 
@@ -140,10 +142,14 @@ class Database:
     @contextlib.contextmanager
     def _connection(self) -> Iterator[Any]:
         with _own_errors():
+            began = time.monotonic()
             connection = self._pool.connection()
+            metrics.DATABASE_WAIT_SECONDS.observe(time.monotonic() - began)
+            metrics.DATABASE_CONNECTIONS.inc()
             try:
                 yield connection
             finally:
+                metrics.DATABASE_CONNECTIONS.dec()
                 connection.close()
 
     def _alone(self, run: Callable[[_Transaction], T]) -> T:

@@ -7,20 +7,26 @@ from typing import ClassVar
 
 import falcon
 
-from api import errors
+from api import draining, errors, metrics
 from api.errors import Problem
 from api.resources.base import Access, Resource, answer, row_id
+from api.services.figures import Figures
 from api.services.files import Files
 from api.services.health import Health
 from api.services.revocations import Revocations
+from api.services.usage import Usage
 
 
 class Healthz(Resource):
-    """/healthz: the process runs."""
+    """/healthz: the process runs, and was not told to stop."""
 
     access: ClassVar = {"GET": Access.PUBLIC}
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        if draining.begun():
+            answer(resp, {"status": "stopping"}, 503)
+            resp.set_header("Retry-After", "1")
+            return
         answer(resp, {"status": "ok"})
 
     on_head = on_get
@@ -44,14 +50,29 @@ class Readyz(Resource):
     on_head = on_get
 
 
-class RevocationFeed(Resource):
-    """/internal/revocations: and, since every edge asks each second, whether local storage is full."""
+class Metrics(Resource):
+    """/internal/metrics: in Prometheus' format; the edge puts its own before it."""
 
     access: ClassVar = {"GET": Access.EDGE}
 
-    def __init__(self, revocations: Revocations, health: Health) -> None:
+    def __init__(self, figures: Figures) -> None:
+        self._figures = figures
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        resp.content_type = metrics.CONTENT_TYPE
+        resp.data = self._figures.text()
+
+
+class RevocationFeed(Resource):
+    """/internal/revocations: and, since every edge asks each second, whether local storage is full, and a name that
+    changes with the tiers."""
+
+    access: ClassVar = {"GET": Access.EDGE}
+
+    def __init__(self, revocations: Revocations, health: Health, usage: Usage) -> None:
         self._revocations = revocations
         self._health = health
+        self._usage = usage
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         after = req.get_param("after", default="0")
@@ -60,7 +81,8 @@ class RevocationFeed(Resource):
         rows, last_id, more = self._revocations.since(int(after))
         found = [(row.id, row.kind, row.subject.hex(), row.generation, int(row.expires_at.timestamp())) for row in rows]
         full = self._health.full()
-        answer(resp, {"last_id": last_id, "more": more, "full": full, "revocations": found})
+        state = {"last_id": last_id, "more": more, "full": full, "tiers": self._usage.tiers_version}
+        answer(resp, state | {"revocations": found})
 
 
 class BlobTarget(Resource):

@@ -8,12 +8,14 @@ from api.config import Config
 from api.models import Clock
 from api.services.accounts import Accounts
 from api.services.doctor import Doctor
+from api.services.figures import Figures
 from api.services.files import Files
 from api.services.finalize import Finalizer
 from api.services.health import Health
 from api.services.revocations import Revocations
 from api.services.sweep import Sweep
 from api.services.uploads import Uploads
+from api.services.usage import Usage
 from api.services.verify import Verifier
 from api.tokens import Tokens
 
@@ -32,5 +34,7 @@ class Services:
     verifier: Verifier
     revocations: Revocations
     sweep: Sweep
+    usage: Usage
     health: Health
     doctor: Doctor
+    figures: Figures

@@ -7,7 +7,7 @@ A backend raises nothing but `api.errors.StorageError` and its children. Object 
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -31,6 +31,7 @@ class MultipartRef:
         multipart_id: what `MultipartStorage.create` answered.
         user_id: the user's id, 32 hexadecimal characters.
         generation: the user's token generation.
+        tier: the user's, which the edge limits parts by.
         binds_hash: the upload's part URLs make the storage compare each body with its SHA-256.
     """
 
@@ -43,6 +44,7 @@ class MultipartRef:
     user_id: str
     generation: int
     binds_hash: bool = False
+    tier: str = "default"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +97,14 @@ class Storage(abc.ABC):
     def internal_uri(self, object_key: str) -> str:
         """What the edge needs in order to read the object."""
 
+    @abc.abstractmethod
+    def list_objects(self, after: str = "") -> Iterator[str]:
+        """Keys of this deployment's objects that come after a key, in the order of their bytes.
+
+        A page at a time, so that memory stays constant. What is made or deleted meanwhile may be listed or not; all
+        else is listed, exactly once.
+        """
+
 
 class MultipartStorage(Storage):
     """A storage that takes an object in parts, which clients send to it directly.
@@ -102,9 +112,11 @@ class MultipartStorage(Storage):
     Attributes:
         leaks_resent_parts: a part that is sent a second time takes up room for good, and nothing counts how often it
             is: URLs are given out sparingly.
+        reads_to_complete: complete reads the bytes, so that a large upload's takes long.
     """
 
     leaks_resent_parts: bool = False
+    reads_to_complete: bool = False
 
     @property
     @abc.abstractmethod
@@ -126,6 +138,20 @@ class MultipartStorage(Storage):
         """A URL for one part, its exact length and, where enforced, its hash; good until ``expires_at`` (epoch).
 
         Signed without asking the storage: it is the hottest thing that the API does.
+        """
+
+    @abc.abstractmethod
+    def write_part(self, ref: MultipartRef, number: int, body: Iterable[bytes], sha256: str) -> None:
+        """Stores a part from here, as a worker does that copies: in pieces, never as a whole in memory.
+
+        Args:
+            body: the part's bytes; what it raises goes through, and nothing is stored.
+            sha256: compared by the storage where ``ref.binds_hash``.
+
+        Raises:
+            PartMismatch: something else was stored than was sent; the part must be sent again.
+            UploadGone: there is no such upload.
+            StorageError: whether the part is there is not known: `list_parts` says.
         """
 
     @abc.abstractmethod

@@ -19,9 +19,10 @@ import errno
 import fcntl
 import os
 import shutil
+import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -92,12 +93,18 @@ class LocalStorage(MultipartStorage, Administered):
         root: the folder; its four sub-folders are made.
         part_url: signs a part's URL at the edge.
         min_free: bytes that assembling leaves free on the disk.
+        prefix: answers what this deployment's keys begin with; empty where the folder is all its own.
     """
 
-    def __init__(self, root: Path, part_url: PartURL, min_free: int = 0) -> None:
+    reads_to_complete = True
+
+    def __init__(
+        self, root: Path, part_url: PartURL, min_free: int = 0, prefix: Callable[[], str] = lambda: ""
+    ) -> None:
         self._root = root
         self._part_url = part_url
         self._min_free = min_free
+        self._prefix = prefix
         for folder in _FOLDERS:
             (root / folder).mkdir(parents=True, exist_ok=True, mode=0o700)
 
@@ -146,6 +153,16 @@ class LocalStorage(MultipartStorage, Administered):
     def internal_uri(self, object_key: str) -> str:
         return f"/{object_key}"
 
+    def list_objects(self, after: str = "") -> Iterator[str]:
+        prefix = self._prefix()
+        objects = self._root / "objects"
+        if not objects.is_dir():  # a disk that is not mounted has lost nothing
+            raise StorageUnavailable("there is no folder of objects")
+        if not prefix:
+            yield from _keys_below(objects, "", after)
+        elif (objects / prefix).is_dir():
+            yield from _keys_below(objects / prefix, f"{prefix}/", after)
+
     # -- multipart uploads
 
     @property
@@ -160,6 +177,24 @@ class LocalStorage(MultipartStorage, Administered):
     def presign_part(self, ref: MultipartRef, number: int, sha256: str, expires_at: int) -> SignedPart:
         length = digests.part_length(number, ref.size, ref.part_size)
         return SignedPart(self._part_url(ref, number, length, expires_at), {})
+
+    def write_part(self, ref: MultipartRef, number: int, body: Iterable[bytes], sha256: str) -> None:
+        # as nginx does it: the body arrives beside, and a rename makes it the part
+        length = digests.part_length(number, ref.size, ref.part_size)
+        with _own_errors():
+            descriptor, name = tempfile.mkstemp(prefix=f"{ref.upload_id}-", dir=self._root / "incoming")
+        arriving = Path(name)
+        try:
+            for piece in _into(descriptor, body):
+                length -= piece
+            if length:
+                raise StorageUnavailable("a part that is not as long as it was said to be")
+            try:
+                arriving.rename(self._parts(ref) / str(number))
+            except FileNotFoundError as ex:
+                raise UploadGone(ref.upload_id) from ex
+        finally:
+            arriving.unlink(missing_ok=True)
 
     def list_parts(self, ref: MultipartRef) -> dict[int, int]:
         for folder in (self._parts(ref), self._private(ref)):
@@ -320,6 +355,39 @@ class LocalStorage(MultipartStorage, Administered):
 
     def checks(self, origins: Sequence[str]) -> Iterator[Finding]:
         return examine(self._root, _FOLDERS, self._min_free)
+
+
+def _keys_below(folder: Path, before: str, after: str) -> Iterator[str]:
+    """Object keys of the files below a folder, in the order of their bytes; one folder's names are held at a time.
+
+    Args:
+        before: what the keys of this folder begin with.
+        after: only keys behind this one.
+    """
+    try:
+        with _own_errors(), os.scandir(folder) as entries:
+            # a folder stands where the keys that it begins do: "a-b" comes before "a/b"
+            names = sorted(f"{e.name}/" if e.is_dir(follow_symlinks=False) else e.name for e in entries)
+    except ObjectNotFound:
+        return
+    for name in names:
+        key = before + name
+        if not name.endswith("/"):
+            if key > after:
+                yield key
+        elif key > after or after.startswith(key):
+            yield from _keys_below(folder / name, key, after)
+
+
+def _into(descriptor: int, body: Iterable[bytes]) -> Iterator[int]:
+    """Writes pieces into a file, which it closes; answers the length of each."""
+    with open(descriptor, "wb", buffering=0) as file:
+        for piece in body:
+            left = memoryview(piece)
+            while left:
+                with _own_errors():
+                    left = left[file.write(left) :]
+            yield len(piece)
 
 
 def _size(path: Path) -> int | None:

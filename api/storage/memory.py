@@ -9,19 +9,27 @@ from __future__ import annotations
 import hashlib
 import io
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from api import digests
-from api.errors import ObjectNotFound, PartMismatch, UploadGone
+from api.errors import ObjectNotFound, PartMismatch, StorageUnavailable, UploadGone
 from api.storage.base import Completed, MultipartRef, MultipartStorage, Reader, SignedPart
 
 
 class MemoryStorage(MultipartStorage):
     """See the module's docstring."""
 
+    reads_to_complete = True
+
     def __init__(
-        self, *, enforces_sha256: bool = False, compares: bool = True, leaks_resent_parts: bool = False
+        self,
+        *,
+        enforces_sha256: bool = False,
+        compares: bool = True,
+        leaks_resent_parts: bool = False,
+        prefix: Callable[[], str] = lambda: "",
     ) -> None:
+        self._prefix = prefix
         self.leaks_resent_parts = leaks_resent_parts
         self._enforces = enforces_sha256
         self._compares = compares
@@ -58,6 +66,11 @@ class MemoryStorage(MultipartStorage):
     def internal_uri(self, object_key: str) -> str:
         return f"/{object_key}"
 
+    def list_objects(self, after: str = "") -> Iterator[str]:
+        below = f"{prefix}/" if (prefix := self._prefix()) else ""
+        with self._lock:
+            return iter(sorted(key for key in self.objects if key > after and key.startswith(below)))
+
     @property
     def enforces_sha256(self) -> bool:
         return self._enforces
@@ -69,6 +82,14 @@ class MemoryStorage(MultipartStorage):
 
     def presign_part(self, ref: MultipartRef, number: int, sha256: str, expires_at: int) -> SignedPart:
         return SignedPart(f"memory:///{ref.upload_id}/{number}?exp={expires_at}", {})
+
+    def write_part(self, ref: MultipartRef, number: int, body: Iterable[bytes], sha256: str) -> None:
+        data = b"".join(body)
+        if len(data) != digests.part_length(number, ref.size, ref.part_size):
+            raise StorageUnavailable("a body that is not as long as it was said to be")
+        if ref.binds_hash and hashlib.sha256(data).hexdigest() != sha256:
+            raise StorageUnavailable("another SHA-256 than was signed")
+        self.put_part(ref, number, data)
 
     def list_parts(self, ref: MultipartRef) -> dict[int, int]:
         with self._lock:

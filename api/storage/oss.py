@@ -8,7 +8,8 @@ as verified. A part's URL binds upload, part number and exact length (V4; V1, fo
 and complete looks at the lengths in either case), and a client that adds ``x-oss-*`` headers or a Content-Type is
 refused.
 
-Permissions needed: oss:PutObject, GetObject, DeleteObject, AbortMultipartUpload, ListParts, ListMultipartUploads.
+Permissions needed: oss:PutObject, GetObject, DeleteObject, AbortMultipartUpload, ListParts, ListMultipartUploads,
+ListObjects.
 
 What is done about the traps of OSS and oss2:
 
@@ -28,7 +29,7 @@ import contextlib
 import logging
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
@@ -44,7 +45,7 @@ from api.config import OSSConfig
 from api.errors import ConfigError, ObjectNotFound, PartMismatch, StorageError, StorageUnavailable, UploadGone
 from api.storage import crc64, oss_admin
 from api.storage.base import Administered, Completed, Finding, MultipartRef, MultipartStorage, Reader, SignedPart
-from api.storage.oss_answers import Body, Nothing, Part, parse_parts
+from api.storage.oss_answers import Body, Nothing, Part, Sending, parse_parts
 from api.storage.oss_errors import Passing, PastTheEnd, Unsaid, translate
 from api.storage.oss_v4 import Presigner, encode_path
 from api.storage.sigv4 import MAX_EXPIRES, Credentials
@@ -206,6 +207,18 @@ class OSSStorage(MultipartStorage, Administered):
         presigner = self._presigner(self._settings.endpoint, "GET", object_key, signed_at, TARGET_LIFE)
         return presigner.sign({}, TARGET_HEADERS)
 
+    def list_objects(self, after: str = "") -> Iterator[str]:
+        prefix = f"{self._prefix()}/"
+        while True:
+            page = self._call(partial(self._internal.list_objects, prefix=prefix, marker=after, max_keys=1000))
+            keys = [str(entry.key) for entry in page.object_list]
+            if keys and keys[0] <= after:
+                raise StorageUnavailable("a list that goes back")
+            yield from keys
+            if not page.is_truncated or not keys:
+                return
+            after = keys[-1]
+
     # -- signing
 
     def _presigner(self, endpoint: str, method: str, object_key: str, signed_at: int, expires: int) -> Presigner:
@@ -251,6 +264,20 @@ class OSSStorage(MultipartStorage, Administered):
         headers = {"x-oss-forbid-overwrite": "true", "content-type": "application/octet-stream"}
         made = self._call(lambda: self._internal.init_multipart_upload(ref.object_key, headers))
         return str(made.upload_id)
+
+    def write_part(self, ref: MultipartRef, number: int, body: Iterable[bytes], sha256: str) -> None:
+        if not ref.multipart_id:
+            raise UploadGone("it was never made")
+        sent = Sending(body, digests.part_length(number, ref.size, ref.part_size))
+        try:
+            with _own_errors():
+                answer = self._internal.upload_part(ref.object_key, ref.multipart_id, number, sent)
+                answer.resp.read()
+        except StorageError:
+            sent.reraise()  # what the body raised was not the connection's fault
+            raise
+        if answer.crc is not None and int(answer.crc) != sent.crc:
+            raise PartMismatch([number])
 
     def list_parts(self, ref: MultipartRef) -> dict[int, int]:
         return {number: part.size for number, part in self._listed(ref).items()}

@@ -1,7 +1,8 @@
-"""What OSS answers: lists of parts with their CRC64, which oss2 drops, and bodies, which it does not check."""
+"""What goes to OSS and comes back: lists of parts with their CRC64, which oss2 drops, and bodies, which it trusts."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 from xml.etree import ElementTree
@@ -85,6 +86,41 @@ class Body:
 
     def close(self) -> None:
         self._answer.close()
+
+
+class Sending:
+    """A body on its way to OSS: its length, which makes it no chunked one, and the CRC64 of what was sent.
+
+    Attributes:
+        crc: of the bytes that have been given out.
+    """
+
+    def __init__(self, body: Iterable[bytes], length: int) -> None:
+        self._body = body
+        self._length = length
+        self._failure: Exception | None = None
+        self.crc = 0
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __iter__(self) -> Iterator[bytes]:
+        left = self._length
+        try:
+            for piece in self._body:
+                self.crc = crc64.update(self.crc, piece)
+                left -= len(piece)
+                yield piece
+        except Exception as ex:
+            self._failure = ex
+            raise
+        if left:
+            raise Passing("a body that is not as long as it was said to be")
+
+    def reraise(self) -> None:
+        """Raises what the body raised, if it did, as it was."""
+        if self._failure is not None:
+            raise self._failure
 
 
 class Nothing:

@@ -21,13 +21,11 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import time
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import Final
 from urllib.parse import quote
 
-from api.storage.sigv4 import MAX_EXPIRES, Credentials, encode
+from api.storage.sigv4 import MAX_EXPIRES, Credentials, basic_date, encode, signing_key
 
 _ALGORITHM: Final = "OSS4-HMAC-SHA256"
 _ALWAYS_SIGNED: Final = frozenset({"content-type", "content-md5"})
@@ -42,19 +40,6 @@ def encode_path(path: str) -> str:
 def _encoded(text: str) -> str:
     # part numbers and upload ids, which are most of what comes here, need no encoding
     return text if text.isalnum() and text.isascii() else encode(text)
-
-
-@lru_cache(maxsize=16)
-def _day_key(secret_key: str, day: str, region: str) -> bytes:
-    key = hmac.digest(b"aliyun_v4" + secret_key.encode(), day.encode(), "sha256")
-    for step in (region, "oss", "aliyun_v4_request"):
-        key = hmac.digest(key, step.encode(), "sha256")
-    return key
-
-
-@lru_cache(maxsize=16)
-def _date(moment: int) -> str:
-    return time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(moment))
 
 
 class Presigner:
@@ -85,7 +70,7 @@ class Presigner:
             raise ValueError(f"a URL lives 1 to {MAX_EXPIRES} seconds, not {expires}")
         if not region or region.startswith("oss-"):
             raise ValueError(f"a region is such as cn-hangzhou, not {region!r}")
-        date = _date(now)
+        date = basic_date(now)
         scope = f"{date[:8]}/{region}/oss/aliyun_v4_request"
         names = sorted(headers)
         additional = ";".join(name for name in names if not name.startswith(_PREFIX) and name not in _ALWAYS_SIGNED)
@@ -106,7 +91,7 @@ class Presigner:
         self._head = f"{method}\n{encode_path(resource)}\n"
         self._tail = f"\n{additional}\nUNSIGNED-PAYLOAD"
         self._to_sign = f"{_ALGORITHM}\n{date}\n{scope}\n"
-        self._key = _day_key(credentials.secret_key, date[:8], region)
+        self._key = signing_key("aliyun_v4", credentials.secret_key, scope)
         self._url = f"{url}?"
 
     def sign(self, params: Mapping[str, str], headers: Mapping[str, str]) -> str:

@@ -6,7 +6,7 @@ exact length and, where the storage compares it (`enforces_sha256`, found by pro
 header ``x-amz-content-sha256`` with the hash as the payload line; then nothing has to be read back.
 
 Permissions needed on the bucket: PutObject, GetObject, DeleteObject, AbortMultipartUpload, ListMultipartUploadParts,
-ListBucketMultipartUploads.
+ListBucketMultipartUploads, ListBucket.
 
 What RGW 16 and 18 do differently from AWS, and what is done about it:
 
@@ -23,7 +23,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import boto3
@@ -36,12 +36,20 @@ from api.errors import ObjectNotFound, PartMismatch, StorageError, StorageFull, 
 from api.storage import s3_admin
 from api.storage.base import Administered, Completed, EdgePartURL, Finding, MultipartRef, Reader, SignedPart
 from api.storage.probe import ProbedStorage, refuses_wrong_body
-from api.storage.s3_bucket import Address, Bucket
+from api.storage.s3_bucket import Address, Bucket, error_code
 from api.storage.s3_check import Examination
 from api.storage.sigv4 import MAX_EXPIRES, UNSIGNED, Credentials, Presigner, encode
+from api.storage.wire import put
 
 TARGET_LIFE: Final = 86_400
 """Seconds that a GET signed for the edge lives; the edge asks again long before."""
+
+_PAGE: Final = 1000
+"""Keys that are asked for at once."""
+
+_PART_LIFE: Final = 900
+"""Seconds that the URL of a part lives that is sent from here, until its first byte is."""
+_READ_TIMEOUT: Final = 60.0
 
 _log = logging.getLogger(__name__)
 
@@ -118,7 +126,7 @@ class S3Storage(ProbedStorage, Administered):
         self._internal = Address(settings, settings.endpoint)
         public = settings.public_endpoint or settings.endpoint
         self._parts = self._internal if settings.via_edge else Address(settings, public)
-        self._presigners: dict[tuple[str, int, int], Presigner] = {}
+        self._presigners: dict[tuple[str, str, int, int], Presigner] = {}
 
     def _connect(self, endpoint: str) -> Any:
         style = "virtual" if self._settings.virtual_hosted else "path"
@@ -135,7 +143,7 @@ class S3Storage(ProbedStorage, Administered):
                 request_checksum_calculation="when_required",
                 response_checksum_validation="when_required",
                 connect_timeout=3,
-                read_timeout=60,
+                read_timeout=_READ_TIMEOUT,
                 retries={"mode": "standard", "total_max_attempts": 3},
                 max_pool_connections=32,
             ),
@@ -181,6 +189,19 @@ class S3Storage(ProbedStorage, Administered):
         )
         return presigner.sign("response-cache-control=no-store", {})
 
+    def list_objects(self, after: str = "") -> Iterator[str]:
+        prefix = f"{self._prefix()}/"
+        while True:
+            with _own_errors():
+                page = self._client.list_objects_v2(Bucket=self._bucket, Prefix=prefix, StartAfter=after, MaxKeys=_PAGE)
+            keys = [str(entry["Key"]) for entry in page.get("Contents", ())]
+            if keys and keys[0] <= after:
+                raise StorageUnavailable("a list that goes back")
+            yield from keys
+            if not page.get("IsTruncated") or not keys:
+                return
+            after = keys[-1]
+
     # -- multipart uploads
 
     def probe(self) -> bool:
@@ -201,12 +222,15 @@ class S3Storage(ProbedStorage, Administered):
         return SignedPart(self._part_url(ref, number, length, expires_at, signed), {})
 
     def presign_at_storage(self, ref: MultipartRef, number: int, sha256: str, expires_at: int) -> SignedPart:
+        return self._presign(self._parts, ref, number, sha256, expires_at)
+
+    def _presign(self, address: Address, ref: MultipartRef, number: int, sha256: str, expires_at: int) -> SignedPart:
         if not ref.multipart_id:
             raise UploadGone("an empty upload id would make the URL a plain PUT of the object")
         length = digests.part_length(number, ref.size, ref.part_size)
         now = int(self._now())
         names = ("content-length", "x-amz-content-sha256") if ref.binds_hash else ("content-length",)
-        presigner = self._presigner(ref, names, now, min(expires_at - now, MAX_EXPIRES))
+        presigner = self._presigner(address, ref, names, now, min(expires_at - now, MAX_EXPIRES))
         upload = encode(ref.multipart_id)
         values = {"content-length": str(length), "x-amz-content-sha256": sha256}
         url = presigner.sign(
@@ -217,15 +241,26 @@ class S3Storage(ProbedStorage, Administered):
         )
         return SignedPart(url, {"x-amz-content-sha256": sha256} if ref.binds_hash else {})
 
-    def _presigner(self, ref: MultipartRef, names: tuple[str, ...], now: int, expires: int) -> Presigner:
+    def _presigner(
+        self, address: Address, ref: MultipartRef, names: tuple[str, ...], now: int, expires: int
+    ) -> Presigner:
         """The presigner that the parts of one call share."""
-        wanted = (ref.object_key, now, expires)
+        wanted = (address.base, ref.object_key, now, expires)
         found = self._presigners.get(wanted)
         if found is None:
-            path = self._parts.path(ref.object_key)
-            found = Presigner(self._credentials, "PUT", self._parts.base, path, names, now, expires)
+            path = address.path(ref.object_key)
+            found = Presigner(self._credentials, "PUT", address.base, path, names, now, expires)
             self._presigners = {wanted: found}
         return found
+
+    def write_part(self, ref: MultipartRef, number: int, body: Iterable[bytes], sha256: str) -> None:
+        # not by boto3: it would read the body twice in order to sign its hash
+        signed = self._presign(self._internal, ref, number, sha256, int(self._now()) + _PART_LIFE)
+        length = digests.part_length(number, ref.size, ref.part_size)
+        answer = put(signed.url, signed.headers, length, body, _READ_TIMEOUT)
+        if answer.status >= 300:
+            code = error_code(answer)
+            raise _ERRORS.get(code, StorageUnavailable)(f"part {number}: {answer.status} {code}")
 
     def list_parts(self, ref: MultipartRef) -> dict[int, int]:
         return {number: size for number, (size, _) in self._listed(ref).items()}

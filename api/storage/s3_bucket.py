@@ -129,6 +129,11 @@ class Bucket:
         self.call("PUT", f"{configuration}=", ElementTree.tostring(document, encoding="utf-8"))
 
 
+def error_code(answer: Answer) -> str:
+    """S3's own code of a refusal, such as NoSuchUpload; empty where it names none."""
+    return _text(_parse(answer.body), "Code")
+
+
 def _parse(body: bytes) -> Element | None:
     try:
         return ElementTree.fromstring(body)  # noqa: S314 - our own storage's answer

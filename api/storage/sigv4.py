@@ -37,15 +37,17 @@ def encode(text: str) -> str:
 
 
 @lru_cache(maxsize=16)
-def _day_key(secret_key: str, day: str, region: str) -> bytes:
-    key = hmac.digest(b"AWS4" + secret_key.encode(), day.encode(), "sha256")
-    for step in (region, "s3", "aws4_request"):
+def signing_key(scheme: str, secret_key: str, scope: str) -> bytes:
+    """The key of a scope, which is ``day/region/service/request``: one HMAC a step."""
+    key = f"{scheme}{secret_key}".encode()
+    for step in scope.split("/"):
         key = hmac.digest(key, step.encode(), "sha256")
     return key
 
 
 @lru_cache(maxsize=16)
-def _date(moment: int) -> str:
+def basic_date(moment: int) -> str:
+    """Epoch seconds as ISO 8601's basic format, in UTC."""
     return time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(moment))
 
 
@@ -71,7 +73,7 @@ class Presigner:
     ) -> None:
         if not 1 <= expires <= MAX_EXPIRES:
             raise ValueError(f"a URL lives 1 to {MAX_EXPIRES} seconds, not {expires}")
-        date = _date(now)
+        date = basic_date(now)
         scope = f"{date[:8]}/{credentials.region}/s3/aws4_request"
         names = sorted((*headers, "host"))
         query = {
@@ -91,7 +93,7 @@ class Presigner:
         self._host = base.partition("://")[2]
         self._tail = f"\n{';'.join(names)}\n"
         self._to_sign = f"{_ALGORITHM}\n{date}\n{scope}\n"
-        self._key = _day_key(credentials.secret_key, date[:8], credentials.region)
+        self._key = signing_key("AWS4", credentials.secret_key, scope)
         self._url = f"{base}{path}?"
 
     def sign(self, query: str, headers: Mapping[str, str], payload: str = UNSIGNED, shown: str = "") -> str:

@@ -1,25 +1,32 @@
-"""1 GiB to a real Ceph and back, beside the same PUTs and GETs without us: ``python -m loadtest.benchmarks.ceph``.
+"""1 GiB to a real Ceph and back, beside the same without us: ``python -m loadtest.benchmarks.ceph``.
 
-Up: create, 8 MiB parts by our URLs, four at once, complete; the peer signs the same parts with boto3 and completes by
-itself. Down: a warm link through nginx; the peer is a GET signed by boto3, straight to radosgw. The client's hashing is
-done before the clock starts. What passed the API is counted from nginx's log.
+Up: create, 8 MiB parts by our URLs, four at once, complete. One peer sends the same PUTs, hash bound, signed by
+botocore; another sends what boto3 presigns, which binds no hash: between the two lies what radosgw pays for comparing
+it. Both complete by themselves. Down: a warm link through nginx; the peer is a GET signed by boto3, straight to
+radosgw. The client's hashing is done before the clock starts. What passed the API is counted from nginx's log, what was
+read back from radosgw's.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import boto3
+from botocore.auth import S3SigV4QueryAuth
+from botocore.awsrequest import AWSRequest
 from botocore.config import Config
+from botocore.credentials import Credentials
 
 from loadtest.benchmarks.bench import cpu_used
 from loadtest.benchmarks.client import Client, Sender
@@ -57,6 +64,14 @@ def _through_nginx(stack: Stack) -> dict[str, int]:
     return found
 
 
+def _objects_read(stack: Stack) -> int:
+    """GETs of uploaded objects that radosgw has answered; lists of parts are none."""
+    found = re.findall(
+        r'"GET /sluice/([^ ?]+)(\S*) HTTP', (stack.data / "log" / "client.rgw.log").read_text("utf-8", "replace")
+    )
+    return sum("uploadId=" not in query and "/probe/" not in key for key, query in found)
+
+
 def _ours(stack: Stack, client: Client, seed: int) -> Sample:
     content = Content(GIB, seed)
     hashes = content.hashes()
@@ -74,23 +89,49 @@ def _ours(stack: Stack, client: Client, seed: int) -> Sample:
     return Sample(GIB / seconds / 1e6, used.seconds)
 
 
-def _peer(s3: Any, seed: int) -> Sample:
-    content, key = Content(GIB, seed), f"peer/{seed}"
-    began = time.monotonic()
-    upload = s3.create_multipart_upload(Bucket=_BUCKET, Key=key)["UploadId"]
-    names = {"Bucket": _BUCKET, "Key": key, "UploadId": upload}
-    numbers = range(1, GIB // PART_SIZE + 1)
-    urls = [
-        (s3.generate_presigned_url("upload_part", {**names, "PartNumber": n, "ContentLength": PART_SIZE}), {})
-        for n in numbers
-    ]
-    etags = _send(urls, content)
-    parts = [{"PartNumber": n, "ETag": etags[n - 1]} for n in numbers]
-    s3.complete_multipart_upload(**names, MultipartUpload={"Parts": parts})
-    seconds = time.monotonic() - began
-    s3.delete_object(Bucket=_BUCKET, Key=key)
-    print(f"peer  {seconds:5.2f} s")
-    return Sample(GIB / seconds / 1e6, 0)
+class _BoundAuth(S3SigV4QueryAuth):
+    """botocore's own signer, told the body's hash: its presigned URLs bind none."""
+
+    def payload(self, request: Any) -> str:
+        return str(request.headers["x-amz-content-sha256"])
+
+
+def _bound(credentials: Any, url: str, sha256: str) -> tuple[str, dict[str, str]]:
+    """The URL of a PUT of one part, signed by botocore, with the header to send."""
+    headers = {"x-amz-content-sha256": sha256}
+    request = AWSRequest(method="PUT", url=url, headers={**headers, "content-length": str(PART_SIZE)})
+    _BoundAuth(credentials, "s3", "us-east-1", expires=900).add_auth(request)
+    return str(request.url), headers
+
+
+@dataclass(frozen=True)
+class _Peer:
+    """Who uploads without us."""
+
+    s3: Any
+    credentials: Any
+
+    def send(self, seed: int, *, bound: bool) -> Sample:
+        """1 GiB in the same parts, with the same connections."""
+        content, key = Content(GIB, seed), f"peer/{seed}"
+        hashes = content.hashes()
+        began = time.monotonic()
+        upload = self.s3.create_multipart_upload(Bucket=_BUCKET, Key=key)["UploadId"]
+        names = {"Bucket": _BUCKET, "Key": key, "UploadId": upload}
+        numbers = range(1, GIB // PART_SIZE + 1)
+        if bound:
+            where = f"{self.s3.meta.endpoint_url}/{_BUCKET}/{key}?uploadId={quote(upload, safe='')}&partNumber="
+            urls = [_bound(self.credentials, f"{where}{n}", hashes[str(n)]) for n in numbers]
+        else:
+            sign = self.s3.generate_presigned_url
+            urls = [(sign("upload_part", {**names, "PartNumber": n, "ContentLength": PART_SIZE}), {}) for n in numbers]
+        etags = _send(urls, content)
+        parts = [{"PartNumber": n, "ETag": etags[n - 1]} for n in numbers]
+        self.s3.complete_multipart_upload(**names, MultipartUpload={"Parts": parts})
+        seconds = time.monotonic() - began
+        self.s3.delete_object(Bucket=_BUCKET, Key=key)
+        print(f"{'same' if bound else 'plain'}  {seconds:5.2f} s", flush=True)
+        return Sample(GIB / seconds / 1e6, 0)
 
 
 def _get(port: int, path: str, host: str, pids: Sequence[int]) -> Sample:
@@ -99,6 +140,19 @@ def _get(port: int, path: str, host: str, pids: Sequence[int]) -> Sample:
         assert sender.get(path, host) == GIB
         seconds = time.monotonic() - began
     return Sample(GIB / seconds / 1e6, used.seconds)
+
+
+def _in_turns(arms: Mapping[str, Callable[[], Sample]]) -> dict[str, list[Sample]]:
+    """Samples of each arm, in an order that turns every round; the first round warms up and is dropped."""
+    found: dict[str, list[Sample]] = {name: [] for name in arms}
+    names = list(arms)
+    for number in range(_ROUNDS + 1):
+        for name in names:
+            sample = arms[name]()
+            if number:
+                found[name].append(sample)
+        names.append(names.pop(0))
+    return found
 
 
 def main() -> None:
@@ -123,16 +177,22 @@ def main() -> None:
             )
             s3.create_bucket(Bucket=_BUCKET)
             client, seeds = Client(stack.port), iter(range(1 << 40, 1 << 41))
-            up = Pairs.take(_ROUNDS, lambda: _ours(stack, client, next(seeds)), lambda: _peer(s3, next(seeds)))
-            wall = sorted(1 / ratio for ratio in (a.speed / b.speed for a, b in zip(up.ours, up.peer, strict=True)))
-            print(
-                f"up    wall ours/peer: median {wall[len(wall) // 2]:.3f} ({wall[0]:.3f} to {wall[-1]:.3f}), limit 1.10"
-            )
-            cpu = sorted(sample.cpu for sample in up.ours)
+            peer = _Peer(s3, Credentials(settings["SLUICE_S3_ACCESS_KEY"], settings["SLUICE_S3_SECRET_KEY"]))
+            arms: dict[str, Callable[[], Sample]] = {
+                "ours": lambda: _ours(stack, client, next(seeds)),
+                "same": lambda: peer.send(next(seeds), bound=True),
+                "plain": lambda: peer.send(next(seeds), bound=False),
+            }
+            up = _in_turns(arms)
+            for name, what in (("same", "the same PUTs"), ("plain", "PUTs that bind no hash")):
+                wall = sorted(b.speed / a.speed for a, b in zip(up["ours"], up[name], strict=True))
+                print(f"up    wall ours / {what}: median {wall[len(wall) // 2]:.3f} ({wall[0]:.3f} to {wall[-1]:.3f})")
+            cpu = sorted(sample.cpu for sample in up["ours"])
             print(f"up    API CPU: median {cpu[len(cpu) // 2]:.2f} s, limit 0.15")
 
             time.sleep(1.5)  # nginx writes its log once a second
             print("up    bytes by route, all uploads together:", _through_nginx(stack))
+            print("up    reads of our objects in radosgw's log:", _objects_read(stack))
 
             file = client.call("GET", "/files?limit=1")["items"][0]
             link, memory = client.link(file), [resident_bytes(pid) for pid in stack.edge]

@@ -2,11 +2,13 @@
 -- A location's function decides, and either lets nginx go on or names an error code and leaves for /_error, where
 -- refuse() answers. By that way nginx sends no "100 Continue" to a client whose body is not wanted.
 
+local api = require("sluice.api")
 local conditional = require("sluice.conditional")
 local failure = require("sluice.failure")
 local grant = require("sluice.grant")
 local journal = require("sluice.journal")
 local limits = require("sluice.limits")
+local metrics = require("sluice.metrics")
 local proxy = require("sluice.proxy")
 local response = require("sluice.response")
 local revocation = require("sluice.revocation")
@@ -40,7 +42,7 @@ local PART_PROBLEMS = {
 local LINK_PROBLEMS = {
     invalid = "LINK_INVALID", expired = "LINK_EXPIRED", revoked = "LINK_REVOKED", stale = "EDGE_STALE",
 }
-local ALLOWED = { part = "PUT", link = "GET, HEAD", content = "GET, HEAD" }
+local ALLOWED = { part = "PUT", link = "GET, HEAD", content = "GET, HEAD", metrics = "GET, HEAD" }
 
 local NOT_ON_ERRORS = {
     "ETag", "Content-Disposition", "Accept-Ranges", "Cache-Control", "X-Request-Id", "WWW-Authenticate",
@@ -70,10 +72,10 @@ end
 -- Verifies a token and its revocation.
 local function check(purpose, text, grace)
     local claims, problem = verified.claims(purpose, text)
-    if not claims then
-        return nil, problem
+    if claims then
+        problem = revocation.check(claims.revoked_by, grace)
     end
-    problem = revocation.check(claims.revoked_by, grace)
+    metrics.add("tokens", purpose, problem or "good")
     if problem then
         return nil, problem
     end
@@ -124,11 +126,13 @@ end
 
 -- A part for a proxied storage goes to the URL in its token.
 local function send_on(part)
+    var.storage_kind = "s3"
     local code = proxy.aim(part.to)
     if code then
         return code
     end
     local wait = limits.count_try(part.upload, part.part)
+    metrics.add("limits", "part_tries", wait and "refused" or "passed")
     if wait then
         ngx.header["Retry-After"] = wait
         return "PART_TRIES_LIMITED"
@@ -191,6 +195,7 @@ local function send(found, first, last)
     if found.storage == "local" then
         return send_file(found.uri, first, last)
     end
+    var.storage_kind = found.storage
     local code = proxy.aim_at_blob(found)
     if code then
         return code
@@ -205,6 +210,7 @@ end
 local function send_paced(found, first, last, rate)
     proxy.want(first, last, found.size)
     var.storage_type = ngx.header["Content-Type"]
+    var.storage_kind = found.storage ~= "local" and found.storage or ""
     var.rate = rate
     ngx.req.discard_body()
     return ngx.exec("/_paced")
@@ -376,6 +382,20 @@ function _M.inner()
     return decide(decide_inner)
 end
 
+--- The figures of this edge, and of the API and the workers that count with it.
+function _M.metrics()
+    local method = get_method()
+    if method ~= "GET" and method ~= "HEAD" then
+        var.failure = "METHOD_NOT_ALLOWED"
+        return ngx.exit(ngx.HTTP_NOT_ALLOWED)
+    end
+    local status, body = api.get("/internal/metrics")
+    ngx.header["Content-Type"] = "text/plain; version=0.0.4; charset=utf-8"
+    ngx.print(metrics.text(revocation.age()), "# HELP sluice_edge_api_up Whether the API gave its figures\n",
+        "# TYPE sluice_edge_api_up gauge\nsluice_edge_api_up ", status == 200 and "1\n" or "0\n",
+        status == 200 and body or "")
+end
+
 --- Answers a refusal: Lua's code, or the one for nginx's status.
 function _M.refuse()
     local route = var.route
@@ -388,6 +408,7 @@ function _M.refuse()
             return ngx.exec("/_storage/get")
         end
     end
+    metrics.add("failures", route ~= "" and route or "other", code)
     local status, headers, body = response.error(code, var.request_id)
     ngx.status = status
     -- What stands there already: the blob's, what nginx' add_header gave a 416 and gives again, a storage's.

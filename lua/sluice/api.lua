@@ -1,5 +1,7 @@
---- Asks the API over its unix socket. For the edge's own questions only: clients' requests go by proxy_pass.
+--- Asks the API, over its unix socket or one of its instances by TCP.
+-- For the edge's own questions only: clients' requests go by proxy_pass.
 
+local instances = require("sluice.instances")
 local settings = require("sluice.settings")
 
 local _M = {}
@@ -57,7 +59,7 @@ end
 local function ask(method, path, body)
     local socket = ngx.socket.tcp()
     socket:settimeouts(CONNECT_MS, SEND_MS, READ_MS)
-    local ok, err = socket:connect("unix:" .. settings.api_socket)
+    local ok, err = instances.connect(socket)
     if not ok then
         return nil, "could not connect to the API: " .. err
     end

@@ -94,16 +94,31 @@ local function look_up(name)
     return nil, problem
 end
 
+-- What needs no DNS: an address, or a name of the machine's own file.
+local function known(host)
+    if host:match("^%d+%.%d+%.%d+%.%d+$") or host:sub(1, 1) == "[" then
+        return { host }
+    end
+    return hosts[host:lower()]
+end
+
+--- The addresses of a host as they are now, whatever DNS said before and for how long.
+-- @return a list of addresses, or nil, err
+function _M.fresh(host)
+    local addresses = known(host)
+    if addresses then
+        return addresses
+    end
+    return look_up(host:lower())
+end
+
 --- The addresses of a host.
 -- @param host a name, an IPv4 address, or an IPv6 address in brackets
 -- @return a list of addresses, or nil, err
 function _M.addresses(host)
-    if host:match("^%d+%.%d+%.%d+%.%d+$") or host:sub(1, 1) == "[" then
-        return { host }
-    end
-    local name = host:lower()
-    if hosts[name] then
-        return hosts[name]
+    local name, addresses = host:lower(), known(host)
+    if addresses then
+        return addresses
     end
     local found, old = cache:get(name)
     if found then
@@ -115,7 +130,8 @@ function _M.addresses(host)
         return old
     end
     asking[name] = now + ASKING_SECONDS
-    local addresses, more = look_up(name)
+    local more
+    addresses, more = look_up(name)
     asking[name] = nil
     if addresses then
         cache:set(name, addresses, more)

@@ -40,6 +40,12 @@ function _M.keys(purpose, claims)
     return { user, claims.gen }
 end
 
+--- Seconds since the last good answer was asked for; nil where there was none.
+function _M.age()
+    local good_at = feed:get("good_at")
+    return good_at and ngx.now() - good_at
+end
+
 --- Whether the feed is good enough to let a token pass.
 -- @param grace seconds beyond the tolerance: signed URLs outlast a restart of the API
 function _M.is_fresh(grace)

@@ -2,35 +2,44 @@
 
 local _M = {}
 
-local function read(path)
+-- As api/settings.py: shorter ones could be guessed.
+local SHORTEST_KEY = 32
+
+-- The keys in a file, a line or a comma between; or nil and what is wrong.
+local function read_keys(path)
     local file, err = io.open(path, "r")
     if not file then
-        error("could not read " .. path .. ": " .. err, 0)
+        return nil, "could not read " .. err
     end
-    local text = file:read("*a")
+    local text = file:read("*a") or ""
     file:close()
-    return text
+    local keys = {}
+    for key in text:gmatch("[^%s,]+") do
+        if #key < SHORTEST_KEY then
+            return nil, path .. " holds a key of less than " .. SHORTEST_KEY .. " characters"
+        end
+        table.insert(keys, key)
+    end
+    if #keys == 0 then
+        return nil, "there is no key in " .. path
+    end
+    return keys
 end
 
 --- Takes the settings, and reads the secrets that they name.
--- @param given secret_keys_file, edge_key_file, api_socket, storage_root, resolver (address:port of DNS servers, with
---   spaces between), and the seconds target_ttl, revocation_lag and link_grace
+-- @param given secret_keys_file, edge_key_file, api_socket or api_address (the other is empty), storage_root, resolver
+--   (address:port of DNS servers, with spaces between), and the seconds target_ttl, revocation_lag and link_grace
 function _M.load(given)
     for name, value in pairs(given) do
         _M[name] = value
     end
-    _M.keys = {}
-    -- As api/config.py: a line or a comma between keys, oldest first.
-    for key in read(given.secret_keys_file):gmatch("[^%s,]+") do
-        table.insert(_M.keys, key)
+    -- Oldest first.
+    local keys, problem = read_keys(given.secret_keys_file)
+    local edge_keys, other = read_keys(given.edge_key_file)
+    if not keys or not edge_keys then
+        error(table.concat({ problem or other, problem and other }, "; "), 0)
     end
-    if #_M.keys == 0 then
-        error("there is no key in " .. given.secret_keys_file, 0)
-    end
-    _M.edge_key = read(given.edge_key_file):match("^%s*(%S+)%s*$")
-    if not _M.edge_key then
-        error("there is no key in " .. given.edge_key_file, 0)
-    end
+    _M.keys, _M.edge_key = keys, edge_keys[1]
 end
 
 return _M

@@ -7,6 +7,7 @@ local lrucache = require("resty.lrucache")
 local semaphore = require("ngx.semaphore")
 local api = require("sluice.api")
 local journal = require("sluice.journal")
+local metrics = require("sluice.metrics")
 local settings = require("sluice.settings")
 
 local _M = {}
@@ -91,10 +92,12 @@ end
 function _M.find(blob)
     local target = near:get(blob)
     if target then
+        metrics.add("lookups", "target", "worker")
         return target
     end
     local now = ngx.now()
     local old = known(blob)
+    metrics.add("lookups", "target", old and "edge" or "api")
     if old and old.problem then
         return nil, old.problem
     end

@@ -2,6 +2,7 @@
 -- Holds good tokens only, so that forged ones cannot push them out; expiry is checked on each hit.
 
 local lrucache = require("resty.lrucache")
+local metrics = require("sluice.metrics")
 local revocation = require("sluice.revocation")
 local settings = require("sluice.settings")
 local token = require("sluice.token")
@@ -39,6 +40,7 @@ function _M.claims(purpose, text)
     local claims = cache and cache:get(text)
     local now = ngx.time()
     if claims then
+        metrics.add("lookups", "token", "worker")
         if claims.exp <= now then
             cache:delete(text)
             return nil, "expired"
@@ -50,6 +52,7 @@ function _M.claims(purpose, text)
     if not claims then
         return nil, problem
     end
+    metrics.add("lookups", "token", "none")
     prepare(purpose, claims)
     if cache then
         cache:set(text, claims)

@@ -71,6 +71,7 @@ def stack_settings(
         "SLUICE_REDIS_URL": redis.url,
         "SLUICE_STORAGE_ROOT": str(paths.storage),
         "SLUICE_API_BIND": f"unix:{paths.run / 'api.sock'}",
+        "SLUICE_METRICS_FOLDER": str(paths.run / "metrics"),
         **(ceph.settings() if ceph else {}),
     }
     ours = {*fixed, *(name.removesuffix("_FILE") for name in fixed), *(f"{name}_FILE" for name in fixed)}
@@ -158,7 +159,8 @@ class API(_ApiProcess):
     stop_seconds = 25  # more than gunicorn gives its workers
 
     def prepare(self, pause: Pause) -> None:
-        """Bring the database's tables up to date."""
+        """Bring the database's tables up to date, and let all counting begin anew: names may be others now."""
+        shutil.rmtree(self.settings["SLUICE_METRICS_FOLDER"], ignore_errors=True)
         self.run([PYTHON, "-m", "api", "migrate"], pause)
 
     def command(self) -> Sequence[str]:
@@ -209,6 +211,7 @@ class Nginx(Service):
             "SLUICE_NGINX_DIR": str(self.paths.nginx),
             "SLUICE_LOG_DIR": str(self.paths.log),
             "SLUICE_API_SOCKET": str(self.paths.run / "api.sock"),
+            "SLUICE_EDGE_SOCKET": str(self.paths.run / "edge.sock"),
         }
         return {name: known.get(name, "") for name in _edge_variables()}
 

@@ -246,6 +246,14 @@ class TestBackground:
         assert (done["state"], done["file"]["state"]) == ("done", "ready")
         assert user.complete(upload).json == done
 
+    def test_a_storage_that_reads_nothing_to_complete_answers_at_once(
+        self, gateway: Gateway, user: User, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(type(gateway.storage), "reads_to_complete", False)
+        assert user.complete(ready(user, Content.of_parts(2, "joined"))).status_code == 200
+        monkeypatch.setattr("api.services.uploads._PARTS_AT_ONCE", 1)
+        assert user.complete(ready(user, Content.of_parts(2, "many parts"))).status_code == 202
+
     def test_two_workers_never_take_the_same_one(self, gateway: Gateway, user: User) -> None:
         for n in range(3):
             upload = ready(user, Content(f"workers {n}".encode()))

@@ -9,6 +9,7 @@ import pytest
 from tests.nginx import stub_storage
 from tests.nginx.edge import Edge
 from tests.nginx.stub_api import Answer
+from tests.nginx.stub_dns import StubDNS
 from tests.nginx.stub_storage import StubStorage
 
 
@@ -46,3 +47,10 @@ def storage() -> Iterator[StubStorage]:
     """A proxied storage, of this test alone."""
     with stub_storage.running() as made:
         yield made
+
+
+@pytest.fixture
+def dns() -> Iterator[StubDNS]:
+    made = StubDNS()
+    yield made
+    made.socket.close()

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 from collections.abc import Callable, Mapping
@@ -116,6 +117,20 @@ class Edge:
             self.process.wait()
         self.api.stop()
         shutil.rmtree(self.socket_folder)
+
+    def workers(self) -> set[int]:
+        """nginx's worker processes, those that are still finishing included."""
+        assert self.process
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        return {int(pid) for pid in children.read_text().split()}
+
+    def reload(self) -> set[int]:
+        """Lets nginx read its configuration again, and waits for the new workers; the old ones."""
+        assert self.process
+        old = self.workers()
+        self.process.send_signal(signal.SIGHUP)
+        wait_for(lambda: len(self.workers() - old) >= len(old), "new workers")
+        return old
 
     # -- asking
 

@@ -1,4 +1,4 @@
-"""A stand-in for the API on a unix socket: a feed and targets that a test sets, everything else recorded."""
+"""A stand-in for the API on a unix socket or by TCP: a feed and targets that a test sets, everything else recorded."""
 
 import json
 import socketserver
@@ -47,25 +47,33 @@ class Answer:
 class StubAPI:
     """Stands in for the API: serves a feed and targets that a test sets, records and echoes the rest.
 
+    Args:
+        path: its socket.
+        address: host and port to listen on instead.
+
     Attributes:
+        stopping: whether /healthz says that it is about to end.
         rows: the feed, (id, kind, subject, generation, expires_at).
         targets: answers of /internal/targets by blob id.
         page: rows in one answer of the feed.
         answer: makes the answer to a client's request; None waits for `release`.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, address: tuple[str, int] | None = None) -> None:
         self.path = path
+        self.address = address
+        self.stopping = False
         self.rows: list[tuple[int, str, str, int, float]] = []
         self.targets: dict[str, Answer] = {}
         self.page = 1000
+        self.figures = Answer(body=b"")
         self.full = False
         self.answer: Callable[[Seen], Answer] = lambda seen: Answer()
         self.seen: list[Seen] = []
         self.feed_asked: list[int] = []
         self.feed_answer: Callable[[int], Answer] = self._feed
         self.targets_asked: list[str] = []
-        self._server: socketserver.ThreadingUnixStreamServer | None = None
+        self._server: socketserver.BaseServer | None = None
         self.start()
 
     def start(self) -> None:
@@ -97,15 +105,22 @@ class StubAPI:
         for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"):
             setattr(Handler, f"do_{method}", Handler.handle_any)
 
-        class Server(socketserver.ThreadingUnixStreamServer):
+        class Quiet:
             daemon_threads = True
             request_queue_size = 128
+            allow_reuse_address = True
 
             def handle_error(self, request: object, client_address: object) -> None:
                 pass  # nginx hung up
 
+        class UnixServer(Quiet, socketserver.ThreadingUnixStreamServer):
+            pass
+
+        class TCPServer(Quiet, socketserver.ThreadingTCPServer):
+            pass
+
         self.path.unlink(missing_ok=True)
-        self._server = Server(str(self.path), Handler)
+        self._server = TCPServer(self.address, Handler) if self.address else UnixServer(str(self.path), Handler)
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
 
     def stop(self) -> None:
@@ -123,9 +138,13 @@ class StubAPI:
                 after = int(request.path.partition("=")[2])
                 self.feed_asked.append(after)
                 return self.feed_answer(after)
+            if request.path == "/internal/metrics":
+                return self.figures
             blob = request.path.removeprefix("/internal/targets/")
             self.targets_asked.append(blob)
             return self.targets.get(blob, Answer(404, body=b'{"error":{"code":"FILE_NOT_FOUND"}}'))
+        if request.path == "/healthz" and self.address:
+            return Answer(503 if self.stopping else 200)
         self.seen.append(request)
         return self.answer(request)
 

@@ -20,19 +20,21 @@ SETTINGS = {
     "SLUICE_API_SOCKET": "/tmp/s/api.sock",
     "SLUICE_SECRET_KEYS_FILE": "/tmp/s/keys",
     "SLUICE_EDGE_KEY_FILE": "/tmp/s/edge_key",
-    "SLUICE_READY_NETWORKS": "127.0.0.0/8 ::1/128",
-    "SLUICE_TARGET_TTL": "60",
-    "SLUICE_REVOCATION_LAG": "2",
-    "SLUICE_LINK_GRACE": "30",
 }
-
-
-OPTIONAL = [
-    "SLUICE_CA_BUNDLE",
-    "SLUICE_RESOLVER",
-    "SLUICE_EDGE_SOCKET",
+WITH_DEFAULT = [
+    "SLUICE_READY_NETWORKS",
+    "SLUICE_TARGET_TTL",
+    "SLUICE_REVOCATION_LAG",
+    "SLUICE_LINK_GRACE",
     "SLUICE_ADDRESS_RATE",
     "SLUICE_ADDRESS_CONNECTIONS",
+]
+OPTIONAL = [
+    "SLUICE_API_ADDRESS",
+    "SLUICE_CA_BUNDLE",
+    "SLUICE_EDGE_SOCKET",
+    "SLUICE_METRICS_NETWORKS",
+    "SLUICE_RESOLVER",
 ]
 
 
@@ -59,24 +61,36 @@ def check_with_nginx(folder: Path) -> None:
 
 def test_variables_are_those_that_it_needs() -> None:
     listed = subprocess.run([RENDER, "--variables"], capture_output=True, text=True, check=True).stdout.split()
-    assert sorted(listed) == sorted([*SETTINGS, *OPTIONAL])
+    assert sorted(listed) == sorted([*SETTINGS, *WITH_DEFAULT, *OPTIONAL])
 
 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_an_unset_variable_is_named_in_one_line(tmp_path: Path, name: str) -> None:
     for settings in ({**SETTINGS, name: ""}, {key: value for key, value in SETTINGS.items() if key != name}):
         result = run(tmp_path / "out", settings)
-        assert (result.returncode, result.stderr) == (1, f"render-nginx: not set: {name}\n")
+        said = f"render-nginx: not set: {name}{' or SLUICE_API_ADDRESS' if name == 'SLUICE_API_SOCKET' else ''}\n"
+        assert (result.returncode, result.stderr) == (1, said)
         assert not (tmp_path / "out").exists()
+
+
+def test_everything_wrong_is_named_at_once(tmp_path: Path) -> None:
+    wrong = {"SLUICE_LISTEN": "x", "SLUICE_TARGET_TTL": "1s", "SLUICE_RESOLVER": "dns", "SLUICE_STORAGE_ROOT": "/a;b"}
+    both = {"SLUICE_API_ADDRESS": "api:8000", "SLUICE_EDGE_KEY_FILE": ""}
+    result = run(tmp_path / "out", {**SETTINGS, **wrong, **both})
+    assert result.returncode == 1
+    assert len(result.stderr.splitlines()) == len(wrong) + len(both)
+    assert all(name in result.stderr for name in (*wrong, *both))
 
 
 BAD = {
     "SLUICE_LISTEN": ["192.0.2.1", "8080; evil on", "a b:80", "$x:80", "unix:/x"],
     "SLUICE_STORAGE_ROOT": ["storage", '/a"b', "/a$b", "/a;b", "/a{b", "/a\nb", "/a]==]b", "/a\\b", "/a'b"],
     "SLUICE_API_SOCKET": ["api.sock", '/a"b'],
+    "SLUICE_API_ADDRESS": ["api", "api:x", "api:8000; evil", "api:8000 other:8000", "http://api:8000", 'api":1'],
     "SLUICE_TARGET_TTL": ["-1", "1s", "1.5", "0x10", "60;"],
     "SLUICE_LINK_GRACE": ["x"],
     "SLUICE_REVOCATION_LAG": ["2 "],
+    "SLUICE_METRICS_NETWORKS": ["all", "127.0.0.1;"],
     "SLUICE_READY_NETWORKS": ["all", "127.0.0.1; evil", "10.0.0.0/8 x"],
     "SLUICE_RESOLVER": ["dns.example", "10.0.0.1; evil", "10.0.0.1:x", "fe80::1%eth0", '10.0.0.1"'],
     "SLUICE_CA_BUNDLE": ["ca.pem", '/a"b', "/nowhere/ca.pem"],
@@ -118,6 +132,41 @@ def test_addresses_to_listen_on(tmp_path: Path, listen: str) -> None:
     settings = {**below(tmp_path), "SLUICE_LISTEN": listen, "SLUICE_READY_NETWORKS": "10.0.0.0/8 fd00::/8 192.0.2.1"}
     assert run(tmp_path / "out", settings).returncode == 0
     check_with_nginx(tmp_path)
+
+
+@pytest.mark.parametrize("address", ["api:8000", "10.0.0.1:80", "[fd00::1]:8000", "sluice_api-1.example.:8000"])
+def test_addresses_of_the_api(tmp_path: Path, address: str) -> None:
+    settings = {**below(tmp_path), "SLUICE_API_SOCKET": "", "SLUICE_API_ADDRESS": address}
+    assert run(tmp_path / "out", settings).returncode == 0
+    check_with_nginx(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("keys", "edge_key", "said"),
+    [
+        ("k" * 31, "e" * 64, ["keys holds a key of less than 32"]),
+        (f"{'k' * 64}\nshort", "e" * 64, ["keys holds a key of less than 32"]),
+        (" \n", "e" * 64, ["there is no key in"]),
+        (None, "e" * 64, ["could not read"]),
+        ("short", "short", ["keys holds a key of less than 32", "edge_key holds a key of less than 32"]),
+        (None, None, ["keys: No such file", "edge_key: No such file"]),
+    ],
+)
+def test_missing_and_short_secrets_are_named_at_start(
+    tmp_path: Path, keys: str | None, edge_key: str | None, said: list[str]
+) -> None:
+    assert run(tmp_path / "out", below(tmp_path)).returncode == 0
+    for name, text in (("keys", keys), ("edge_key", edge_key)):
+        if text is not None:
+            (tmp_path / name).write_text(text)
+    nginx = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
+    command = [nginx or "nginx", "-g", "daemon off;", "-e", "stderr", "-c", str(tmp_path / "out" / "nginx.conf")]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)
+    assert result.returncode != 0
+    # said to the terminal and to the log, which are one here
+    line = next(line for line in result.stderr.splitlines() if "init_by_lua" in line)
+    assert all(text in line for text in said)
+    assert "kkkk" not in result.stderr
 
 
 def test_folders_with_spaces(tmp_path: Path) -> None:

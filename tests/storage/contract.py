@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
@@ -140,6 +140,77 @@ class MultipartContract:
         storage.abort(two.ref)
         assert ids & set(storage.list_uploads()) == {three.ref.upload_id}
 
+    # -- writing parts from here
+
+    @staticmethod
+    def write(storage: MultipartStorage, what: Content, number: int, pieces: Iterable[bytes] | None = None) -> None:
+        """Writes a part, in pieces of odd sizes."""
+        part = what.part(number)
+        whole = (part[at : at + 10_007] for at in range(0, len(part), 10_007))
+        storage.write_part(what.ref, number, pieces or whole, hashlib.sha256(part).hexdigest())
+
+    def test_written_parts_are_parts(self, storage: MultipartStorage) -> None:
+        what = self.content()
+        what.open(storage)
+        for number in (3, 1, 2):
+            self.write(storage, what, number)
+        assert storage.list_parts(what.ref) == {1: PART, 2: PART, 3: PART - 7}
+        completed = storage.complete(what.ref, what.hashes, nothing)
+        assert completed.verified == (self.compares or self.binds_hash)
+        assert read(storage, what.ref.object_key) == what.data
+
+    def test_a_part_written_again_replaces_itself(self, storage: MultipartStorage, put: Put) -> None:
+        what = self.content()
+        what.open(storage)
+        for number in (1, 2, 3, 2):
+            self.write(storage, what, number)
+        storage.complete(what.ref, what.hashes, nothing)
+        assert read(storage, what.ref.object_key) == what.data
+
+    def test_what_the_body_raises_goes_through_and_nothing_is_stored(self, storage: MultipartStorage) -> None:
+        class Stop(Exception):
+            pass
+
+        def pieces(length: int) -> Iterator[bytes]:
+            yield what.part(1)[:length]
+            raise Stop
+
+        what = self.content()
+        what.open(storage)
+        for length in (1, PART // 2, PART - 1):
+            with pytest.raises(Stop):
+                self.write(storage, what, 1, pieces(length))
+        assert storage.list_parts(what.ref) == {}
+        for number in what.numbers:
+            self.write(storage, what, number)
+        storage.complete(what.ref, what.hashes, nothing)
+        assert read(storage, what.ref.object_key) == what.data
+
+    def test_a_body_that_is_too_short_is_not_stored(self, storage: MultipartStorage) -> None:
+        what = self.content()
+        what.open(storage)
+        with pytest.raises(StorageUnavailable):
+            self.write(storage, what, 1, [what.part(1)[:-1]])
+        assert storage.list_parts(what.ref) == {}
+
+    def test_a_bound_hash_is_compared(self, storage: MultipartStorage) -> None:
+        what = self.content()
+        what.open(storage)
+        if self.binds_hash:
+            with pytest.raises(StorageUnavailable):
+                self.write(storage, what, 1, [os.urandom(PART)])
+            assert storage.list_parts(what.ref) == {}
+
+    def test_no_part_is_written_into_an_upload_that_is_not_open(self, storage: MultipartStorage, put: Put) -> None:
+        never, done, gone = self.content(), self.send(storage, put, self.content()), self.content()
+        gone.open(storage)
+        storage.complete(done.ref, done.hashes, nothing)
+        storage.abort(gone.ref)
+        for what in (never, done, gone):
+            with pytest.raises(UploadGone):
+                self.write(storage, what, 1)
+        assert read(storage, done.ref.object_key) == done.data
+
     # -- complete
 
     @pytest.mark.parametrize("size", [1, PART - 1, PART, PART + 1, 2 * PART, 5 * PART + 1])
@@ -227,6 +298,39 @@ class MultipartContract:
         with pytest.raises(ObjectNotFound):
             storage.stat(one.ref.object_key)
         assert read(storage, two.ref.object_key) == two.data
+
+    def test_objects_are_listed_in_order_and_after_any_key(self, storage: MultipartStorage, put: Put) -> None:
+        made = [self.send(storage, put, self.content(1)) for _ in range(5)]
+        unfinished = self.send(storage, put, self.content(1))
+        for what in made:
+            storage.complete(what.ref, what.hashes, nothing)
+        keys = sorted(what.ref.object_key for what in made)
+        mine = {*keys, unfinished.ref.object_key}
+
+        def listed(after: str = "") -> list[str]:
+            found = list(storage.list_objects(after))
+            assert found == sorted(set(found))
+            assert all(key > after for key in found)
+            return [key for key in found if key in mine]
+
+        assert listed() == keys
+        for place, key in enumerate(keys):
+            assert listed(key) == keys[place + 1 :]
+            assert listed(key[:-1]) == keys[place:]
+        storage.delete(keys[2])
+        assert listed() == keys[:2] + keys[3:]
+
+    def test_objects_of_others_are_not_listed(self, storage: MultipartStorage, put: Put) -> None:
+        ours, theirs = self.content(1), self.content(1)
+        theirs.ref = replace(theirs.ref, object_key=theirs.ref.object_key.replace(PREFIX, "0badcaff"))
+        longer = self.content(1)
+        longer.ref = replace(longer.ref, object_key=longer.ref.object_key.replace(PREFIX, f"{PREFIX}0"))
+        for what in (ours, theirs, longer):
+            self.send(storage, put, what)
+            storage.complete(what.ref, what.hashes, nothing)
+        found = set(storage.list_objects())
+        assert ours.ref.object_key in found
+        assert not {theirs.ref.object_key, longer.ref.object_key} & found
 
     def test_the_edge_is_told_where_an_object_lies(self, storage: MultipartStorage) -> None:
         key = self.content().ref.object_key

@@ -76,7 +76,9 @@ def action(request: Request) -> str:
     if not request.key:
         if CONFIGURATIONS & params.keys():
             return {"GET": "get_configuration", "PUT": "put_configuration"}.get(method, "other")
-        return {("GET", True): "list_uploads", ("PUT", False): "make"}.get((method, "uploads" in params), "other")
+        return {("GET", True): "list_uploads", ("GET", False): "list_objects", ("PUT", False): "make"}.get(
+            (method, "uploads" in params), "other"
+        )
     if "uploadId" in params:
         return {"PUT": "upload_part", "POST": "complete", "GET": "list_parts", "DELETE": "abort"}.get(method, "other")
     if "uploads" in params:
@@ -246,6 +248,23 @@ class Bucket:
             inner = node("Key", quote(key)), node("UploadId", id_), node("Initiated", "2012-02-23T04:18:23.000Z")
             nodes.append(f"<Upload>{''.join(inner)}</Upload>")
         return Answer(200, {"Content-Type": "application/xml"}, xml("ListMultipartUploadsResult", *nodes))
+
+    def _list_objects(self, request: Request, body: bytes, marked: bool = True) -> Answer:
+        params = request.params
+        limit = min(int(params.get("max-keys", "100")), self.page)
+        prefix, marker = params.get("prefix", ""), params.get("marker", "") if marked else ""
+        keys = sorted(key for key in self.objects if key.startswith(prefix) and key > marker)
+        nodes = [node("EncodingType", "url"), node("IsTruncated", str(len(keys) > limit).lower())]
+        if len(keys) > limit:
+            nodes.append(node("NextMarker", quote(keys[limit - 1])))
+        for key in keys[:limit]:
+            stored = self.objects[key]
+            inner = node("Key", quote(key)), node("ETag", f'"{stored.etag}"'), node("Type", "Multipart")
+            more = node("Size", len(stored.data)), node("StorageClass", "Standard")
+            nodes.append(
+                f"<Contents>{''.join((*inner, *more, node('LastModified', '2012-02-24T08:43:07.000Z')))}</Contents>"
+            )
+        return Answer(200, {"Content-Type": "application/xml"}, xml("ListBucketResult", *nodes))
 
     def _delete(self, request: Request, body: bytes) -> Answer:
         self.objects.pop(request.key, None)

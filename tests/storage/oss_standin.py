@@ -31,6 +31,8 @@ FAULTS = {
     "garbage": "does it, and answers with a page that is no XML",
     "wrong crc": "does it, and says another CRC64",
     "flip": "does it, and flips a bit of the answer's body",
+    "damage": "flips a bit of the body before it does anything",
+    "rot": "does it, and flips a bit of what it stored afterwards",
     "callback": "does it, and answers 203, as where a callback of the upload failed",
     "whole": "does it, and answers a range with the whole object",
     "silent": "answers an error to HEAD without saying which",
@@ -119,7 +121,11 @@ class Standin:
             verify(request, self.account, time.time() + self.clock_offset)
             if kind in ("503", "403"):
                 raise Refused("ServiceUnavailable" if kind == "503" else "AccessDenied", "on demand", int(kind))
+            if kind == "damage":
+                body = bytes([body[0] ^ 1]) + body[1:]
             answer = self.bucket.answer(request, body)
+            if kind == "rot":
+                self._rot(request)
         except Refused as ex:
             answer = error(ex.code, str(ex), ex.status)
             if kind == "silent":
@@ -128,6 +134,12 @@ class Standin:
         if kind == "late":
             self._late[request.key] = self.bucket.objects.pop(request.key)
         return None if kind in ("lost", "late") else self._spoilt(answer, kind)
+
+    def _rot(self, request: Request) -> None:
+        """Flips a bit of what was stored just now: a part, or an object."""
+        upload = self.bucket.uploads.get(request.params.get("uploadId", ""))
+        stored = upload.parts[int(request.params["partNumber"])] if upload else self.bucket.objects[request.key]
+        stored.data = bytes([stored.data[0] ^ 1]) + stored.data[1:]
 
     def _spoilt(self, answer: Answer, kind: str) -> Answer:
         crc = answer.headers.get("x-oss-hash-crc64ecma")
@@ -180,6 +192,8 @@ class _Handler(BaseHTTPRequestHandler):
         if self.headers.get("Transfer-Encoding") or (self.command in ("PUT", "POST") and length is None):
             raise Refused("MissingContentLength", "You must provide the Content-Length HTTP header.", 411)
         body = self.rfile.read(int(length or 0))
+        if len(body) != int(length or 0):
+            raise ConnectionAbortedError("the client went away in the middle")
         url = f"http://{self.headers['Host']}{self.path}"
         return Request.of(self.command, url, self.standin.account.bucket, dict(self.headers.items())), body
 

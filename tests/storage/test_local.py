@@ -24,12 +24,14 @@ from api.errors import (
 )
 from api.storage.base import MultipartRef
 from api.storage.local import LocalStorage
-from tests.storage.contract import PART, ComparingContract, Content, Put, nothing, read
+from tests.storage.contract import PART, PREFIX, ComparingContract, Content, Put, nothing, read
 
 
 @pytest.fixture
 def storage(tmp_path: Path) -> LocalStorage:
-    return LocalStorage(tmp_path, lambda ref, number, length, exp: f"http://x/{number}/{length}/{exp}")
+    return LocalStorage(
+        tmp_path, lambda ref, number, length, exp: f"http://x/{number}/{length}/{exp}", prefix=lambda: PREFIX
+    )
 
 
 @pytest.fixture
@@ -452,3 +454,21 @@ def test_the_parts_of_many_are_deleted_beside_the_callers_work(
     (left,) = [path for path in tmp_path.rglob("*") if path.name.endswith(what.ref.upload_id) and path.is_dir()]
     storage.drop_dead_bodies()
     assert not left.exists()
+
+
+def test_keys_are_listed_in_the_order_of_their_bytes(storage: LocalStorage, tmp_path: Path) -> None:
+    keys = sorted(f"{PREFIX}/{rest}" for rest in ("a-b", "a/b", "a/b-c", "a/bc", "a0", "b/a/a", "b/a-/a"))
+    for key in keys:
+        place = tmp_path / "objects" / key
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.touch()
+    assert list(storage.list_objects()) == keys
+    for after in [*keys, f"{PREFIX}/a", f"{PREFIX}/a/", f"{PREFIX}/b/a/zz"]:
+        assert list(storage.list_objects(after)) == [key for key in keys if key > after]
+
+
+def test_a_disk_that_is_not_mounted_lists_nothing_and_says_so(storage: LocalStorage, tmp_path: Path) -> None:
+    assert list(storage.list_objects()) == []  # nothing was stored yet
+    shutil.rmtree(tmp_path / "objects")
+    with pytest.raises(StorageUnavailable):
+        list(storage.list_objects())

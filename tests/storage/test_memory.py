@@ -7,13 +7,13 @@ import pytest
 from api.errors import UploadGone
 from api.storage.base import MultipartRef
 from api.storage.memory import MemoryStorage
-from tests.storage.contract import ComparingContract, Put
+from tests.storage.contract import PREFIX, ComparingContract, Put
 
 
 class TestMemoryStorage(ComparingContract):
     @pytest.fixture
     def storage(self) -> MemoryStorage:
-        return MemoryStorage()
+        return MemoryStorage(prefix=lambda: PREFIX)
 
     @pytest.fixture
     def put(self, storage: MemoryStorage) -> Put:

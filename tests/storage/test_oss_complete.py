@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from api.storage.base import Completed
 from api.storage.oss import OSSStorage
 from api.storage.oss_answers import parse_parts
 from tests.storage.contract import PART, PREFIX, Content, nothing, read
+from tests.storage.oss_bucket import Stored
 from tests.storage.oss_client import MakeOSS, opened, send, sent_parts
 from tests.storage.oss_standin import Standin
 
@@ -179,6 +181,22 @@ class TestLists:
         assert standin.count("list_parts") == 3
         storage.complete(what.ref, what.hashes, nothing)
         assert read(storage, what.ref.object_key) == what.data
+
+    def test_objects_are_listed_over_several_pages(self, storage: OSSStorage, standin: Standin) -> None:
+        standin.bucket.page = 2
+        keys = [f"{PREFIX}/{n:02x}/{n:032x}" for n in range(5)]
+        standin.bucket.objects |= {key: Stored(b"x", "E") for key in (*keys, "other/00/00")}
+        assert list(storage.list_objects()) == keys
+        assert standin.count("list_objects") == 3
+        standin.fail("list_objects", "503")
+        assert list(storage.list_objects(keys[1])) == keys[2:]
+
+    def test_a_list_that_goes_back_is_an_error(self, storage: OSSStorage, standin: Standin) -> None:
+        key = f"{PREFIX}/00/{0:032x}"
+        standin.bucket.objects[key] = Stored(b"x", "E")
+        standin.bucket._list_objects = partial(standin.bucket._list_objects, marked=False)  # type: ignore[method-assign]
+        with pytest.raises(StorageUnavailable):
+            list(storage.list_objects(key))
 
     def test_uploads_are_listed_over_several_pages_and_of_this_deployment_alone(
         self, storage: OSSStorage, standin: Standin, make_oss: MakeOSS

@@ -16,6 +16,7 @@ from oss2 import exceptions
 from api.errors import (
     ConfigError,
     ObjectNotFound,
+    PartMismatch,
     StorageUnavailable,
     UploadGone,
 )
@@ -278,3 +279,33 @@ class TestSettings:
 
     def test_it_enforces_no_hash(self, storage: OSSStorage) -> None:
         assert storage.enforces_sha256 is False
+
+
+class TestWrittenParts:
+    @pytest.fixture
+    def what(self, storage: OSSStorage) -> Content:
+        return opened(storage)
+
+    def write(self, storage: OSSStorage, what: Content) -> None:
+        storage.write_part(what.ref, 1, [what.part(1)[:7], what.part(1)[7:]], "")
+
+    @pytest.mark.parametrize("kind", ["damage", "wrong crc"])
+    def test_a_part_that_was_damaged_on_its_way_must_be_sent_again(
+        self, storage: OSSStorage, what: Content, standin: Standin, kind: str
+    ) -> None:
+        standin.fail("upload_part", kind)
+        with pytest.raises(PartMismatch) as caught:
+            self.write(storage, what)
+        assert caught.value.parts == (1,)
+        self.write(storage, what)
+        assert storage.list_parts(what.ref) == {1: PART}
+
+    @pytest.mark.parametrize("kind", ["503", "403", "drop", "lost"])
+    def test_whether_a_part_is_there_is_said_by_the_list(
+        self, storage: OSSStorage, what: Content, standin: Standin, kind: str
+    ) -> None:
+        standin.fail("upload_part", kind)
+        with pytest.raises(StorageUnavailable):
+            self.write(storage, what)
+        assert standin.count("upload_part") == 1  # the body can be read once only
+        assert storage.list_parts(what.ref) == ({1: PART} if kind == "lost" else {})
