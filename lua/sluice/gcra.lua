@@ -21,8 +21,8 @@ local clocks = ngx.shared.clocks
 local SHORTEST = 0.001
 -- Costs are added to the seconds since 1970 in doubles.
 local ROUNDING = 1e-6
--- A clock that is ahead by more than a limit allows, and this: the machine's own time was set back.
-local ASTRAY = 60
+-- A clock that is ahead by more than a limit allows, and so many costs and seconds: the machine's own time was set back.
+local ASTRAY_COSTS, ASTRAY_SECONDS = 64, 60
 
 local function broken(err)
     journal.note("could not keep a limit's clock: " .. tostring(err))
@@ -52,7 +52,7 @@ function _M.take(key, limit)
         clocks:expire(key, max(ahead, SHORTEST))
         return nil, ahead
     end
-    if ahead > limit.tolerance + ASTRAY then
+    if ahead > limit.tolerance + ASTRAY_COSTS * cost + ASTRAY_SECONDS then
         clocks:delete(key)
         return nil, cost
     end

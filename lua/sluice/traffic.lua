@@ -9,6 +9,7 @@
 local gcra = require("sluice.gcra")
 local grant = require("sluice.grant")
 local holds = require("sluice.holds")
+local metrics = require("sluice.metrics")
 local quota = require("sluice.quota")
 local tier = require("sluice.tier")
 local usage = require("sluice.usage")
@@ -57,6 +58,7 @@ function _M.admit(kind, claims)
         return nil
     end
     local wait, ahead = gcra.take(claims.clocks[kind], limit)
+    metrics.add("limits", kind, wait and "refused" or "passed")
     if wait then
         return refuse(limit, wait, ahead, "REQUESTS_LIMITED")
     elseif kind == "api" then
@@ -74,6 +76,7 @@ function _M.admit_stranger(kind, code)
         return nil
     end
     local wait, ahead = gcra.take(kind .. ":" .. var.binary_remote_addr:sub(1, 8), limit)
+    metrics.add("limits", kind, wait and "refused" or "passed")
     return wait and refuse(limit, wait, ahead, code) or nil
 end
 
@@ -89,6 +92,7 @@ local function begin_rare(claims, allowed, length)
     local reserved = -1
     if allowed.quota then
         local code, wait = quota.reserve(account, allowed, length)
+        metrics.add("limits", "quota", code and "refused" or "passed")
         if code then
             if claims.share then
                 grant.settle(claims.jti, length, 0)
@@ -111,6 +115,7 @@ function _M.begin(claims, length)
     local open = holds.take(account, 1)
     if allowed.connections and open > allowed.connections then
         holds.give(account, 1)
+        metrics.add("limits", "connections", "refused")
         return "CONNECTIONS_LIMITED"
     end
     var.account = account

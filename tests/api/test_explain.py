@@ -55,9 +55,9 @@ FILL = (
     "INSERT INTO upload_part (upload_id, part_number, sha256) SELECT id, seq, REPEAT('h', 32) FROM upload "
     "JOIN seq_1_to_20 WHERE parts_kept",
     "INSERT INTO doomed SELECT seq, 'local', CONCAT('d', seq), NOW(6), NULL FROM {seq}",
-    "INSERT INTO usage_day SELECT 'user', IF(seq % 3, {id}, UNHEX('{user}')), DATE('2025-01-01') + INTERVAL seq DAY, "
-    "1, 1 FROM {seq} WHERE seq < 700",
-    "INSERT INTO usage_report SELECT {id}, seq, NOW(6) - INTERVAL seq MINUTE FROM {seq}",
+    "INSERT INTO usage_day SELECT 'user', IF(seq % 3, {id}, UNHEX('{user}')), CURDATE() - INTERVAL 300 DAY + "
+    "INTERVAL seq DAY, 1, 1 FROM {seq} WHERE seq < 700",
+    "INSERT INTO usage_report SELECT {id}, seq, NOW(6) + INTERVAL 9 DAY FROM {seq}",
     "INSERT INTO revocation SELECT seq, 'session', {id}, 0, NOW(6) - INTERVAL seq MINUTE, NOW(6) + INTERVAL 20 DAY "
     "FROM {seq}",
 )

@@ -41,6 +41,7 @@ class Edge:
         folder: everything is written below it.
         settings: SLUICE_… beside or instead of the defaults.
         api: whether the API's stand-in runs from the start.
+        tiers: what the API's stand-in says of tiers; see tests/nginx/tiers.py.
         change: what a test does to a rendered file, by name, such as a smaller dict or a shorter wait.
     """
 
@@ -49,6 +50,7 @@ class Edge:
         folder: Path,
         *,
         api: bool = True,
+        tiers: Mapping[str, Any] | None = None,
         change: Mapping[str, Callable[[str], str]] | None = None,
         **settings: str,
     ) -> None:
@@ -64,6 +66,7 @@ class Edge:
         self.socket_folder = Path(f"/tmp/sluice-test-{os.getpid()}-{id(self):x}")
         self.socket_folder.mkdir(mode=0o700)
         self.api = StubAPI(self.socket_folder / "api.sock")
+        self.api.tiers = dict(tiers) if tiers else None
         if not api:
             self.api.stop()
         with socket.socket() as probe:
@@ -75,6 +78,7 @@ class Edge:
             "SLUICE_LOG_DIR": str(folder / "log"),
             "SLUICE_STORAGE_ROOT": str(self.storage),
             "SLUICE_API_SOCKET": str(self.api.path),
+            "SLUICE_EDGE_SOCKET": str(self.socket_folder / "edge.sock"),
             "SLUICE_SECRET_KEYS_FILE": str(folder / "token_keys"),
             "SLUICE_EDGE_KEY_FILE": str(folder / "edge_key"),
             "SLUICE_READY_NETWORKS": "127.0.0.0/8 ::1/128",
