@@ -21,7 +21,7 @@ local clocks = ngx.shared.clocks
 local SHORTEST = 0.001
 -- Costs are added to the seconds since 1970 in doubles.
 local ROUNDING = 1e-6
--- A clock that is ahead by more than a limit allows, and so many costs and seconds: the machine's own time was set back.
+-- A clock that is ahead by more than a limit allows and so many costs and seconds: the machine's own time was set back.
 local ASTRAY_COSTS, ASTRAY_SECONDS = 64, 60
 
 local function broken(err)
