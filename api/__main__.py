@@ -7,8 +7,7 @@ import secrets
 import sys
 from collections.abc import Callable
 
-from api import app, config, logs, metrics, routes
-from api.cache import Cache
+from api import app, config, job_commands, key_commands, logs, metrics, routes
 from api.db import accounts as account_rows
 from api.db.migrate import migrate
 from api.db.pool import Database
@@ -45,7 +44,7 @@ def _worker(settings: config.Config, arguments: argparse.Namespace) -> int:
     services.health.probe_in_background()
     if settings.metrics_bind:
         metrics.serve(settings.metrics_bind)
-    Worker(services, Cache(settings.redis_url)).run()
+    Worker(services).run()
     return 0
 
 
@@ -114,6 +113,7 @@ def parser() -> argparse.ArgumentParser:
     command("config", _config, "check the settings and print what is in force")
     command("routes", _routes, "list the routes and who may call them")
     command("worker", _worker, "run a worker")
+    job_commands.add(commands)
     user = commands.add_parser("user", help="accounts").add_subparsers(required=True, metavar="COMMAND")
     create = user.add_parser("create", help="make an account; prints its password unless one is given")
     create.add_argument("name")
@@ -125,6 +125,7 @@ def parser() -> argparse.ArgumentParser:
     tier.add_argument("tier")
     tier.set_defaults(run=_user_tier)
     user.add_parser("count", help="0 where there is no account yet").set_defaults(run=_user_count)
+    key_commands.add(commands)
     storage = commands.add_parser("storage", help="storages").add_subparsers(required=True, metavar="COMMAND")
     storage.add_parser("list", help="name the configured storages").set_defaults(run=_storage_list)
     init = storage.add_parser("init", help="make what a storage needs: bucket, CORS, lifecycle; may be repeated")

@@ -24,6 +24,7 @@ ALIASES = {
     "c": "upload",
     "d": "blob_digest",
     "f": "file",
+    "j": "job",
     "o": "upload",
     "p": "upload_part",
     "r": "replica",
@@ -58,6 +59,9 @@ FILL = (
     "INSERT INTO usage_day SELECT 'user', IF(seq % 3, {id}, UNHEX('{user}')), CURDATE() - INTERVAL 300 DAY + "
     "INTERVAL seq DAY, 1, 1 FROM {seq} WHERE seq < 700",
     "INSERT INTO usage_report SELECT {id}, seq, NOW(6) + INTERVAL 9 DAY FROM {seq}",
+    "INSERT INTO job (kind, subject, state, due_at, enqueued_at, created_at, updated_at) SELECT ELT(1 + seq % 4, "
+    "'finalize', 'verify', 'transfer', 'scrub'), {id}, IF(seq % 50, 'waiting', 'dead'), NOW(6) - INTERVAL 200 SECOND "
+    "+ INTERVAL seq SECOND, NULL, NOW(6), NOW(6) FROM {seq}",
     "INSERT INTO revocation SELECT seq, 'session', {id}, 0, NOW(6) - INTERVAL seq MINUTE, NOW(6) + INTERVAL 20 DAY "
     "FROM {seq}",
 )
@@ -108,7 +112,7 @@ def explain(gateway: Gateway, sql: str, args: Sequence[object]) -> list[dict[str
 
 def test_no_statement_reads_through_a_table(gateway: Gateway, driven: dict[str, Sequence[object]]) -> None:
     large = {t for t in tables(gateway) if gateway.rows(f"SELECT COUNT(*) FROM `{t}`")[0][0] > FEW}  # noqa: S608
-    assert {"user", "session", "blob", "file", "upload", "upload_part", "replica", "revocation"} <= large
+    assert {"user", "session", "blob", "file", "upload", "upload_part", "replica", "revocation", "job"} <= large
     sizes = {t: gateway.rows(f"SELECT COUNT(*) FROM `{t}`")[0][0] for t in large}  # noqa: S608
     slow, explained = [], 0
     for sql, args in driven.items():
