@@ -132,8 +132,10 @@ def _show(tier: Tier) -> list[str]:
     shown = []
     for name in _LIMITS:
         value = getattr(tier, name)
-        shown.append(f"{name}={f'{value[0]:g}/{value[1]}' if isinstance(value, tuple) and value[0] else value}")
-    return [text.replace("=(0, 0)", "=0") for text in shown]
+        if isinstance(value, tuple):
+            value = f"{value[0]:.3f}".rstrip("0").rstrip(".") + f"/{value[1]}" if value[0] else 0
+        shown.append(f"{name}={value}")
+    return shown
 
 
 def document(tiers: Mapping[str, Tier], **more: object) -> tuple[str, dict[str, Any]]:

@@ -49,7 +49,10 @@ function _M.take(key, limit)
     end
     local ahead = at - now
     if ahead <= limit.tolerance + ROUNDING then
-        clocks:expire(key, max(ahead, SHORTEST))
+        -- A clock that was just started has its end already.
+        if ahead > cost + ROUNDING then
+            clocks:expire(key, max(ahead, SHORTEST))
+        end
         return nil, ahead
     end
     if ahead > limit.tolerance + ASTRAY_COSTS * cost + ASTRAY_SECONDS then

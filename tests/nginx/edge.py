@@ -138,8 +138,16 @@ class Edge:
 
     # -- asking
 
-    def ask(self, method: str, path: str, *, headers: Mapping[str, str] | None = None, body: Any = None) -> "Reply":
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=DEADLINE)
+    def ask(
+        self,
+        method: str,
+        path: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        body: Any = None,
+        seconds: float = DEADLINE,
+    ) -> "Reply":
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=seconds)
         try:
             connection.request(method, path, body=body, headers=dict(headers or {}))
             response = connection.getresponse()

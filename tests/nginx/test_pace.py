@@ -2,6 +2,7 @@
 
 import http.client
 import os
+import signal
 import socket
 import threading
 import time
@@ -304,6 +305,19 @@ class TestParts:
         reply = edge.ask("PUT", f"/p/{edge.token('part', upload=upload, size=10, **user)}", body=b"x" * 10)
         assert (reply.status, reply.code) == (429, "BANDWIDTH_LIMITED")
         assert 800 < int(reply.headers["Retry-After"]) < 1024
+
+
+def test_a_reload_cuts_nobody(make_edge: Callable[..., Edge]) -> None:
+    edge = make_edge(tiers=document(slow=Tier(rate=MIB)))
+    content = os.urandom(4 * MIB)
+    edge.store(BLOB, content)
+    user = new_user("slow")
+    two = [Download(edge, size=len(content), **user) for _ in range(2)]
+    wait_for(lambda: all(item.received for item in two), "first bytes")
+    assert edge.process
+    edge.process.send_signal(signal.SIGHUP)
+    wait_for(lambda: all(item.ended for item in two), "the end", 30)
+    assert [(item.received, item.error) for item in two] == [(len(content), None)] * 2
 
 
 def test_nobody_else_is_served_by_the_inner_socket(pacing: Edge) -> None:

@@ -88,6 +88,14 @@ class TestReports:
         wait_for(lambda: counting.api.moved("user", user["sub"])[0], "report")
         assert 0 < counting.api.moved("user", user["sub"])[0] <= SIZE
 
+    def test_of_a_paced_download_come_while_it_goes_on(self, counting: Edge) -> None:
+        user = new_user("tiny")
+        item = Download(counting, size=SIZE, **user)
+        wait_for(lambda: counting.api.moved("user", user["sub"])[0], "report")
+        assert not item.ended
+        wait_for(lambda: item.ended, "the end", 30)
+        await_moved(counting, user, SIZE)
+
     def test_refused_downloads_are_no_traffic(self, counting: Edge) -> None:
         user, blob = new_user("default"), uuid.uuid4().hex
         counting.aim(blob, size=SIZE, uri="/00000000/aa/gone")
