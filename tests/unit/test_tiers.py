@@ -30,7 +30,9 @@ def test_nought_is_no_limit() -> None:
     assert (tier.connections, tier.api, tier.rate) == (0, (0, 0), 0)
 
 
-@pytest.mark.parametrize("text", ["", "free:rate=4M,api=20/40,daily=10G", "default:api=0;a:download=0.25/7,part=1000000/2000000;b:"])
+@pytest.mark.parametrize(
+    "text", ["", "free:rate=4M,api=20/40,daily=10G", "default:api=0;a:download=0.25/7,part=1000000/2000000;b:"]
+)
 def test_what_is_shown_can_be_read_again(text: str) -> None:
     assert parse(show(parse(text))) == parse(text)
     assert dict(load(GOOD | {"SLUICE_TIERS": text}).in_force())["SLUICE_TIERS"] == show(parse(text))
