@@ -138,7 +138,7 @@ class Files:
         file = self._live(identity, file_id)
         expiry = int(self._clock().timestamp()) + (expires_in or self._config.link_ttl)
         token = self._sign(identity, file, expiry, disposition)
-        url = f"{self._config.public_url}/d/{token}/{quote(file.name, safe='')}"
+        url = f"{self._config.content_url}/d/{token}/{quote(file.name, safe='')}"
         return Link(url, datetime.fromtimestamp(expiry, UTC))
 
     def redirect(self, identity: Identity, file_id: bytes, disposition: str) -> str:

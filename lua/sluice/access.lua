@@ -28,6 +28,9 @@ local PUBLIC = {
     ["POST /api/v1/sessions/refresh"] = true,
 }
 
+-- What the API's framework knows; it calls anything else malformed.
+local METHODS = { GET = true, HEAD = true, POST = true, PUT = true, PATCH = true, DELETE = true, OPTIONS = true }
+
 local BEARER_PROBLEMS = {
     invalid = "TOKEN_INVALID", expired = "TOKEN_EXPIRED", revoked = "TOKEN_REVOKED", stale = "EDGE_STALE",
 }
@@ -83,6 +86,9 @@ local function decide_bearer()
         ngx.req.clear_header("Authorization")
         return nil
     end
+    if not METHODS[get_method()] then
+        return "METHOD_NOT_IMPLEMENTED"
+    end
     local header = var.http_authorization
     if not header then
         return "TOKEN_MISSING"
@@ -91,6 +97,9 @@ local function decide_bearer()
     local claims, problem = nil, "invalid"
     if text then
         claims, problem = check("access", text, 0)
+    end
+    if claims and claims.role == "admin" and var.admin_address == "0" then
+        return "FORBIDDEN"
     end
     return not claims and BEARER_PROBLEMS[problem] or nil
 end

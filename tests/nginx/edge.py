@@ -8,6 +8,7 @@ import re
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -41,6 +42,7 @@ class Edge:
         folder: everything is written below it.
         settings: SLUICE_… beside or instead of the defaults.
         api: whether the API's stand-in runs from the start.
+        certificate: whom to believe, where SLUICE_TLS_CERT is among the settings.
         change: what a test does to a rendered file, by name, such as a smaller dict or a shorter wait.
     """
 
@@ -50,9 +52,11 @@ class Edge:
         *,
         api: bool = True,
         change: Mapping[str, Callable[[str], str]] | None = None,
+        certificate: Path | None = None,
         **settings: str,
     ) -> None:
         self.folder = folder
+        self.certificate = certificate
         self.storage = folder / "storage"
         self.access_log = folder / "log" / "access.log"
         self.error_log = folder / "log" / "edge.log"
@@ -135,7 +139,11 @@ class Edge:
     # -- asking
 
     def ask(self, method: str, path: str, *, headers: Mapping[str, str] | None = None, body: Any = None) -> "Reply":
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=DEADLINE)
+        if self.certificate:
+            context = ssl.create_default_context(cafile=str(self.certificate))
+            connection = http.client.HTTPSConnection("127.0.0.1", self.port, timeout=DEADLINE, context=context)
+        else:
+            connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=DEADLINE)
         try:
             connection.request(method, path, body=body, headers=dict(headers or {}))
             response = connection.getresponse()
