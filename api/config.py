@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from api.errors import ConfigError
 from api.keys import Key, parse
@@ -26,6 +27,7 @@ from api.settings import (
     declared,
     flag,
     folder,
+    host,
     integer,
     networks,
     one_of,
@@ -149,6 +151,11 @@ class Config:
     link_grace: int = setting(integer(0, 3600), "Seconds that links outlast a lost API", "30")
     ready_networks: str = setting(networks, "Networks that may ask /readyz", "127.0.0.0/8 ::1/128")
     metrics_networks: str = setting(networks, "Networks that may ask /metrics", "127.0.0.0/8 ::1/128")
+    trusted_proxies: str = setting(networks, "Proxies whose X-Forwarded-For is believed", "")
+    allow_networks: str = setting(networks, "Networks that may ask at all; empty: every one", "")
+    deny_networks: str = setting(networks, "Networks that may not, though they were allowed", "")
+    admin_networks: str = setting(networks, "Networks where an admin's token is taken; empty: every one", "")
+    content_host: str = setting(optional(host), "HOST or HOST:PORT that alone serves links' content", "")
     metrics_bind: str = setting(
         optional(bind), "Where a worker whose machine has no API gives its figures: HOST:PORT", ""
     )
@@ -165,6 +172,11 @@ class Config:
     def origins(self) -> tuple[str, ...]:
         """The origins of pages that send parts; at least one."""
         return self.web_origins or (origin(self.public_url),)
+
+    @property
+    def content_url(self) -> str:
+        """Where links lead: the public URL, or the content's own host."""
+        return f"{urlsplit(self.public_url).scheme}://{self.content_host}" if self.content_host else self.public_url
 
     def in_force(self) -> list[tuple[str, str]]:
         """Every setting's name and value; a secret's value is left out."""
@@ -214,6 +226,9 @@ ELSEWHERE = frozenset(
         "SLUICE_API_WORKERS",
         "SLUICE_API_THREADS",
         "SLUICE_METRICS_FOLDER",
+        "SLUICE_TLS_CERT",
+        "SLUICE_TLS_KEY",
+        "SLUICE_REDIRECT_LISTEN",
     }
 )
 

@@ -139,7 +139,7 @@ class Files:
         expiry = int(self._clock().timestamp()) + (expires_in or self._config.link_ttl)
         tier = identity.tier if self._config.link_tier == "owner" else self._config.link_tier
         token = self._sign(identity, file, expiry, disposition, tier)
-        url = f"{self._config.public_url}/d/{token}/{quote(file.name, safe='')}"
+        url = f"{self._config.content_url}/d/{token}/{quote(file.name, safe='')}"
         return Link(url, datetime.fromtimestamp(expiry, UTC))
 
     def redirect(self, identity: Identity, file_id: bytes, disposition: str) -> str:

@@ -33,6 +33,9 @@ local PUBLIC = {
     ["POST /api/v1/sessions/refresh"] = {},
 }
 
+-- What the API's framework knows; it calls anything else malformed.
+local METHODS = { GET = true, HEAD = true, POST = true, PUT = true, PATCH = true, DELETE = true, OPTIONS = true }
+
 local BEARER_PROBLEMS = {
     invalid = "TOKEN_INVALID", expired = "TOKEN_EXPIRED", revoked = "TOKEN_REVOKED", stale = "EDGE_STALE",
 }
@@ -89,6 +92,9 @@ local function decide_bearer()
         ngx.req.clear_header("Authorization")
         return traffic.admit_stranger(public[1], public[2])
     end
+    if not METHODS[get_method()] then
+        return "METHOD_NOT_IMPLEMENTED"
+    end
     local header = var.http_authorization
     if not header then
         return "TOKEN_MISSING"
@@ -100,6 +106,8 @@ local function decide_bearer()
     end
     if not claims then
         return BEARER_PROBLEMS[problem]
+    elseif claims.role == "admin" and var.admin_address == "0" then
+        return "FORBIDDEN"
     end
     return traffic.admit("api", claims)
 end

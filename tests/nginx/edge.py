@@ -8,6 +8,7 @@ import re
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -41,6 +42,7 @@ class Edge:
         folder: everything is written below it.
         settings: SLUICE_… beside or instead of the defaults.
         api: whether the API's stand-in runs from the start.
+        certificate: whom to believe, where SLUICE_TLS_CERT is among the settings.
         tiers: what the API's stand-in says of tiers; see tests/nginx/tiers.py.
         change: what a test does to a rendered file, by name, such as a smaller dict or a shorter wait.
     """
@@ -52,9 +54,11 @@ class Edge:
         api: bool = True,
         tiers: Mapping[str, Any] | None = None,
         change: Mapping[str, Callable[[str], str]] | None = None,
+        certificate: Path | None = None,
         **settings: str,
     ) -> None:
         self.folder = folder
+        self.certificate = certificate
         self.storage = folder / "storage"
         self.access_log = folder / "log" / "access.log"
         self.error_log = folder / "log" / "edge.log"
@@ -147,7 +151,11 @@ class Edge:
         body: Any = None,
         seconds: float = DEADLINE,
     ) -> "Reply":
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=seconds)
+        if self.certificate:
+            context = ssl.create_default_context(cafile=str(self.certificate))
+            connection = http.client.HTTPSConnection("127.0.0.1", self.port, timeout=seconds, context=context)
+        else:
+            connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=seconds)
         try:
             connection.request(method, path, body=body, headers=dict(headers or {}))
             response = connection.getresponse()

@@ -19,16 +19,11 @@ CONTENT = b"0123456789" * 1000
 SIZE = len(CONTENT)
 
 
-def trusting(text: str) -> str:
-    """For snippets/limits.conf: a client says by itself which address it has."""
-    return text + "\nset_real_ip_from 127.0.0.0/8;\nreal_ip_header X-Test-Address;\n"
-
-
 @pytest.fixture(scope="module")
 def sharing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edge]:
     tiers = document(share=Tier(), paced=Tier(rate=4 * 1024**2), quota=Tier(daily=SIZE))
-    change = {"snippets/lua.conf": quick_feed, "snippets/limits.conf": trusting}
-    edge = Edge(tmp_path_factory.mktemp("sharing"), tiers=tiers, change=change)
+    folder, change = tmp_path_factory.mktemp("sharing"), {"snippets/lua.conf": quick_feed}
+    edge = Edge(folder, tiers=tiers, change=change, SLUICE_TRUSTED_PROXIES="127.0.0.0/8")
     edge.store(BLOB, CONTENT)
     yield edge
     edge.stop()
@@ -45,7 +40,7 @@ class Share:
         self.path = f"/d/{edge.token('share', **self.claims)}/n"
 
     def get(self, address: str = "192.0.2.1", method: str = "GET", **headers: str) -> Reply:
-        return self.edge.ask(method, self.path, headers={"X-Test-Address": address, **headers})
+        return self.edge.ask(method, self.path, headers={"X-Forwarded-For": address, **headers})
 
 
 @pytest.fixture(params=["share", "paced"])
@@ -143,7 +138,7 @@ def test_other_tokens_are_no_shares(sharing: Edge) -> None:
 
 
 def test_a_restarted_edge_lets_nobody_begin_again(make_edge: Callable[..., Edge]) -> None:
-    edge = make_edge(tiers=document(), change={"snippets/limits.conf": trusting})
+    edge = make_edge(tiers=document(), SLUICE_TRUSTED_PROXIES="127.0.0.0/8")
     edge.store(BLOB, CONTENT)
     share = Share(edge, start=int(time.time()) + 2)
     assert share.get(Range="bytes=0-9").status == 206
