@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -31,6 +31,7 @@ class UploadResult:
 
     Attributes:
         instant: the server had the content: nothing was sent.
+        existing: the file was there before, name and all: nothing was stored.
         sent: bytes that were sent.
         kept: bytes that an earlier run, or another machine, had sent.
     """
@@ -39,6 +40,7 @@ class UploadResult:
     instant: bool
     sent: int
     kept: int
+    existing: bool = False
 
 
 class _Anew(Exception):
@@ -51,9 +53,18 @@ class Uploader:
     Args:
         source: where it comes from.
         name: what the file is called on the server.
+        known: files on the server; where one has this name and this content, it is the answer.
     """
 
-    def __init__(self, engine: Engine, source: Source, name: str, content_type: str | None, reporter: Reporter) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        source: Source,
+        name: str,
+        content_type: str | None,
+        reporter: Reporter,
+        known: Iterable[File] = (),
+    ) -> None:
         self._engine = engine
         self._calls = engine.calls
         self._source = source
@@ -63,6 +74,7 @@ class Uploader:
         self._plan = Plan.of(source.size)
         self._hashes: dict[int, str] = {}
         self._upload: Upload | None = None
+        self._known = [f for f in known if (f.name, f.size) == (name, source.size) and f.state != "corrupt"]
 
     def run(self) -> UploadResult:
         """Uploads. What is interrupted is found again by the next one of the same content under the same name.
@@ -86,6 +98,12 @@ class Uploader:
         raise AssertionError("not reached")
 
     def _run(self) -> UploadResult:
+        for file in self._known:
+            if len(self._hashes) < self._plan.part_count:
+                self._hash_first()
+            if file.digest == self._digest():
+                self._reporter.stage("done", instant=True)
+                return UploadResult(file, instant=False, sent=0, kept=0, existing=True)
         upload = self._upload = self._create()
         if upload.state == "proving":
             upload = self._upload = self._prove(upload)
@@ -108,7 +126,7 @@ class Uploader:
                 lambda: create(self._name, plan.size, self._digest(), None, self._content_type, dict(self._hashes))
             )
         key = sample(self._source, plan.size)
-        if self._is_hashed_first():
+        if self._is_hashed_first() or len(self._hashes) == plan.part_count:
             self._hash_first()
             return self._found(create(self._name, plan.size, self._digest(), key, self._content_type))
         # the first parts are hashed while nobody knows of the upload, and get their URLs by the same call
@@ -153,7 +171,8 @@ class Uploader:
         self._hash(list(range(1, self._plan.part_count + 1)))
 
     def _hash(self, parts: list[int]) -> None:
-        """Hashes parts, side by side."""
+        """Hashes parts that are not, side by side."""
+        parts = [number for number in parts if number not in self._hashes]
         if len(parts) == 1:
             offset, length = self._plan.part(parts[0])
             self._hashes[parts[0]] = hash_part(self._source, offset, length, self._engine.check)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, is_dataclass
 from datetime import datetime
@@ -49,13 +50,19 @@ class Answer:
     def __init__(self, *, as_json: bool, quiet: bool) -> None:
         self.as_json = as_json
         self.quiet = quiet
+        self._lock = threading.Lock()
 
     def say(self, value: Any, text: str) -> None:
         """One result: ``value`` for programs, ``text`` for people."""
         if self.as_json:
-            print(json.dumps(plain(value), ensure_ascii=False), flush=True)
+            line = json.dumps(plain(value), ensure_ascii=False)
         elif not self.quiet:
-            print(printable(text))
+            line = printable(text)
+        else:
+            return
+        with self._lock:  # lines come from many threads
+            sys.stdout.write(f"{line}\n")
+            sys.stdout.flush()
 
     def note(self, text: str) -> None:
         """Something by the way, for people."""
