@@ -20,6 +20,7 @@ from api.jobs.base import Job
 from api.jobs.feeder import Feeder
 from api.jobs.queue import Queue
 from api.jobs.runner import Runner
+from api.keys import Keyring
 from api.middleware import Authentication, Metrics, RequestId
 from api.models import Clock, utc_now
 from api.services import Services
@@ -120,7 +121,7 @@ def compose(
     """Puts the services together; nothing is asked of database or storage yet. Tests pass parts of their own."""
     db = db or Database(config.database_url, config.database_pool, observe)
     metrics.DATABASE_CONNECTIONS_MOST.set(config.database_pool)
-    cache, tokens = Cache(config.redis_url), Tokens(config.secret_keys)
+    cache, tokens = Cache(config.redis_url), Tokens(Keyring(config.secret_keys, config.secret_keys_file))
     prefix = functools.cache(lambda: deployment.identity(db))
     storages = {"local": storage} if storage else make_storages(config, tokens, prefix)
     stores = Stores(storages, config.storages, config.tier_storages)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from api.errors import ConfigError
+from api.keys import Key, parse
 from api.settings import (
     Reader,
     bind,
@@ -25,7 +26,6 @@ from api.settings import (
     flag,
     folder,
     integer,
-    keys,
     networks,
     one_of,
     optional,
@@ -86,7 +86,7 @@ class Config:
     web_origins: tuple[str, ...] = setting(
         origins, "Where pages come from that send parts from browsers; empty: SLUICE_PUBLIC_URL's origin", ""
     )
-    secret_keys: tuple[str, ...] = setting(keys, "Keys that sign tokens, oldest first", secret=True)
+    secret_keys: tuple[Key, ...] = setting(parse, "Keys that sign tokens, oldest first", secret=True)
     edge_key: str = setting(secret, "What the edge shows to the API's internal calls", secret=True)
     database_url: str = setting(url("mysql"), "mysql://user:password@host/name?unix_socket=…", secret=True)
     redis_url: str = setting(url("redis", "rediss", "unix"), "redis://… or unix:///…", secret=True)
@@ -134,6 +134,9 @@ class Config:
         optional(bind), "Where a worker whose machine has no API gives its figures: HOST:PORT", ""
     )
     log_level: str = setting(one_of("debug", "info", "warning", "error"), "How much the logs say", "info")
+
+    # not a setting itself: where the keys were read, and are read again
+    secret_keys_file: Path | None = dataclasses.field(default=None, compare=False)
 
     # not settings themselves: read for each storage that SLUICE_STORAGES names
     s3: Mapping[str, S3Config] = dataclasses.field(default_factory=dict)
@@ -228,4 +231,5 @@ def load(environ: Mapping[str, str] = os.environ) -> Config:
             problems.append(f"{name} is not a setting" + (f"; {near[0]} is" if near else ""))
     if problems:
         raise ConfigError(problems)
-    return Config(**values, s3=s3, oss=oss)
+    keys_file = None if "SLUICE_SECRET_KEYS" in environ else Path(environ["SLUICE_SECRET_KEYS_FILE"])
+    return Config(**values, secret_keys_file=keys_file, s3=s3, oss=oss)
