@@ -173,7 +173,7 @@ def local_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as ex:
         if ex.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise DiskFull(f"the disk is full ({path.parent}); what came is kept: make room and run it again") from ex
+            raise DiskFull(f"{path}: the disk is full; what came is kept, so make room and run it again") from ex
         if isinstance(ex, PermissionError) or ex.errno == errno.EROFS:
             raise PermissionRefused(f"{path} cannot be written: {ex.strerror}") from ex
         raise LocalError(f"{path} cannot be written: {ex.strerror}") from ex

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
 from sluice.digest import Plan, answer_challenge, composite, hash_part, hash_parts, sample
@@ -105,9 +105,12 @@ class Uploader:
                 self._reporter.stage("done", instant=True)
                 return UploadResult(file, instant=False, sent=0, kept=0, existing=True)
         upload = self._upload = self._create()
+        found = upload.found
         if upload.state == "proving":
             upload = self._upload = self._prove(upload)
-        instant = upload.state == "done" and not upload.found and upload.size > 0
+        if upload.state == "uploading" and found and upload.digest is not None:
+            upload = self._upload = self._looked_at(upload)
+        instant = upload.state == "done" and not found and upload.size > 0
         if upload.state in ("proving", "uploading"):
             upload = self._send(upload)
         file = self._file_of(upload)
@@ -202,6 +205,22 @@ class Uploader:
             return self._calls.prove(upload, proof, ordered)
         except NetworkError:
             return self._calls.upload(upload.id)  # a challenge is taken once: the state says what came of it
+
+    def _looked_at(self, upload: Upload) -> Upload:
+        """An upload that was found again, with what its storage holds at this moment.
+
+        What the server tells of that may be 5 s old, as after a quick restart; a complete always looks.
+        """
+        if len(self._hashes) < self._plan.part_count:
+            return upload
+        try:
+            return replace(self._await(self._calls.complete(upload)), found=True)
+        except APIError as ex:
+            if ex.code != "PARTS_MISSING":
+                return upload  # it is met again where it can be dealt with
+            missing = set(numbers(ex.details["missing"]))
+        received = set(range(1, self._plan.part_count + 1)) - missing
+        return replace(upload, missing=tuple(sorted(missing)), received=tuple(sorted(received)), found=True)
 
     # -- send
 

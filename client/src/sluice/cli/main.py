@@ -13,6 +13,7 @@ from types import FrameType
 import click
 
 from sluice.cli import account, completion, files, get, put, uploads
+from sluice.cli.shared import OutputGone
 from sluice.errors import SluiceError
 
 INTERNAL = 1
@@ -62,10 +63,8 @@ def main(arguments: list[str] | None = None) -> int:
     with contextlib.suppress(ValueError):  # not in the main thread: a test
         signal.signal(signal.SIGTERM, _on_terminate)
     try:
-        code = _run(arguments)
-        sys.stdout.flush()
-        return code
-    except BrokenPipeError:
+        return _run(arguments)
+    except OutputGone:
         # whoever read our output has gone; Python would say so once more when it closes the streams
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -81,7 +80,7 @@ def _run(arguments: list[str]) -> int:
     except click.ClickException as ex:
         ex.show()
         return USAGE
-    except BrokenPipeError:
+    except OutputGone:
         raise
     except _Ended:
         return 128 + signal.SIGTERM

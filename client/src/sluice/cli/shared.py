@@ -9,12 +9,15 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, is_dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 from sluice.client import Client
 from sluice.config import Config
+from sluice.errors import LocalError
+from sluice.partial import local_errors
 
 F = TypeVar("F", bound=Callable[..., Any])
 _CLOCK_SECONDS = 300.0
@@ -60,7 +63,7 @@ class Answer:
             line = printable(text)
         else:
             return
-        with self._lock:  # lines come from many threads
+        with self._lock, output_errors():  # lines come from many threads
             sys.stdout.write(f"{line}\n")
             sys.stdout.flush()
 
@@ -68,6 +71,22 @@ class Answer:
         """Something by the way, for people."""
         if not self.quiet and not self.as_json:
             print(f"sluice: {printable(text)}", file=sys.stderr)
+
+
+class OutputGone(Exception):
+    """Whoever read our output has gone. An error of our own: click would end the program for the system's."""
+
+
+@contextlib.contextmanager
+def output_errors() -> Iterator[None]:
+    """Around what writes to standard output."""
+    try:
+        with local_errors(Path("standard output")):
+            yield
+    except LocalError as ex:
+        if isinstance(ex.__cause__, BrokenPipeError):
+            raise OutputGone from ex
+        raise
 
 
 def printable(text: str) -> str:
