@@ -81,6 +81,7 @@ class _Pair:
         self._server = server
         self._left = left
         self._loses = False
+        self._ended = 0
         self._lock = threading.Lock()
 
     def start(self) -> None:
@@ -88,6 +89,15 @@ class _Pair:
             threading.Thread(target=self._pump, args=(source, sink, up), daemon=True).start()
 
     def _pump(self, source: socket.socket, sink: socket.socket, up: bool) -> None:
+        self._pass_on(source, sink, up)
+        with self._lock:
+            self._ended += 1
+            both = self._ended == 2
+        if both:
+            self._client.close()
+            self._server.close()
+
+    def _pass_on(self, source: socket.socket, sink: socket.socket, up: bool) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
                 wanted = self._proxy.lose_answers_of
@@ -114,11 +124,12 @@ class _Pair:
     def _cut(self) -> None:
         self._proxy.cuts += 1
         for sock in (self._client, self._server):
-            _reset(sock)
+            with contextlib.suppress(OSError):
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+                sock.shutdown(socket.SHUT_RDWR)  # wakes the other thread, then both are closed
 
 
 def _reset(sock: socket.socket) -> None:
     with contextlib.suppress(OSError):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-        sock.shutdown(socket.SHUT_RDWR)
-        sock.close()
+    sock.close()

@@ -82,6 +82,12 @@ class APIError(SluiceError):
         return f"{self.args[0].rstrip('.')} ({self.code})"
 
 
+class Unauthorized(APIError):
+    """The password is wrong, or the token is not good."""
+
+    exit_code = 3
+
+
 class NotFound(APIError):
     """There is no such file, upload or address."""
 
