@@ -56,6 +56,7 @@ class Worker:
             thread.start()
         for thread in stopping:
             thread.join(max(began + _STOP_WITHIN - time.monotonic(), 0))
+        self._services.feeder.drain(max(began + _STOP_WITHIN - time.monotonic(), 0))
         self._services.queue.flush(1.0)
         late = any(thread.is_alive() for thread in stopping)
         _log.info("worker stopped", extra={"seconds": round(time.monotonic() - began, 3), "cut_off": late})

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from typing import Final
 
+from api import metrics
 from api.db import jobs
 from api.db.pool import Database
 from api.errors import DatabaseUnavailable, StorageError
@@ -57,6 +58,7 @@ class Feeder:
         self._rescues = rescues
         self._rescued_at: dict[str, float] = {}
         self._free = threading.BoundedSemaphore(_DIRECT)
+        self._threads: list[threading.Thread] = []
 
     def look(self) -> None:
         """Once: what is due goes to the queues that are low, or, where there is no queue, to threads."""
@@ -66,6 +68,8 @@ class Feeder:
             if not kinds:
                 return
             depths = self._queue.depths()
+            for name, depth in (depths or {}).items():
+                metrics.QUEUE_DEPTH.labels(name).set(depth)
             if depths is None:
                 self._run_directly(kinds)
             else:
@@ -94,7 +98,14 @@ class Feeder:
             if not jobs.due(self._db, kind, self._clock(), timedelta(0), 1):
                 continue
             if self._free.acquire(blocking=False):
-                threading.Thread(target=self._run_some, args=(kind,), name="direct", daemon=True).start()
+                thread = threading.Thread(target=self._run_some, args=(kind,), name="direct", daemon=True)
+                self._threads = [*(other for other in self._threads if other.is_alive()), thread]
+                thread.start()
+
+    def drain(self, seconds: float) -> None:
+        """Waits for its own threads, so long for each at most."""
+        for thread in self._threads:
+            thread.join(seconds)
 
     def _run_some(self, kind: str) -> None:
         try:

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Final
 
+from api import metrics
 from api.db import jobs
 from api.db.pool import Database, Statements
 from api.errors import DatabaseUnavailable, StorageError
@@ -141,10 +142,14 @@ class Runner:
             due_at = None if outcome == "dead" else self._later(_pause(tries))
             jobs.fail(self._db, *row, failure, self._clock(), due_at)
         finally:
+            seconds = time.monotonic() - began
+            metrics.JOB_RUNS.labels(row[0], outcome).inc()
+            metrics.JOB_SECONDS.labels(row[0]).observe(seconds)
+            metrics.JOB_BYTES.labels(row[0]).inc(lease.moved)
             extra = {
                 "kind": row[0],
                 "subject": row[1].hex(),
-                "seconds": round(time.monotonic() - began, 3),
+                "seconds": round(seconds, 3),
                 "bytes": lease.moved,
                 "outcome": outcome,
                 "place": lease.place,

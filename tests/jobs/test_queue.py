@@ -9,16 +9,16 @@ from collections.abc import Iterator
 import pytest
 
 from api.jobs.queue import NAMES, Consumer, Queue, name_of
-from tests.conftest import Servers
 
 SUBJECT = bytes(range(16))
 
 
 @pytest.fixture
-def url(servers: Servers) -> Iterator[str]:
-    Queue(servers.redis_url).purge()
-    yield servers.redis_url
-    Queue(servers.redis_url).purge()
+def url(queue_url: str) -> Iterator[str]:
+    """An empty queue."""
+    Queue(queue_url).purge()
+    yield queue_url
+    Queue(queue_url).purge()
 
 
 @pytest.fixture
