@@ -14,17 +14,12 @@ import click
 
 from sluice.cli import account, completion, files, get, put, uploads
 from sluice.cli.shared import OutputGone
-from sluice.errors import SluiceError
+from sluice.errors import SignInNeeded, SluiceError
 
 INTERNAL = 1
 USAGE = 2
 INTERRUPTED = 130
 BROKEN_PIPE = 141
-
-_HINTS = {
-    3: "sign in with: sluice login",
-    9: None,
-}
 
 
 class _Ended(KeyboardInterrupt):
@@ -100,8 +95,7 @@ def _run(arguments: list[str]) -> int:
 def _say(text: str, ex: Exception, arguments: list[str]) -> None:
     """One line about an error, on stderr."""
     code = getattr(ex, "exit_code", INTERNAL)
-    hint = _HINTS.get(code)
-    line = f"{text}; {hint}" if hint and hint not in text else text
+    line = f"{text}; sign in with: sluice login" if isinstance(ex, SignInNeeded) else text
     if "--json" in arguments:
         print(json.dumps({"error": {"message": line, "exit_code": code}}), file=sys.stderr)
     else:

@@ -54,6 +54,8 @@ def put(
     answer = Answer(as_json=as_json, quiet=quiet)
     options = {"url": url, "parallel": parallel, "limit_rate": limit_rate, "instant": instant}
     config = Config(profile, options)
+    if "-" in paths and name is None:
+        raise ConfigError("standard input has no name: --name NAME")
     found = wanted(paths, recursive, answer)
     if name is not None:
         if recursive or len(paths) != 1:
