@@ -99,5 +99,6 @@ class BlobTarget(Resource):
                 "digest": target.digest.hex(),
                 "storage": target.storage,
                 "uri": target.uri,
+                "cached": target.cached,
             },
         )

@@ -60,6 +60,7 @@ class Target:
     Attributes:
         storage: local, s3 or oss; "empty" for a blob of no bytes.
         uri: a path under the objects' folder for local, otherwise a signed URL.
+        cached: whether the edge keeps it on its disk.
     """
 
     blob_id: bytes
@@ -67,6 +68,7 @@ class Target:
     digest: bytes
     storage: str
     uri: str
+    cached: bool = False
 
 
 class Files:
@@ -188,4 +190,5 @@ class Files:
             raise StorageUnavailable(f"none of {[name for name, _ in replicas]} is configured")
         name, object_key = found
         uri = self._stores.named(name).internal_uri(object_key)
-        return Target(blob.id, blob.size, blob.digest, self._stores.kind(name), uri)
+        cached = name in self._config.cache_storages and blob.size <= self._config.cache_max_file
+        return Target(blob.id, blob.size, blob.digest, self._stores.kind(name), uri, cached)
