@@ -177,10 +177,9 @@ def test_answers_cannot_be_framed_or_sniffed(edge: Edge) -> None:
         assert reply.headers.get_all("Content-Security-Policy") == ["default-src 'none'; frame-ancestors 'none'"]
 
 
-@pytest.mark.parametrize("path", ["/d/{link}/x", "/healthz"])
-def test_bodies_are_not_taken_where_none_belongs(edge: Edge, path: str) -> None:
-    where = path.format(link=edge.token("link"))
-    assert edge.ask("GET", where, body=b"x" * 5000).status == 413
+def test_bodies_are_not_taken_where_none_belongs(edge: Edge) -> None:
+    assert edge.ask("GET", "/healthz", body=b"x" * 5000).status == 413
+    assert edge.ask("GET", f"/d/{edge.token('link')}/x", body=b"x" * 3 * 2**20).status == 413
 
 
 def test_headers_have_an_end(edge: Edge) -> None:
