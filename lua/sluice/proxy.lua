@@ -177,6 +177,11 @@ end
 
 --- The header filter of a blob that is put together from pieces; of each piece, too, whose bounds nginx has compared.
 function _M.filter_cached()
+    if var.storage_piece ~= "" and var.storage_piece ~= "whole" then
+        -- The piece before this one was cut: nginx would put this one in its place.
+        return ngx.exit(ngx.ERROR)
+    end
+    var.storage_piece = ngx.is_subrequest and "later" or "first"
     if ngx.is_subrequest then
         return
     end
@@ -187,6 +192,18 @@ function _M.filter_cached()
         return break_off()
     end
     ngx.header["ETag"] = var.storage_etag
+end
+
+--- Its body filter, which sees where pieces end; one that its storage cut short has no end.
+function _M.filter_cached_body()
+    if not ngx.arg[2] then
+        return
+    end
+    if not ngx.is_subrequest and var.storage_piece == "later" then
+        -- The whole answer ends behind a piece that did not: nginx would keep the connection, and the client wait.
+        return ngx.ERROR
+    end
+    var.storage_piece = "whole"
 end
 
 --- The header filter of a part: stored, with an ETag, or not.
