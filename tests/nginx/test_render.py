@@ -22,7 +22,7 @@ SETTINGS = {
     "SLUICE_EDGE_KEY_FILE": "/tmp/s/edge_key",
 }
 WITH_DEFAULT = ["SLUICE_READY_NETWORKS", "SLUICE_TARGET_TTL", "SLUICE_REVOCATION_LAG", "SLUICE_LINK_GRACE"]
-WITH_DEFAULT += ["SLUICE_METRICS_NETWORKS"]
+WITH_DEFAULT += ["SLUICE_METRICS_NETWORKS", "SLUICE_CACHE_SIZE"]
 OPTIONAL = [
     "SLUICE_API_ADDRESS",
     "SLUICE_CA_BUNDLE",
@@ -31,7 +31,7 @@ OPTIONAL = [
     "SLUICE_ALLOW_NETWORKS",
 ]
 OPTIONAL += ["SLUICE_DENY_NETWORKS", "SLUICE_ADMIN_NETWORKS", "SLUICE_TLS_CERT", "SLUICE_TLS_KEY", "SLUICE_PUBLIC_URL"]
-OPTIONAL += ["SLUICE_REDIRECT_LISTEN", "SLUICE_CONTENT_HOST"]
+OPTIONAL += ["SLUICE_REDIRECT_LISTEN", "SLUICE_CONTENT_HOST", "SLUICE_CACHE_PATH"]
 
 
 def run(out: Path, settings: dict[str, str]) -> "subprocess.CompletedProcess[str]":
@@ -96,6 +96,8 @@ BAD = {
     "SLUICE_TLS_KEY": ["/alone.pem"],
     "SLUICE_PUBLIC_URL": ["ftp://x", "http://a;b", "http://a b/"],
     "SLUICE_REDIRECT_LISTEN": ["x", "80; evil", "8081"],
+    "SLUICE_CACHE_PATH": ["cache", "/a;b"],
+    "SLUICE_CACHE_SIZE": ["10g", "-1", "1 2"],
     "SLUICE_CONTENT_HOST": ["A.example", "a b", "a;b", "a:x", "http://a"],
     "SLUICE_RESOLVER": ["dns.example", "10.0.0.1; evil", "10.0.0.1:x", "fe80::1%eth0", '10.0.0.1"'],
     "SLUICE_CA_BUNDLE": ["ca.pem", '/a"b', "/nowhere/ca.pem"],
