@@ -130,7 +130,8 @@ class Verifier:
     def _merge(self, work: Verification) -> bool:
         """Files go to the blob that was verified first; one of the two objects goes."""
         blob = work.blob
-        first = merge.find(self._db, self._stores, blob.digest, blob.size, work.scope)
+        assert blob.storage is not None
+        first = merge.find(self._db, self._stores, blob.digest, blob.size, work.scope, blob.storage)
         if first is None:
             return False
 
