@@ -74,6 +74,11 @@ def _user_enable(settings: config.Config, arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _user_tier(settings: config.Config, arguments: argparse.Namespace) -> int:
+    app.compose(settings).accounts.set_tier(arguments.name, arguments.tier)
+    return 0
+
+
 def _user_count(settings: config.Config, arguments: argparse.Namespace) -> int:
     print(int(account_rows.any_user(Database(settings.database_url, 1))))
     return 0
@@ -134,6 +139,10 @@ def parser() -> argparse.ArgumentParser:
         added = user.add_parser(name, help=text)
         added.add_argument("name")
         added.set_defaults(run=run)
+    tier = user.add_parser("tier", help="give an account a tier of SLUICE_TIERS")
+    tier.add_argument("name")
+    tier.add_argument("tier")
+    tier.set_defaults(run=_user_tier)
     user.add_parser("count", help="0 where there is no account yet").set_defaults(run=_user_count)
     key_commands.add(commands)
     transfer_commands.add(commands)

@@ -43,6 +43,9 @@ from api.settings import (
     text,
     url,
 )
+from api.tiers import DEFAULT, Tier
+from api.tiers import parse as parse_tiers
+from api.tiers import show as show_tiers
 
 MIB = 1024**2
 TIB = 1024**4
@@ -102,6 +105,13 @@ class Config:
     )
     database_pool: int = setting(integer(1, 256), "Database connections of one process, at most", "16")
     storages: Mapping[str, str] = setting(storages, "name:kind of each storage; the first takes new uploads", "local")
+    tiers: Mapping[str, Tier] = setting(parse_tiers, "What tiers allow: name:limit=value,limit=value; name:…", "")
+    link_tier: str = setting(one_of("owner", "anonymous"), "Whose tier downloads by link have", "owner")
+    signup_rate: int = setting(integer(1, 10**6), "Sign-ups of an address in an hour", "60")
+    signin_rate: int = setting(integer(1, 10**6), "Sign-ins of an address in a minute, right or wrong", "120")
+    address_rate: int = setting(integer(1, 10**6), "Requests of an address in a second; at once twice as many", "2000")
+    address_connections: int = setting(integer(1, 10**6), "Requests of an address under way at once", "1000")
+    usage_flush: int = setting(integer(1, 60), "Seconds between two reports of traffic by an edge", "5")
     tier_storages: Mapping[str, str] = setting(pairs, "tier:name where a tier's new uploads go elsewhere", "")
     storage_root: Path | None = setting(folder, "The folder of the storage of kind local", "")
     signup: str = setting(one_of("open", "invite", "closed"), "Who may make an account", "open")
@@ -196,6 +206,8 @@ def _shown(prefix: str, config: Any) -> list[tuple[str, str]]:
 
 
 def _as_text(value: object) -> str:
+    if isinstance(value, Mapping) and isinstance(value.get(DEFAULT), Tier):
+        return show_tiers(value)
     if isinstance(value, Mapping):
         return ",".join(f"{key}:{entry}" for key, entry in value.items())
     if isinstance(value, tuple):
@@ -214,6 +226,7 @@ CLIENT = "SLUICE_CLIENT_"
 # Settings of the same prefix that other parts read: the edge's template, gunicorn's file, `api.metrics`, `scripts/run`.
 ELSEWHERE = frozenset(
     {
+        "SLUICE_EDGE_SOCKET",
         "SLUICE_RESOLVER",
         "SLUICE_CA_BUNDLE",
         "SLUICE_API_BIND",

@@ -19,6 +19,8 @@ _SET_PASSWORD = "UPDATE user SET password_hash = %s WHERE id = %s AND password_h
 _DISABLE = "UPDATE user SET disabled_at = %s, generation = generation + 1 WHERE id = %s AND disabled_at IS NULL"
 _ENABLE = "UPDATE user SET disabled_at = NULL WHERE id = %s AND disabled_at IS NOT NULL"
 
+_SET_TIER = "UPDATE user SET tier = %s WHERE username = %s"
+
 _SESSION = "id, user_id, refresh_hash, expires_at, ended_at"
 # The lock on the user's row is what a password change waits for, or is waited for: it ends every session that is there.
 _INSERT_SESSION = (
@@ -97,6 +99,11 @@ def disable(db: Statements, user_id: bytes, now: datetime) -> bool:
 def enable(db: Statements, user_id: bytes) -> bool:
     """Opens an account again; False where it was open."""
     return db.execute(_ENABLE, (user_id,)) == 1
+
+
+def set_tier(db: Statements, username: str, tier: str) -> None:
+    """Gives the account of that name a tier."""
+    db.execute(_SET_TIER, (tier, username))
 
 
 def insert_session(db: Statements, session: Session, user: User, now: datetime) -> bool:

@@ -232,6 +232,7 @@ class Nginx(Service):
             "SLUICE_NGINX_DIR": str(self.paths.nginx),
             "SLUICE_LOG_DIR": str(self.paths.log),
             "SLUICE_API_SOCKET": str(self.paths.run / "api.sock"),
+            "SLUICE_EDGE_SOCKET": str(self.paths.run / "edge.sock"),
         }
         return {name: known.get(name, "") for name in _edge_variables()}
 
