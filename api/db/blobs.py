@@ -13,8 +13,11 @@ _REPLICA = "LEFT JOIN replica r ON r.blob_id = b.id"
 _BY_ID = f"SELECT {_BLOB} FROM `blob` b {_REPLICA} WHERE b.id = %s LIMIT 1"
 _BY_DIGEST = (
     f"SELECT {_BLOB} FROM blob_digest d JOIN `blob` b ON b.id = d.blob_id {_REPLICA} "
-    "WHERE d.digest = %s AND d.scope = %s AND b.size = %s AND b.state = 'verified' LIMIT 1"
+    "WHERE d.digest = %s AND d.scope = %s AND b.size = %s AND b.state = 'verified'"
 )
+_STANDING = _BY_DIGEST.replace("b.state = 'verified'", "b.state IN ('verified', 'corrupt')")
+_REVIVE = "UPDATE `blob` SET state = 'verified', verified_at = %s WHERE id = %s AND state = 'corrupt'"
+_DROP_REPLICAS = "DELETE FROM replica WHERE blob_id = %s"
 _REPLICAS = "SELECT storage, object_key FROM replica WHERE blob_id = %s"
 _INSERT = (
     "INSERT INTO `blob` (id, size, digest, scope, state, sha256, created_at, verified_at) "
@@ -54,10 +57,14 @@ def replicas(db: Statements, blob_id: bytes) -> list[tuple[str, str]]:
     return [(row[0], row[1]) for row in db.all(_REPLICAS, (blob_id,))]
 
 
-def verified(db: Statements, digest: bytes, size: int, scope: bytes) -> Blob | None:
-    """The verified blob that stands for this content."""
-    row = db.one(_BY_DIGEST, (digest, scope, size))
-    return _blob(row) if row else None
+def verified(db: Statements, digest: bytes, size: int, scope: bytes) -> list[Blob]:
+    """The verified blob that stands for this content, once for each of its replicas."""
+    return [_blob(row) for row in db.all(_BY_DIGEST, (digest, scope, size))]
+
+
+def standing(db: Statements, digest: bytes, size: int, scope: bytes) -> list[Blob]:
+    """The blob that claims this content, verified or found corrupt since: once for each of its replicas."""
+    return [_blob(row) for row in db.all(_STANDING, (digest, scope, size))]
 
 
 def insert_unverified(db: Statements, blob: Blob, scope: bytes, hashes: bytes, now: datetime) -> None:
@@ -104,6 +111,17 @@ def heal(db: Statements, blob: Blob, storage: str, object_key: str, now: datetim
         return False
     if blob.object_key is not None:
         doom(db, storage, blob.object_key, now)
+    return True
+
+
+def revive(db: Statements, blob: Blob, storage: str, object_key: str, now: datetime) -> bool:
+    """corrupt → verified, on a verified object; every replica that it had is doomed. False in any other state."""
+    if db.execute(_REVIVE, (to_row(now), blob.id)) != 1:
+        return False
+    for name, key in replicas(db, blob.id):
+        doom(db, name, key, now)
+    db.execute(_DROP_REPLICAS, (blob.id,))
+    db.execute(_INSERT_REPLICA, (blob.id, storage, object_key, to_row(now)))
     return True
 
 
