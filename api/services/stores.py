@@ -91,7 +91,7 @@ class Stores:
         return answer
 
 
-def multipart_ref(upload: Upload, generation: int = 0) -> MultipartRef:
+def multipart_ref(upload: Upload, generation: int = 0, tier: str = "default") -> MultipartRef:
     """How a storage knows an upload."""
     return MultipartRef(
         upload_id=upload.id.hex(),
@@ -103,4 +103,5 @@ def multipart_ref(upload: Upload, generation: int = 0) -> MultipartRef:
         user_id=upload.user_id.hex(),
         generation=generation,
         binds_hash=upload.binds_hash,
+        tier=tier,
     )

@@ -19,6 +19,7 @@ from api.db.pool import Database
 from api.errors import StorageError
 from api.models import Clock, Upload
 from api.services.stores import Stores, multipart_ref
+from api.services.usage import Usage
 
 _BATCH = 100
 _STEP_SECONDS = 20.0
@@ -31,8 +32,9 @@ _log = logging.getLogger(__name__)
 class Sweep:
     """See the module's docstring."""
 
-    def __init__(self, db: Database, stores: Stores, config: Config, clock: Clock) -> None:
+    def __init__(self, db: Database, stores: Stores, config: Config, clock: Clock, usage: Usage) -> None:
         self._db = db
+        self._usage = usage
         self._stores = stores
         self._config = config
         self._clock = clock
@@ -51,6 +53,7 @@ class Sweep:
         done["uploads_dropped"] = _drain(lambda: uploads.ended_before(self._db, before), self._drop)
         done["sessions_dropped"] = accounts.prune_sessions(self._db, before)
         done["revocations_dropped"] = revocations.prune(self._db, self._clock() - timedelta(days=1))
+        done["usage_dropped"] = self._usage.prune()
         if done := +done:
             _log.info("swept", extra=dict(done))
         return done
