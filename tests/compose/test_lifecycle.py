@@ -133,6 +133,9 @@ class TestScale:
         stack.wait_until_ready()
         assert len(stack.containers("api")) == 1
         assert client.holds(client.upload(source), source)
+        stack.up()
+        stack.wait_until_ready()
+        assert len(stack.containers("worker")) == 1, "back to one of each"
 
 
 class TestKills:
