@@ -31,6 +31,7 @@ from api.services.progress import Progress
 from api.services.revocations import Revocations
 from api.services.stores import Stores
 from api.services.sweep import Sweep
+from api.services.sweep.moments import of_this_machine
 from api.services.uploads import Uploads
 from api.services.verify import Verifier
 from api.storage.base import EdgePartURL, MultipartRef, MultipartStorage, SignedPart
@@ -134,7 +135,7 @@ def compose(
         finalizer=finalizer,
         verifier=Verifier(db, stores, clock),
         revocations=Revocations(db, clock),
-        sweep=Sweep(db, stores, config, clock),
+        sweep=Sweep(db, stores, config, clock, prefix, of_this_machine(db, clock) if clock is utc_now else None),
         health=Health(db, cache, stores),
         doctor=Doctor(db, stores, files, config),
         figures=Figures(db),

@@ -116,6 +116,13 @@ class Config:
     user_parts: int = setting(integer(10_000, 10**7), "Part rows of one user's unfinished uploads", "100000")
     upload_retention: int = setting(integer(3600, 10**8), "Seconds that an ended upload can be asked for", "604800")
     sweep_interval: int = setting(integer(1, 86400), "Seconds between two sweeps", "30")
+    sweep_list_interval: int = setting(
+        integer(60, 604800), "Seconds between two lists of all that a storage holds", "21600"
+    )
+    orphan_age: int = setting(
+        integer(86400, 10**8), "Seconds that an object stays that no row knows, at least", "86400"
+    )
+    trash_days: int = setting(integer(1, 36500), "Days that a file lies in the trash before it is deleted", "30")
     target_ttl: int = setting(integer(1, 3600), "Seconds that the edge keeps where a blob lies", "60")
     revocation_lag: int = setting(integer(1, 60), "Seconds until a revoked token stops working", "2")
     link_grace: int = setting(integer(0, 3600), "Seconds that links outlast a lost API", "30")

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from api.db import accounts, deployment, verifications
+from api.db import accounts, deployment, listings, times, verifications
 from api.db import files as db_files
 from api.errors import PartMismatch, StorageUnavailable
+from api.models import new_id
 from api.services import finalize
 from tests.api.conftest import EDGE_KEY, Content, Gateway, User
 
@@ -30,8 +31,33 @@ def drive(gateway: Gateway, user: User) -> None:
     accounts.any_user(gateway.db)
     gateway.clock.turn(700_000)
     sign_in(gateway, user)
+    swept(gateway, user)
+
+
+def swept(gateway: Gateway, user: User) -> None:
+    """On schedule, by hand, dry, and over what no row knows; after a day, and when the trash is old."""
+    sweep = gateway.services.sweep
     for _ in range(2):
-        gateway.services.sweep.run()
+        sweep.run()
+    stranger = f"{times.now(gateway.db):%y}{'0' * 30}"
+    gateway.storage.uploads[stranger] = {}
+    prefix = deployment.value(gateway.db, "id")
+    gateway.storage.objects[f"{prefix}/00/{stranger}"] = b"x"
+    gateway.storage.objects[f"{prefix}/00/{new_id().hex()}"] = b"x"
+    lost = Content(b"lost")
+    user.upload(lost)
+    gateway.storage.objects = {key: data for key, data in gateway.storage.objects.items() if data != lost.data}
+    gateway.db.execute("UPDATE file SET trashed_at = trashed_at - INTERVAL 40 DAY WHERE trashed_at > 0 LIMIT 9")
+    gateway.statements.pop()
+    for _ in range(3):
+        sweep.by_hand(lambda kind, text: None, accept=True)
+        gateway.clock.turn(90_000)
+    sign_in(gateway, user)
+    again = gateway.user()
+    again.upload(Content(b"x"))
+    sweep.by_hand(lambda kind, text: None, dry=True)
+    sweep.missing()
+    listings.sightings(gateway.db, "local", 10)
 
 
 def sign_in(gateway: Gateway, user: User) -> dict[str, Any]:
