@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 import secrets
 import sys
 from collections.abc import Callable
 
-from api import app, config, logs, metrics, routes
-from api.cache import Cache
+from api import app, config, job_commands, key_commands, logs, metrics, routes, sweep_commands
 from api.db import accounts as account_rows
 from api.db.migrate import migrate
 from api.db.pool import Database
@@ -46,7 +44,7 @@ def _worker(settings: config.Config, arguments: argparse.Namespace) -> int:
     services.health.probe_in_background()
     if settings.metrics_bind:
         metrics.serve(settings.metrics_bind)
-    Worker(services, Cache(settings.redis_url)).run()
+    Worker(services).run()
     return 0
 
 
@@ -93,33 +91,6 @@ def _storage_check(settings: config.Config, arguments: argparse.Namespace) -> in
     return EXIT_FAILED if wrong else 0
 
 
-def _sweep(settings: config.Config, arguments: argparse.Namespace) -> int:
-    def tell(kind: str, text: str) -> None:
-        print(json.dumps({"what": kind, "of": text}) if arguments.json else f"{kind}: {text}", flush=True)
-
-    logs.configure("sweep", settings.log_level)
-    sweep = app.compose(settings).sweep
-    found = sweep.by_hand(tell, dry=arguments.dry_run, accept=arguments.accept, storage=arguments.storage)
-    if found is None:
-        print("another sweep is under way", file=sys.stderr)
-        return EXIT_FAILED
-    doubts, missing = sweep.doubts(), sweep.missing()
-    if arguments.json:
-        lost = [{"storage": row[0], "object": row[1], "blob": row[2].hex(), "since": str(row[3])} for row in missing]
-        told = [{"kind": doubt.kind, "storage": doubt.storage, "reason": doubt.message} for doubt in doubts]
-        print(json.dumps({"dry_run": arguments.dry_run, "counts": found, "doubts": told, "missing": lost}))
-        return EXIT_FAILED if doubts else 0
-    for kind, count in sorted(found.items()):
-        print(f"{'would be ' if arguments.dry_run else ''}{kind}: {count}")
-    for storage, key, blob, since in missing:
-        print(f"object {key} at {storage} is gone since {since}: blob {blob.hex()} has no bytes there")
-    for doubt in doubts:
-        print(f"HELD BACK ({doubt.kind}) {doubt.storage}: {doubt.message}")
-    if doubts:
-        print("nothing was purged and no unknown object deleted; see docs/operations.md before you say --accept")
-    return EXIT_FAILED if doubts else 0
-
-
 Command = Callable[[config.Config, argparse.Namespace], int]
 
 
@@ -137,11 +108,8 @@ def parser() -> argparse.ArgumentParser:
     command("config", _config, "check the settings and print what is in force")
     command("routes", _routes, "list the routes and who may call them")
     command("worker", _worker, "run a worker")
-    sweep = command("sweep", _sweep, "free what ended, purge the trash, find and delete what no row knows; once, whole")
-    sweep.add_argument("--dry-run", action="store_true", help="only say what would be done")
-    sweep.add_argument("--accept", action="store_true", help="what no row knows may go: settles every doubt")
-    sweep.add_argument("--storage", metavar="NAME", help="list this storage alone")
-    sweep.add_argument("--json", action="store_true", help="a JSON object a line, the sums in the last")
+    job_commands.add(commands)
+    sweep_commands.add(commands)
     user = commands.add_parser("user", help="accounts").add_subparsers(required=True, metavar="COMMAND")
     create = user.add_parser("create", help="make an account; prints its password unless one is given")
     create.add_argument("name")
@@ -149,6 +117,7 @@ def parser() -> argparse.ArgumentParser:
     create.add_argument("--password-stdin", action="store_true", help="read the password from standard input")
     create.set_defaults(run=_user_create)
     user.add_parser("count", help="0 where there is no account yet").set_defaults(run=_user_count)
+    key_commands.add(commands)
     storage = commands.add_parser("storage", help="storages").add_subparsers(required=True, metavar="COMMAND")
     storage.add_parser("list", help="name the configured storages").set_defaults(run=_storage_list)
     init = storage.add_parser("init", help="make what a storage needs: bucket, CORS, lifecycle; may be repeated")

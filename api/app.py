@@ -16,6 +16,11 @@ from api.config import Config
 from api.db import deployment
 from api.db.pool import Database, Observer
 from api.errors import StorageError
+from api.jobs.base import Job
+from api.jobs.feeder import Feeder
+from api.jobs.queue import Queue
+from api.jobs.runner import Runner
+from api.keys import Keyring
 from api.middleware import Authentication, Metrics, RequestId
 from api.models import Clock, utc_now
 from api.services import Services
@@ -111,33 +116,41 @@ def compose(
     storage: MultipartStorage | None = None,
     clock: Clock = utc_now,
     hasher: PasswordHasher = HASHER,
+    queue: Queue | None = None,
     observe: Observer = lambda sql, args: None,
 ) -> Services:
     """Puts the services together; nothing is asked of database or storage yet. Tests pass parts of their own."""
     db = db or Database(config.database_url, config.database_pool, observe)
     metrics.DATABASE_CONNECTIONS_MOST.set(config.database_pool)
-    cache, tokens = Cache(config.redis_url), Tokens(config.secret_keys)
+    cache, tokens = Cache(config.redis_url), Tokens(Keyring(config.secret_keys, config.secret_keys_file))
     prefix = functools.cache(lambda: deployment.identity(db))
     storages = {"local": storage} if storage else make_storages(config, tokens, prefix)
     stores = Stores(storages, config.storages, config.tier_storages)
+    queue = queue or Queue(config.queue_url or config.redis_url)
     instant = Instant(db, stores, tokens, config, clock)
-    finalizer = Finalizer(db, stores, instant, clock)
+    finalizer = Finalizer(db, stores, instant, queue, clock)
+    verifier = Verifier(db, stores, clock, config.verify_parallel)
     progress = Progress(db, stores, instant, clock)
     creation = Creation(db, stores, instant, progress, config, clock, prefix)
     files = Files(db, stores, tokens, config, clock)
+    kinds: dict[str, Job] = {job.kind: job for job in (finalizer, verifier)}
+    runner = Runner(db, kinds, queue, clock, config.job_tries)
+    rescues = {finalizer.kind: (5.0, finalizer.rescue), verifier.kind: (60.0, verifier.rescue)}
     return Services(
         config=config,
         clock=clock,
         tokens=tokens,
         accounts=Accounts(db, cache, tokens, config, clock, hasher),
-        uploads=Uploads(db, cache, stores, instant, finalizer, creation, progress, config, clock),
+        uploads=Uploads(db, queue, stores, instant, finalizer, creation, progress, config, clock),
         files=files,
-        finalizer=finalizer,
-        verifier=Verifier(db, stores, clock),
         revocations=Revocations(db, clock),
         sweep=Sweep(db, stores, config, clock, prefix, of_this_machine(db, clock) if clock is utc_now else None),
         health=Health(db, cache, stores),
         doctor=Doctor(db, stores, files, config),
+        jobs=kinds,
+        queue=queue,
+        runner=runner,
+        feeder=Feeder(db, queue, clock, runner.run, rescues),
         figures=Figures(db),
     )
 

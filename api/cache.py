@@ -1,7 +1,7 @@
-"""Redis: counters against guessing, and the bell that wakes the worker. Everything in it may be lost at any moment.
+"""Redis: counters against guessing. Everything in it may be lost at any moment.
 
 The only importer of redis, and the only maker of its keys (``sluice:<kind>:<id>``). Without Redis, counters go on in
-this process's own memory (a guesser then has a budget per process), and the worker finds its work by looking.
+this process's own memory (a guesser then has a budget per process).
 """
 
 from __future__ import annotations
@@ -54,6 +54,13 @@ class _LocalCounters:
             self._counts.pop(key, None)
 
 
+def connect(url: str, timeout: float) -> redis.Redis:
+    """A client that gives up after so many seconds, and does not try again by itself; connects when it is used."""
+    return redis.Redis.from_url(
+        url, socket_connect_timeout=min(timeout, 0.5), socket_timeout=timeout, protocol=2, retry=None
+    )
+
+
 class Cache:
     """See the module's docstring.
 
@@ -62,7 +69,7 @@ class Cache:
     """
 
     def __init__(self, url: str) -> None:
-        self._redis = redis.Redis.from_url(url, socket_connect_timeout=0.5, socket_timeout=0.5, protocol=2, retry=None)
+        self._redis = connect(url, 0.5)
         self._local = _LocalCounters()
         self._silent_until = 0.0
 
@@ -109,21 +116,3 @@ class Cache:
         key = self._failures(kind, subject)
         self._local.clear(key)
         self._ask("DEL", key)
-
-    # -- the bell
-
-    def ring(self) -> None:
-        """Wakes the worker: rows wait for it."""
-        if self._ask("LPUSH", "sluice:bell:worker", 1) is not None:
-            self._ask("LTRIM", "sluice:bell:worker", 0, 63)
-
-    def await_ring(self, timeout: float) -> None:
-        """Returns when the bell rang, or after ``timeout`` seconds at most."""
-        ends = time.monotonic() + timeout
-        try:
-            # a socket timeout shorter than the command's own would end the wait early
-            while (left := ends - time.monotonic()) > 0:
-                if self._redis.blpop(["sluice:bell:worker"], min(left, 0.4)) is not None:
-                    return
-        except redis.RedisError:
-            time.sleep(max(ends - time.monotonic(), 0))

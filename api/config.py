@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from api.errors import ConfigError
+from api.keys import Key, parse
 from api.settings import (
     Reader,
     bind,
@@ -25,7 +26,6 @@ from api.settings import (
     flag,
     folder,
     integer,
-    keys,
     networks,
     one_of,
     optional,
@@ -86,10 +86,16 @@ class Config:
     web_origins: tuple[str, ...] = setting(
         origins, "Where pages come from that send parts from browsers; empty: SLUICE_PUBLIC_URL's origin", ""
     )
-    secret_keys: tuple[str, ...] = setting(keys, "Keys that sign tokens, oldest first", secret=True)
+    secret_keys: tuple[Key, ...] = setting(parse, "Keys that sign tokens, oldest first", secret=True)
     edge_key: str = setting(secret, "What the edge shows to the API's internal calls", secret=True)
     database_url: str = setting(url("mysql"), "mysql://user:password@host/name?unix_socket=…", secret=True)
     redis_url: str = setting(url("redis", "rediss", "unix"), "redis://… or unix:///…", secret=True)
+    queue_url: str = setting(
+        optional(url("redis", "rediss", "unix", "amqp", "amqps")),
+        "The queue of jobs, redis://…, unix:///… or amqp://…; empty: SLUICE_REDIS_URL",
+        "",
+        secret=True,
+    )
     database_pool: int = setting(integer(1, 256), "Database connections of one process, at most", "16")
     storages: Mapping[str, str] = setting(storages, "name:kind of each storage; the first takes new uploads", "local")
     tier_storages: Mapping[str, str] = setting(pairs, "tier:name where a tier's new uploads go elsewhere", "")
@@ -123,6 +129,10 @@ class Config:
         integer(86400, 10**8), "Seconds that an object stays that no row knows, at least", "86400"
     )
     trash_days: int = setting(integer(1, 36500), "Days that a file lies in the trash before it is deleted", "30")
+
+    worker_threads: int = setting(integer(1, 64), "Jobs that one worker runs at once, besides finalizing", "4")
+    verify_parallel: int = setting(integer(1, 32), "Parts of one object that are read back at once", "4")
+    job_tries: int = setting(integer(1, 1000), "Failures in a row after which a job is given up", "50")
     target_ttl: int = setting(integer(1, 3600), "Seconds that the edge keeps where a blob lies", "60")
     revocation_lag: int = setting(integer(1, 60), "Seconds until a revoked token stops working", "2")
     link_grace: int = setting(integer(0, 3600), "Seconds that links outlast a lost API", "30")
@@ -132,6 +142,9 @@ class Config:
         optional(bind), "Where a worker whose machine has no API gives its figures: HOST:PORT", ""
     )
     log_level: str = setting(one_of("debug", "info", "warning", "error"), "How much the logs say", "info")
+
+    # not a setting itself: where the keys were read, and are read again
+    secret_keys_file: Path | None = dataclasses.field(default=None, compare=False)
 
     # not settings themselves: read for each storage that SLUICE_STORAGES names
     s3: Mapping[str, S3Config] = dataclasses.field(default_factory=dict)
@@ -173,6 +186,9 @@ def env_name(attribute: str) -> str:
     """The environment variable of a setting."""
     return f"SLUICE_{attribute.upper()}"
 
+
+CLIENT = "SLUICE_CLIENT_"
+"""Settings of the command `sluice`, which may stand in the same environment."""
 
 # Settings of the same prefix that other parts read: the edge's template, gunicorn's file, `api.metrics`, `scripts/run`.
 ELSEWHERE = frozenset(
@@ -218,9 +234,10 @@ def load(environ: Mapping[str, str] = os.environ) -> Config:
         problems.append("SLUICE_SIGNUP_CODE is missing: SLUICE_SIGNUP=invite needs it")
     known = reader.known | ELSEWHERE
     for name in sorted(environ):
-        if name.startswith("SLUICE_") and name not in known:
+        if name.startswith("SLUICE_") and not name.startswith(CLIENT) and name not in known:
             near = difflib.get_close_matches(name, sorted(known), n=1)
             problems.append(f"{name} is not a setting" + (f"; {near[0]} is" if near else ""))
     if problems:
         raise ConfigError(problems)
-    return Config(**values, s3=s3, oss=oss)
+    keys_file = None if "SLUICE_SECRET_KEYS" in environ else Path(environ["SLUICE_SECRET_KEYS_FILE"])
+    return Config(**values, secret_keys_file=keys_file, s3=s3, oss=oss)

@@ -87,15 +87,6 @@ def origin(url: str) -> str:
     return f"{parts.scheme}://{host}{port}"
 
 
-def keys(value: str) -> tuple[str, ...]:
-    keys = tuple(value.replace(",", "\n").split())
-    if not keys:
-        raise ValueError("holds at least one key")
-    if any(len(key) < 32 or not key.isascii() for key in keys):
-        raise ValueError("holds keys of at least 32 ASCII characters, oldest first, a line or a comma each")
-    return keys
-
-
 def secret(value: str) -> str:
     value = value.strip()
     if len(value) < 32 or not value.isascii():

@@ -19,6 +19,7 @@ from itsdangerous import BadData, TimestampSigner
 from itsdangerous.encoding import base64_decode, base64_encode, int_to_bytes
 
 from api.errors import TokenError, TokenExpired
+from api.keys import Key, Keyring, signing
 
 PURPOSES: Final = ("access", "refresh", "link", "part", "share", "cursor")
 
@@ -32,20 +33,37 @@ _SIGNATURE_LENGTH: Final = 43
 _encoder: Final = msgspec.json.Encoder()
 
 
+class _Signers:
+    """What is made once of a list of keys."""
+
+    def __init__(self, keys: tuple[Key, ...]) -> None:
+        self.keys = keys
+        self.verifying = {purpose: self._signer([key.text for key in keys], purpose) for purpose in PURPOSES}
+        self.salted = {
+            (key, purpose): self._signer([key.text], purpose).derive_key() for key in keys for purpose in PURPOSES
+        }
+
+    @staticmethod
+    def _signer(keys: list[str], purpose: str) -> TimestampSigner:
+        return TimestampSigner(list(keys), salt=purpose, key_derivation="hmac", digest_method=hashlib.sha256)
+
+
 class Tokens:
     """Signs and verifies tokens of every purpose.
 
     Args:
-        keys: oldest first; the newest signs, all verify.
+        keys: oldest first; the newest signs, all verify. A ring's keys may change at any time.
     """
 
-    def __init__(self, keys: Sequence[str]) -> None:
-        self._signers = {
-            purpose: TimestampSigner(list(keys), salt=purpose, key_derivation="hmac", digest_method=hashlib.sha256)
-            for purpose in PURPOSES
-        }
-        self._salted = {purpose: signer.derive_key() for purpose, signer in self._signers.items()}
-        self._secret = keys[-1].encode()
+    def __init__(self, keys: Sequence[str] | Keyring) -> None:
+        self._ring = keys if isinstance(keys, Keyring) else Keyring([Key(text) for text in keys])
+        self._made = _Signers(self._ring.current())
+
+    def _signers(self) -> _Signers:
+        keys, made = self._ring.current(), self._made
+        if keys is not made.keys:
+            made = self._made = _Signers(keys)
+        return made
 
     def sign(self, purpose: str, claims: Mapping[str, Any], *, now: float | None = None) -> str:
         """A token over ``claims``, which hold ``exp`` in epoch seconds.
@@ -53,9 +71,10 @@ class Tokens:
         The bytes are those of ``TimestampSigner.sign``, made without its set-up of a signer per call: part
         tokens are signed a thousand at a time.
         """
-        moment = int(time.time() if now is None else now)
+        moment, made = int(time.time() if now is None else now), self._signers()
+        key = made.salted[signing(made.keys, moment), purpose]
         signed = base64_encode(_encoder.encode(claims)) + b"." + base64_encode(int_to_bytes(moment))
-        signature = hmac.digest(self._salted[purpose], signed, "sha256")
+        signature = hmac.digest(key, signed, "sha256")
         return (signed + b"." + base64_encode(signature)).decode()
 
     def verify(self, purpose: str, token: str, *, now: float | None = None) -> dict[str, Any]:
@@ -73,7 +92,7 @@ class Tokens:
             # padding); only the canonical one is a token.
             if base64_encode(base64_decode(signature)).decode() != signature:
                 raise TokenError("not canonical")
-            value = self._signers[purpose].unsign(token.encode())
+            value = self._signers().verifying[purpose].unsign(token.encode())
             claims = msgspec.json.decode(base64_decode(value))
         except (BadData, msgspec.DecodeError, ValueError) as ex:
             raise TokenError("signature or claims do not verify") from ex
@@ -83,7 +102,8 @@ class Tokens:
             raise TokenExpired("expired")
         return claims
 
-    def derive(self, *parts: bytes) -> bytes:
-        """32 secret bytes that depend on the newest key and on ``parts`` only."""
+    def derive(self, *parts: bytes, at: float | None = None) -> bytes:
+        """32 secret bytes that depend on ``parts`` and on the key that signed at a moment, now by default, only."""
+        key = signing(self._signers().keys, time.time() if at is None else at)
         message = b"".join(len(part).to_bytes(4) + part for part in parts)
-        return hmac.digest(self._secret, message, "sha256")
+        return hmac.digest(key.text.encode(), message, "sha256")

@@ -1,88 +1,85 @@
-"""The worker process: finalizes, reads back, sweeps. Run as many as needed; rows keep them apart."""
+"""The worker process: takes jobs from the queue, keeps the queue filled, sweeps. Run as many as needed."""
 
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from typing import Final
 
-from api.cache import Cache
-from api.errors import DatabaseUnavailable, PartMismatch, StorageError
+from api.errors import DatabaseUnavailable, StorageError
+from api.jobs.feeder import LOOK_EVERY
+from api.jobs.queue import Consumer
 from api.services import Services
 
-_LOOK_EVERY = 1.0
-"""Seconds between two looks at the rows when no bell rings."""
-_AT_ONCE = 2
+_FINALIZERS: Final = 2
+"""Threads of their own, so that who waits for a complete never stands behind long copies."""
+_QUICK, _CALM = 0.2, 0.5
+_STOP_WITHIN: Final = 25.0
 
 _log = logging.getLogger(__name__)
 
 
 class Worker:
-    """One process' loop.
+    """One process; rows and their leases keep several apart."""
 
-    Args:
-        cache: whose bell wakes it.
-    """
-
-    def __init__(self, services: Services, cache: Cache) -> None:
+    def __init__(self, services: Services) -> None:
         self._services = services
-        self._cache = cache
         self._stop = threading.Event()
-        self._busy: set[bytes] = set()
-        self._lock = threading.Lock()
+        url, deliver = services.config.queue_url or services.config.redis_url, self._deliver
+        self._consumers = (
+            Consumer(url, ("finalize",), _FINALIZERS, _QUICK, deliver),
+            Consumer(url, ("verify", "background"), services.config.worker_threads, _CALM, deliver),
+        )
 
     def run(self) -> None:
-        """Works until SIGTERM or SIGINT; what is under way then is left to the next process."""
+        """Works until SIGTERM or SIGINT: running segments save their place, and the process ends within 30 s."""
         for name in (signal.SIGTERM, signal.SIGINT):
             signal.signal(name, lambda *_: self._stop.set())
         # in a thread of its own: freeing a huge upload must not keep another one from being finalized
-        sweeper = threading.Thread(target=self._sweep, name="sweep", daemon=True)
-        sweeper.start()
-        pool = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="finalize")
+        for target in (self._sweep, self._feed):
+            threading.Thread(target=target, name=target.__name__, daemon=True).start()
+        for consumer in self._consumers:
+            consumer.start()
         _log.info("worker started")
-        while not self._stop.is_set():
-            try:
-                self._start_due(pool)
-            except (DatabaseUnavailable, StorageError) as ex:
-                _log.warning("will look again", extra={"error": str(ex)})
-                self._stop.wait(_LOOK_EVERY)
-            self._cache.await_ring(_LOOK_EVERY)
-        pool.shutdown(wait=False, cancel_futures=True)
-        _log.info("worker stopped")
+        self._stop.wait()
+        self._end()
+
+    def _end(self) -> None:
+        began = time.monotonic()
+        self._services.runner.stop()
+        stopping = [threading.Thread(target=c.stop, args=(_STOP_WITHIN,), daemon=True) for c in self._consumers]
+        for thread in stopping:
+            thread.start()
+        for thread in stopping:
+            thread.join(max(began + _STOP_WITHIN - time.monotonic(), 0))
+        self._services.feeder.drain(max(began + _STOP_WITHIN - time.monotonic(), 0))
+        self._services.queue.flush(1.0)
+        late = any(thread.is_alive() for thread in stopping)
+        _log.info("worker stopped", extra={"seconds": round(time.monotonic() - began, 3), "cut_off": late})
+        logging.shutdown()
+        # a storage that hangs would keep its reader's thread, and that the process; rows know how far it was
+        os._exit(0)
+
+    def _deliver(self, kind: str, subject: bytes) -> None:
+        self._services.runner.run(kind, subject)
+
+    def _feed(self) -> None:
+        feeder = self._services.feeder
+        self._repeat(feeder.look, LOOK_EVERY)
 
     def _sweep(self) -> None:
+        self._repeat(self._services.sweep.run, self._services.config.sweep_interval)
+
+    def _repeat(self, act: Callable[[], object], every: float) -> None:
         while not self._stop.is_set():
             try:
-                self._services.sweep.run()
+                act()
             except (DatabaseUnavailable, StorageError) as ex:
-                _log.warning("will sweep again", extra={"error": str(ex)})
+                _log.warning("will be tried again", extra={"what": threading.current_thread().name, "error": str(ex)})
             except Exception:
-                _log.exception("sweeping failed")
-            self._stop.wait(self._services.config.sweep_interval)
-
-    def _start_due(self, pool: ThreadPoolExecutor) -> None:
-        for kind, job in (("finalized", self._services.finalizer), ("read back", self._services.verifier)):
-            for row in job.due():
-                with self._lock:
-                    if row in self._busy or len(self._busy) >= _AT_ONCE:
-                        continue
-                    self._busy.add(row)
-                pool.submit(self._do, kind, job.take, row)
-
-    def _do(self, kind: str, take: Callable[[bytes], bool], row: bytes) -> None:
-        began = time.monotonic()
-        try:
-            if take(row):
-                _log.info(kind, extra={"row": row.hex(), "seconds": round(time.monotonic() - began, 3)})
-        except PartMismatch as ex:
-            _log.info("parts are wrong", extra={"row": row.hex(), "parts": list(ex.parts)})
-        except (StorageError, DatabaseUnavailable) as ex:
-            _log.warning("will be tried again", extra={"row": row.hex(), "error": str(ex)})
-        except Exception:
-            _log.exception("failed", extra={"row": row.hex()})
-        finally:
-            with self._lock:
-                self._busy.discard(row)
+                _log.exception("failed", extra={"what": threading.current_thread().name})
+            self._stop.wait(every)

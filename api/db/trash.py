@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from api.db import blobs
+from api.db import blobs, jobs
 from api.db.pool import Statements, placeholders
 from api.db.times import to_row
 
@@ -19,7 +19,6 @@ _LOCK = "SELECT state FROM `blob` WHERE id = %s FOR UPDATE"
 _REFERENCES = ("SELECT 1 FROM file WHERE blob_id = %s LIMIT 1 LOCK IN SHARE MODE",)
 _SET_DELETING = "UPDATE `blob` SET state = 'deleting' WHERE id = %s"
 _DROP_CLAIM = "DELETE FROM blob_digest WHERE blob_id = %s"
-_DROP_JOBS = "DELETE FROM verification WHERE blob_id = %s"
 _FORGET = "DELETE FROM blob_candidate WHERE blob_id = %s"
 _DOOMED = (
     "SELECT 1 FROM replica r JOIN doomed d ON d.storage = r.storage AND d.object_key = r.object_key "
@@ -78,7 +77,7 @@ def condemn(tx: Statements, blob_id: bytes, now: datetime) -> bool:
     for storage, object_key in blobs.replicas(tx, blob_id):
         blobs.doom(tx, storage, object_key, now)
     tx.execute(_DROP_CLAIM, (blob_id,))
-    tx.execute(_DROP_JOBS, (blob_id,))
+    jobs.delete(tx, blob_id)
     return True
 
 

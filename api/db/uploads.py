@@ -77,9 +77,15 @@ _TAKE_LEASE = (
     "AND (lease_until IS NULL OR lease_until < %s)"
 )
 _EXTEND_LEASE = "UPDATE upload SET lease_until = %s WHERE id = %s AND lease_owner = %s AND state = 'finalizing'"
-_DUE = (
-    "SELECT id FROM upload WHERE state = 'finalizing' AND (lease_until IS NULL OR lease_until < %s) "
-    "ORDER BY expires_at LIMIT 100"
+_RELEASE_LEASE = (
+    "UPDATE upload SET lease_owner = NULL, lease_until = NULL WHERE id = %s AND lease_owner = %s "
+    "AND state = 'finalizing'"
+)
+_IS_FINALIZING = "SELECT 1 FROM upload WHERE id = %s AND state = 'finalizing'"
+_STUCK = (
+    "SELECT u.id FROM upload u LEFT JOIN job j ON j.subject = u.id AND j.kind = 'finalize' "
+    "WHERE u.state = 'finalizing' AND (u.lease_until IS NULL OR u.lease_until < %s) AND j.subject IS NULL "
+    "ORDER BY u.expires_at LIMIT 100"
 )
 _REOPEN = (
     "UPDATE upload SET state = 'uploading', received = %s, received_at = NULL, lease_owner = NULL, "
@@ -317,9 +323,19 @@ def extend_lease(db: Statements, upload_id: bytes, owner: bytes, until: datetime
     return db.execute(_EXTEND_LEASE, (to_row(until), upload_id, owner)) == 1
 
 
-def due(db: Statements, now: datetime) -> list[bytes]:
-    """Uploads that wait for somebody to finalize them."""
-    return [row[0] for row in db.all(_DUE, (to_row(now),))]
+def release_lease(db: Statements, upload_id: bytes, owner: bytes) -> None:
+    """Nobody is busy with it any more."""
+    db.execute(_RELEASE_LEASE, (upload_id, owner))
+
+
+def is_finalizing(db: Statements, upload_id: bytes) -> bool:
+    """Whether it is still to be finalized."""
+    return db.one(_IS_FINALIZING, (upload_id,)) is not None
+
+
+def stuck(db: Statements, now: datetime) -> list[bytes]:
+    """Up to 100 uploads that are to be finalized, that nobody is busy with, and that no job is about."""
+    return [row[0] for row in db.all(_STUCK, (to_row(now),))]
 
 
 def reopen(db: Statements, upload_id: bytes, owner: bytes, received: bytes, failure: str | None, now: datetime) -> bool:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from api.config import Config
+from api.jobs.base import Job
+from api.jobs.feeder import Feeder
+from api.jobs.queue import Queue
+from api.jobs.runner import Runner
 from api.models import Clock
 from api.services.accounts import Accounts
 from api.services.doctor import Doctor
 from api.services.figures import Figures
 from api.services.files import Files
-from api.services.finalize import Finalizer
 from api.services.health import Health
 from api.services.revocations import Revocations
 from api.services.sweep import Sweep
 from api.services.uploads import Uploads
-from api.services.verify import Verifier
 from api.tokens import Tokens
 
 
@@ -29,10 +32,12 @@ class Services:
     accounts: Accounts
     uploads: Uploads
     files: Files
-    finalizer: Finalizer
-    verifier: Verifier
     revocations: Revocations
     sweep: Sweep
     health: Health
     doctor: Doctor
+    jobs: Mapping[str, Job]
+    queue: Queue
+    runner: Runner
+    feeder: Feeder
     figures: Figures

@@ -2,6 +2,7 @@
 
 One process at a time works on an upload: it holds a lease on the row, which it extends while it works and which
 runs out when it dies. Whoever takes the lease next repeats the whole; every step finds what an earlier try left.
+Large ones are jobs from the start; where a process died in a complete of its own, `Finalizer.rescue` makes a job of it.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Final
 
-from api.db import blobs, files, uploads, verifications
+from api.db import blobs, files, jobs, uploads
 from api.db.pool import Database, Statements
 from api.errors import ObjectNotFound, PartMismatch, StorageError, StorageFull, UploadGone
+from api.jobs.base import Busy, Lease, LeaseLost, Outcome
+from api.jobs.queue import Queue
 from api.models import Blob, Clock, File, Upload, new_id
 from api.services import ranges
 from api.services.instant import Instant
@@ -34,36 +37,51 @@ class _Claimed(Exception):
     """Another blob stands for this digest already."""
 
 
-class _LeaseLost(Exception):
-    """Another process has taken over."""
+class Stopped(Exception):
+    """The segment is over; the storage goes on from there next time."""
 
 
 class Finalizer:
-    """See the module's docstring."""
+    """See the module's docstring; the job of kind ``finalize``, whose subject is an upload."""
 
-    def __init__(self, db: Database, stores: Stores, instant: Instant, clock: Clock) -> None:
+    kind = "finalize"
+
+    def __init__(self, db: Database, stores: Stores, instant: Instant, queue: Queue, clock: Clock) -> None:
         self._db = db
+        self._queue = queue
         self._stores = stores
         self._instant = instant
         self._clock = clock
 
-    def due(self) -> list[bytes]:
-        """Uploads that wait to be finalized, and those whose process died."""
-        return uploads.due(self._db, self._clock())
+    def rescue(self) -> int:
+        """Rows for uploads that nobody is busy with and that have none: a process died in a complete of its own."""
+        found = uploads.stuck(self._db, self._clock())
+        jobs.insert_many(self._db, self.kind, found, self._clock())
+        return len(found)
 
-    def take(self, upload_id: bytes) -> bool:
-        """Finalizes an upload that nobody is busy with; False where somebody is."""
+    def run(self, subject: bytes, lease: Lease) -> Outcome:
         owner, now = new_id(), self._clock()
-        if not uploads.take_lease(self._db, upload_id, owner, now, now + LEASE):
-            return False
-        found = uploads.leased(self._db, upload_id, owner)
+        if not uploads.take_lease(self._db, subject, owner, now, now + LEASE):
+            if uploads.is_finalizing(self._db, subject):
+                raise Busy("a complete is still at it")
+            return Outcome.DONE
+        found = uploads.leased(self._db, subject, owner)
         if found is None:
-            return False
-        self.run(found[0], found[1], owner)
-        return True
+            return Outcome.DONE
+        try:
+            self.finish(found[0], found[1], owner, lease)
+        except (PartMismatch, StorageFull) as ex:
+            _log.info("an upload is open again", extra={"upload": subject.hex(), "error": str(ex)})
+        except StorageError:
+            uploads.release_lease(self._db, subject, owner)
+            raise
+        except Stopped:
+            uploads.release_lease(self._db, subject, owner)
+            return Outcome.MORE
+        return Outcome.DONE
 
-    def run(self, upload: Upload, hashes: bytes, owner: bytes) -> File | None:
-        """Finalizes an upload whose lease the caller holds as ``owner``.
+    def finish(self, upload: Upload, hashes: bytes, owner: bytes, lease: Lease | None = None) -> File | None:
+        """Finalizes an upload whose lease the caller holds as ``owner``; a job holds ``lease`` besides.
 
         Returns:
             The file; None where the upload did not get done here, and its row says why.
@@ -72,38 +90,43 @@ class Finalizer:
             StorageError: the storage could not be used; the upload stays ``finalizing`` and is tried again.
             PartMismatch, StorageFull: the upload is open again, and takes parts and another complete.
             DatabaseUnavailable: the same holds.
+            Stopped: the job's segment is over.
         """
         storage = self._stores.named(upload.storage)
         try:
-            completed = storage.complete(multipart_ref(upload), hashes, self._keep_alive(upload, owner))
+            completed = storage.complete(multipart_ref(upload), hashes, self._keep_alive(upload, owner, lease))
             return self._finish(upload, hashes, owner, completed)
         except PartMismatch as ex:
-            self._reopen(upload, owner, "PART_MISMATCH", ex.parts)
+            self._reopen(upload, owner, "PART_MISMATCH", ex.parts, lease)
             raise
         except StorageFull:
-            self._reopen(upload, owner, "STORAGE_FULL", ())
+            self._reopen(upload, owner, "STORAGE_FULL", (), lease)
             raise
         except UploadGone:
             uploads.fail_finalizing(self._db, upload.id, owner, "UPLOAD_GONE", self._clock())
             _log.error("an upload's parts are gone", extra={"upload": upload.id.hex()})
-        except _LeaseLost:
+        except LeaseLost:
             _log.warning("another process finalizes this upload", extra={"upload": upload.id.hex()})
         return None
 
-    def _keep_alive(self, upload: Upload, owner: bytes) -> Callable[[], None]:
+    def _keep_alive(self, upload: Upload, owner: bytes, lease: Lease | None) -> Callable[[], None]:
         last = time.monotonic()
 
         def extend() -> None:
             nonlocal last
+            if lease is not None:
+                if lease.stopping:
+                    raise Stopped
+                lease.keep()
             if time.monotonic() - last < _EXTEND_EVERY:
                 return
             last = time.monotonic()
             if not uploads.extend_lease(self._db, upload.id, owner, self._clock() + LEASE):
-                raise _LeaseLost
+                raise LeaseLost
 
         return extend
 
-    def _reopen(self, upload: Upload, owner: bytes, failure: str, wrong: tuple[int, ...]) -> None:
+    def _reopen(self, upload: Upload, owner: bytes, failure: str, wrong: tuple[int, ...], lease: Lease | None) -> None:
         """The upload takes parts again, unless it had its share of tries."""
         now = self._clock()
         if failure == "PART_MISMATCH" and upload.completes >= MOST_COMPLETES:
@@ -111,7 +134,13 @@ class Finalizer:
                 self._stores.named(upload.storage).abort(multipart_ref(upload))
             return
         left = [n for n in range(1, upload.part_count + 1) if n not in set(wrong)]
-        uploads.reopen(self._db, upload.id, owner, ranges.to_bits(left), failure, now)
+
+        def body(tx: Statements) -> None:
+            uploads.reopen(tx, upload.id, owner, ranges.to_bits(left), failure, now)
+            if lease is not None:
+                lease.end(tx)  # the next complete may come at once, and has a row of its own
+
+        self._db.transaction(body)
 
     # -- rows
 
@@ -132,19 +161,21 @@ class Finalizer:
         def make_unverified(tx: Statements) -> File:
             unverified = replace(blob, state="unverified")
             blobs.insert_unverified(tx, unverified, scope, hashes, self._clock())
-            verifications.insert(tx, blob.id, self._clock())
+            jobs.insert(tx, "verify", blob.id, self._clock())
             file = self._link(tx, upload, owner, unverified)
             assert file is not None
             return file
 
         if not completed.verified:
-            return self._db.transaction(make_unverified)
+            file = self._db.transaction(make_unverified)
+            self._queue.enqueue("verify", [blob.id])
+            return file
 
         def make(tx: Statements) -> File:
             if not blobs.insert_verified(tx, blob, scope, hashes, self._clock()):
                 raise _Claimed
             if completed.hash_later:
-                verifications.insert(tx, blob.id, self._clock())
+                jobs.insert(tx, "verify", blob.id, self._clock())
             file = self._link(tx, upload, owner, blob)
             assert file is not None
             return file
@@ -152,11 +183,15 @@ class Finalizer:
         # A blob that holds the claim may be deleted before the merge links it: then the claim is free again.
         for _ in range(3):
             try:
-                return self._db.transaction(make)
+                file = self._db.transaction(make)
             except _Claimed:
                 first = blobs.verified(self._db, upload.digest, upload.size, scope)
-                if first is not None and (file := self._merge(upload, owner, first)):
-                    return file
+                if first is not None and (merged := self._merge(upload, owner, first)):
+                    return merged
+            else:
+                if completed.hash_later:
+                    self._queue.enqueue("verify", [blob.id])
+                return file
         raise StorageError("a blob of this digest came and went")
 
     def _link(self, tx: Statements, upload: Upload, owner: bytes, blob: Blob) -> File | None:
@@ -166,7 +201,7 @@ class Finalizer:
         if not files.link_blob(tx, file, blob.state):
             return None
         if not uploads.set_done(tx, upload.id, owner, file.id, now):
-            raise _LeaseLost
+            raise LeaseLost
         return file
 
     def _merge(self, upload: Upload, owner: bytes, first: Blob) -> File | None:

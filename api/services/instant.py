@@ -84,14 +84,18 @@ class Instant:
 
     def _ranges(self, upload: Upload) -> list[tuple[int, int]]:
         assert upload.digest is not None
+        assert upload.challenge_expires_at is not None
+        # by the key of that moment: one that was added since asks for the same
+        asked_at = (upload.challenge_expires_at - CHALLENGE_LIFE).timestamp()
         length = min(RANGE_LENGTH, upload.size)
         claim = (b"challenge", upload.user_id, upload.digest, upload.size.to_bytes(8))
         return [
             (
-                int.from_bytes(self._tokens.derive(*claim, index.to_bytes(2))[:16]) % (upload.size - length + 1),
+                int.from_bytes(secret[:16]) % (upload.size - length + 1),
                 length,
             )
             for index in range(self._config.proof_ranges)
+            for secret in [self._tokens.derive(*claim, index.to_bytes(2), at=asked_at)]
         ]
 
     # -- proof

@@ -13,12 +13,12 @@ from datetime import UTC, datetime
 from typing import Final
 
 from api import digests, errors
-from api.cache import Cache
 from api.config import Config
-from api.db import uploads
-from api.db.pool import Database
+from api.db import jobs, uploads
+from api.db.pool import Database, Statements
 from api.db.uploads import Recorded
 from api.errors import PartMismatch, Problem, StorageError, StorageFull, UploadGone
+from api.jobs.queue import Queue
 from api.models import Clock, File, Identity, Upload, new_id
 from api.services import ranges
 from api.services.creation import Creation, NewUpload, check_numbers
@@ -42,7 +42,7 @@ class Uploads:
     def __init__(
         self,
         db: Database,
-        cache: Cache,
+        queue: Queue,
         stores: Stores,
         instant: Instant,
         finalizer: Finalizer,
@@ -52,7 +52,7 @@ class Uploads:
         clock: Clock,
     ) -> None:
         self._db = db
-        self._cache = cache
+        self._queue = queue
         self._stores = stores
         self._instant = instant
         self._finalizer = finalizer
@@ -218,13 +218,22 @@ class Uploads:
         now, owner = self._clock(), new_id()
         inline = upload.size <= self._config.finalize_inline or self._completes_at_once(upload)
         every = ranges.to_bits(range(1, upload.part_count + 1))
-        lease = (owner, now + LEASE) if inline else None
         assert upload.digest is not None
-        if not uploads.begin_finalizing(self._db, upload, upload.digest, every, lease, now):
-            return self.complete(identity, upload.id)  # another complete or abort was first
+        digest = upload.digest
+
+        def begin(tx: Statements) -> bool:
+            begun = uploads.begin_finalizing(tx, upload, digest, every, None, now)
+            if begun:
+                jobs.insert(tx, "finalize", upload.id, now)
+            return begun
+
         if not inline:
-            self._cache.ring()
+            if not self._db.transaction(begin):
+                return self.complete(identity, upload.id)  # another complete or abort was first
+            self._queue.enqueue("finalize", [upload.id])
             return self._progress.brief(replace(upload, state="finalizing", received=every, failure=None))
+        if not uploads.begin_finalizing(self._db, upload, digest, every, (owner, now + LEASE), now):
+            return self.complete(identity, upload.id)
         file = self._finalize_here(upload, hashes, owner)
         if file is None:
             return self.complete(identity, upload.id)  # its row says how it ended, or who goes on with it
@@ -237,7 +246,7 @@ class Uploads:
 
     def _finalize_here(self, upload: Upload, hashes: bytes, owner: bytes) -> File | None:
         try:
-            return self._finalizer.run(replace(upload, completes=upload.completes + 1), hashes, owner)
+            return self._finalizer.finish(replace(upload, completes=upload.completes + 1), hashes, owner)
         except PartMismatch as ex:
             if upload.completes + 1 >= MOST_COMPLETES:
                 message = "Stored parts were not what their hashes say too often; create the upload anew."

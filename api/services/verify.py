@@ -9,107 +9,124 @@ for that.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from contextlib import closing
-from datetime import timedelta
 from typing import Final
 
 from api import digests
-from api.db import blobs, verifications
+from api.db import blobs, jobs, verifications
 from api.db.pool import Database, Statements
 from api.db.verifications import Verification
-from api.errors import ObjectNotFound, StorageError
-from api.models import Clock, new_id
+from api.errors import StorageError, StorageUnavailable
+from api.jobs.base import SEGMENT_BYTES, Lease, LeaseLost, Outcome
+from api.models import Clock
 from api.services.finalize import is_whole
+from api.services.readback import ReadBack
 from api.services.stores import Stores
+from api.sha256 import SHA256, resumes
 from api.storage.base import Storage
-
-_LEASE: Final = timedelta(seconds=60)
-_BUFFER: Final = 1024**2
-_LATER: Final = timedelta(seconds=5)
-_LATEST: Final = timedelta(minutes=10)
 
 _log = logging.getLogger(__name__)
 
-
-class _LeaseLost(Exception):
-    """Another process has taken over."""
+_BUFFER: Final = 1024**2
+_WHOLE_IN_MEMORY: Final = 32 * 1024**2
+"""Bytes of parts that may be held until the hash of the whole has taken them in."""
 
 
 class Verifier:
-    """See the module's docstring."""
+    """See the module's docstring; the job of kind ``verify``, whose subject is a blob.
 
-    def __init__(self, db: Database, stores: Stores, clock: Clock) -> None:
+    Args:
+        parallel: parts that are read at once.
+    """
+
+    kind = "verify"
+
+    def __init__(self, db: Database, stores: Stores, clock: Clock, parallel: int) -> None:
         self._db = db
         self._stores = stores
         self._clock = clock
+        self._parallel = parallel
 
-    def due(self) -> list[bytes]:
-        """Blobs that wait to be read."""
-        return verifications.due(self._db, self._clock())
+    def rescue(self) -> int:
+        """Rows for unverified blobs that have none."""
+        found = verifications.stuck(self._db)
+        jobs.insert_many(self._db, self.kind, found, self._clock())
+        return len(found)
 
-    def take(self, blob_id: bytes) -> bool:
-        """Reads a blob that nobody is reading; False where somebody is."""
-        owner, now = new_id(), self._clock()
-        work = verifications.take(self._db, blob_id, owner, now, now + _LEASE)
+    def run(self, subject: bytes, lease: Lease) -> Outcome:
+        work = verifications.load(self._db, subject)
         if work is None:
-            return False
-        try:
-            self._run(work, owner)
-        except StorageError as ex:
-            pause = min(_LATER * 2 ** min(work.tries, 10), _LATEST)
-            verifications.postpone(self._db, blob_id, owner, self._clock() + pause)
-            _log.warning("a blob cannot be read back yet", extra={"blob": blob_id.hex(), "error": str(ex)})
-        except _LeaseLost:
-            _log.warning("another process reads this blob", extra={"blob": blob_id.hex()})
-        return True
+            return Outcome.DONE
+        if work.blob.state == "unverified":
+            return self._compare(work, lease)
+        if work.blob.state == "verified" and work.blob.sha256 is None:
+            return self._hash(work, lease)
+        return Outcome.DONE
 
-    def _run(self, work: Verification, owner: bytes) -> None:
-        blob = work.blob
-        assert blob.storage is not None
-        assert blob.object_key is not None
-        storage, length = self._stores.named(blob.storage), digests.part_size(blob.size)
-        # the hash of the whole cannot be taken up again in the middle: who wants it reads from the start
-        done = 0 if blob.state == "verified" else work.parts_done
-        whole = hashlib.sha256() if done == 0 else None
-        for number, expected in enumerate(digests.split(work.hashes), 1):
-            if number <= done:
-                continue
-            span = (number - 1) * length, digests.part_length(number, blob.size, length)
-            if _hash(storage, blob.object_key, span, whole) != expected:
-                whole = None
-                # two reads that disagree with the hash: the bytes are wrong, not the reading
-                if _hash(storage, blob.object_key, span, None) != expected:
-                    self._corrupt(work, owner, number)
-                    return
-            if not verifications.advance(self._db, blob.id, owner, number, self._clock() + _LEASE):
-                raise _LeaseLost
-        self._verified(work, owner, whole.digest() if whole else None)
+    # -- every part against its hash
 
-    def _corrupt(self, work: Verification, owner: bytes, number: int) -> None:
-        self._db.transaction(lambda tx: verifications.set_corrupt(tx, work.blob.id, owner))
+    def _compare(self, work: Verification, lease: Lease) -> Outcome:
+        storage, object_key = self._replica(work)
+        count, whole = digests.part_count(work.blob.size), self._whole(work, lease)
+        reader = ReadBack(
+            storage,
+            object_key,
+            work.blob.size,
+            work.hashes,
+            parallel=self._parallel,
+            keep=lease.keep,
+            with_data=whole is not None,
+        )
+        for part in reader.parts(lease.place):
+            if not part.right:
+                return self._corrupt(work, lease, part.number)
+            lease.moved += part.length
+            if whole is not None and part.data is not None:
+                whole.update(part.data)
+            if part.number == count:
+                break
+            lease.save(part.number, whole.state() if whole else None)
+            if lease.moved >= SEGMENT_BYTES or lease.stopping:
+                return Outcome.MORE
+        # the whole of a single part is that part
+        return self._verified(work, lease, work.hashes if count == 1 else whole.digest() if whole else None)
+
+    def _whole(self, work: Verification, lease: Lease) -> SHA256 | None:
+        """The hash of the whole as far as it is; None where it is too dear, or its beginning was lost."""
+        length = digests.part_size(work.blob.size)
+        if work.blob.size <= length or length * self._parallel > _WHOLE_IN_MEMORY:
+            return None
+        if lease.place == 0:
+            return SHA256()
+        return SHA256(lease.memo) if resumes(lease.memo) else None
+
+    def _corrupt(self, work: Verification, lease: Lease, number: int) -> Outcome:
+        def body(tx: Statements) -> None:
+            verifications.set_corrupt(tx, work.blob.id)
+            lease.end(tx)
+
+        self._db.transaction(body)
         _log.error("a blob is not what was uploaded", extra={"blob": work.blob.id.hex(), "part": number})
+        return Outcome.DONE
 
-    def _verified(self, work: Verification, owner: bytes, sha256: bytes | None) -> None:
+    def _verified(self, work: Verification, lease: Lease, sha256: bytes | None) -> Outcome:
         blob = work.blob
-        if blob.state == "verified":
-            self._db.transaction(lambda tx: verifications.set_sha256(tx, blob.id, sha256, owner))
-            return
 
         def claim(tx: Statements) -> bool:
             if not blobs.claim(tx, blob.digest, work.scope, blob.id):
                 return False
-            if not verifications.set_verified(tx, blob.id, sha256, owner, self._clock()):
-                raise _LeaseLost
+            if not verifications.set_verified(tx, blob.id, sha256, self._clock()):
+                raise LeaseLost
+            lease.end(tx)
             return True
 
         for _ in range(3):
-            if self._db.transaction(claim) or self._merge(work, owner):
-                return
+            if self._db.transaction(claim) or self._merge(work, lease):
+                return Outcome.DONE
         raise StorageError("a blob of this digest came and went")
 
-    def _merge(self, work: Verification, owner: bytes) -> bool:
+    def _merge(self, work: Verification, lease: Lease) -> bool:
         """Files go to the blob that was verified first; a first copy that is not whole is replaced by this one."""
         blob = work.blob
         first = blobs.verified(self._db, blob.digest, blob.size, work.scope)
@@ -118,7 +135,7 @@ class Verifier:
         whole = is_whole(self._stores, first)
 
         def body(tx: Statements) -> bool:
-            if not verifications.merge(tx, blob.id, owner, first.id):
+            if not verifications.merge(tx, blob.id, first.id):
                 return False
             assert blob.storage is not None
             assert blob.object_key is not None
@@ -128,17 +145,36 @@ class Verifier:
 
         return self._db.transaction(body)
 
+    # -- the hash of the whole, in order
 
-def _hash(storage: Storage, object_key: str, span: tuple[int, int], whole: hashlib._Hash | None) -> bytes:
-    """SHA-256 of (offset, length) of an object; an object that is gone has no bytes."""
-    part, left = hashlib.sha256(), span[1]
-    try:
-        with closing(storage.open(object_key, *span)) as reader:
-            while left > 0 and (data := reader.read(min(left, _BUFFER))):
-                part.update(data)
-                if whole is not None:
+    def _hash(self, work: Verification, lease: Lease) -> Outcome:
+        """Reads front to back; the state after each part is kept, where it can be written down."""
+        storage, object_key = self._replica(work)
+        length, count = digests.part_size(work.blob.size), digests.part_count(work.blob.size)
+        resumed = lease.place > 0 and resumes(lease.memo)
+        done, whole = (lease.place, SHA256(lease.memo)) if resumed else (0, SHA256())
+        for number in range(done + 1, count + 1):
+            left = digests.part_length(number, work.blob.size, length)
+            with closing(storage.open(object_key, (number - 1) * length, left)) as reader:
+                while left > 0 and (data := reader.read(min(left, _BUFFER))):
                     whole.update(data)
-                left -= len(data)
-    except ObjectNotFound:
-        return b""
-    return part.digest()
+                    left -= len(data)
+                    lease.moved += len(data)
+                    lease.keep()
+            if left:
+                raise StorageUnavailable("the object ended early")
+            if number < count and (lease.moved >= SEGMENT_BYTES or lease.stopping) and (state := whole.state()):
+                lease.save(number, state)
+                return Outcome.MORE
+
+        def body(tx: Statements) -> None:
+            verifications.set_sha256(tx, work.blob.id, whole.digest())
+            lease.end(tx)
+
+        self._db.transaction(body)
+        return Outcome.DONE
+
+    def _replica(self, work: Verification) -> tuple[Storage, str]:
+        assert work.blob.storage is not None
+        assert work.blob.object_key is not None
+        return self._stores.named(work.blob.storage), work.blob.object_key

@@ -1,5 +1,7 @@
 """Storage ``s3``: Ceph RGW first, also MinIO and AWS. The only importer of boto3.
 
+The calls that every upload makes go without boto3 (`api.storage.s3_calls`): with it, they were half of an upload's CPU.
+
 Everything goes by multipart, one part too: metadata, ACL and encryption are fixed by our own create call, and part
 URLs die at complete (a presigned single PUT obeys unsigned ``x-amz-acl`` and SSE-C headers). A part's URL signs host,
 exact length and, where the storage compares it (`enforces_sha256`, found by probing), the body's SHA-256 as the
@@ -22,21 +24,25 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import ssl
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import boto3
 from botocore.config import Config as BotoConfig
 from botocore.exceptions import BotoCoreError, ClientError
+from botocore.httpsession import get_cert_path
 
 from api import digests
 from api.config import S3Config
-from api.errors import ObjectNotFound, PartMismatch, StorageError, StorageFull, StorageUnavailable, UploadGone
+from api.errors import ObjectNotFound, PartMismatch, StorageError, StorageUnavailable, UploadGone
 from api.storage import s3_admin
 from api.storage.base import Administered, Completed, EdgePartURL, Finding, MultipartRef, Reader, SignedPart
 from api.storage.probe import ProbedStorage, refuses_wrong_body
 from api.storage.s3_bucket import Address, Bucket, error_code
+from api.storage.s3_calls import ERRORS, Calls, Part, PastTheEnd
 from api.storage.s3_check import Examination
 from api.storage.sigv4 import MAX_EXPIRES, UNSIGNED, Credentials, Presigner, encode
 from api.storage.wire import put
@@ -51,22 +57,12 @@ _PART_LIFE: Final = 900
 """Seconds that the URL of a part lives that is sent from here, until its first byte is."""
 _READ_TIMEOUT: Final = 60.0
 
+_LISTINGS: Final = 256
+_LISTING_LIFE: Final = 2.0
+"""Seconds for which what was listed is good for completing: long enough for the call that asked."""
+_STRANGE: Final = ("x-amz-server-side-encryption-customer-algorithm", "content-encoding")
+
 _log = logging.getLogger(__name__)
-
-
-class _PastTheEnd(StorageError):
-    """A range begins behind the object's last byte."""
-
-
-_ERRORS: Final[Mapping[str, type[StorageError]]] = {
-    "NoSuchUpload": UploadGone,
-    "NoSuchKey": ObjectNotFound,
-    "404": ObjectNotFound,
-    "NotFound": ObjectNotFound,
-    "InvalidRange": _PastTheEnd,
-    "QuotaExceeded": StorageFull,
-    "InsufficientCapacity": StorageFull,
-}
 
 
 @contextlib.contextmanager
@@ -75,7 +71,7 @@ def _own_errors() -> Iterator[None]:
         yield
     except ClientError as ex:
         code = str(ex.response.get("Error", {}).get("Code", ""))
-        raise _ERRORS.get(code, StorageUnavailable)(f"{ex.operation_name}: {code}") from ex
+        raise ERRORS.get(code, StorageUnavailable)(f"{ex.operation_name}: {code}") from ex
     except BotoCoreError as ex:
         # its text may hold a signed URL
         raise StorageUnavailable(type(ex).__name__) from ex
@@ -122,15 +118,18 @@ class S3Storage(ProbedStorage, Administered):
         self._credentials = Credentials(
             settings.access_key, settings.secret_key, settings.region, settings.session_token or None
         )
+        self._session = boto3.session.Session()
         self._client = self._connect(settings.endpoint)
         self._internal = Address(settings, settings.endpoint)
+        self._calls = Calls(self._internal, self._credentials, now, self._tls)
+        self._listings: OrderedDict[str, tuple[float, dict[int, Part]]] = OrderedDict()
         public = settings.public_endpoint or settings.endpoint
         self._parts = self._internal if settings.via_edge else Address(settings, public)
         self._presigners: dict[tuple[str, str, int, int], Presigner] = {}
 
     def _connect(self, endpoint: str) -> Any:
         style = "virtual" if self._settings.virtual_hosted else "path"
-        return boto3.session.Session().client(
+        return self._session.client(
             "s3",
             endpoint_url=endpoint,
             region_name=self._settings.region,
@@ -149,29 +148,30 @@ class S3Storage(ProbedStorage, Administered):
             ),
         )
 
+    def _tls(self) -> ssl.SSLContext:
+        """Believes whom boto3 believes, and whom the system does."""
+        context = ssl.create_default_context()
+        context.load_verify_locations(self._session._session.get_config_variable("ca_bundle") or get_cert_path(True))
+        return context
+
     # -- objects
 
     def check(self) -> None:
         with _own_errors():
             self._client.head_bucket(Bucket=self._bucket)
 
-    def _head(self, object_key: str) -> dict[str, Any]:
-        with _own_errors():
-            answer: dict[str, Any] = self._client.head_object(Bucket=self._bucket, Key=object_key)
-        return answer
-
     def stat(self, object_key: str) -> int:
-        return int(self._head(object_key)["ContentLength"])
+        return int(self._calls.head(object_key)["content-length"])
 
     def open(self, object_key: str, offset: int = 0, length: int | None = None) -> Reader:
         if length == 0:
-            self._head(object_key)
+            self._calls.head(object_key)
             return _Nothing()
         last = "" if length is None else str(offset + length - 1)
         try:
             with _own_errors():
                 answer = self._client.get_object(Bucket=self._bucket, Key=object_key, Range=f"bytes={offset}-{last}")
-        except _PastTheEnd:
+        except PastTheEnd:
             return _Nothing()
         return _Body(answer["Body"])
 
@@ -208,11 +208,7 @@ class S3Storage(ProbedStorage, Administered):
         return refuses_wrong_body(self, f"{self._prefix()}/probe")
 
     def create(self, ref: MultipartRef) -> str:
-        with _own_errors():
-            answer = self._client.create_multipart_upload(
-                Bucket=self._bucket, Key=ref.object_key, ContentType="application/octet-stream"
-            )
-        return str(answer["UploadId"])
+        return self._calls.create(ref.object_key)
 
     def presign_part(self, ref: MultipartRef, number: int, sha256: str, expires_at: int) -> SignedPart:
         signed = self.presign_at_storage(ref, number, sha256, expires_at)
@@ -260,68 +256,58 @@ class S3Storage(ProbedStorage, Administered):
         answer = put(signed.url, signed.headers, length, body, _READ_TIMEOUT)
         if answer.status >= 300:
             code = error_code(answer)
-            raise _ERRORS.get(code, StorageUnavailable)(f"part {number}: {answer.status} {code}")
+            raise ERRORS.get(code, StorageUnavailable)(f"part {number}: {answer.status} {code}")
 
     def list_parts(self, ref: MultipartRef) -> dict[int, int]:
-        return {number: size for number, (size, _) in self._listed(ref).items()}
+        listed = self._listed(ref)
+        self._listings[ref.multipart_id] = (time.monotonic(), listed)
+        while len(self._listings) > _LISTINGS:
+            with contextlib.suppress(KeyError):  # another thread was first
+                self._listings.popitem(last=False)
+        return {number: size for number, (size, _) in listed.items()}
 
-    def _listed(self, ref: MultipartRef) -> dict[int, tuple[int, str]]:
+    def _listed(self, ref: MultipartRef) -> dict[int, Part]:
         """(size, ETag) of every stored part."""
-        found: dict[int, tuple[int, str]] = {}
-        try:
-            with _own_errors():
-                pages = self._client.get_paginator("list_parts").paginate(
-                    Bucket=self._bucket, Key=ref.object_key, UploadId=ref.multipart_id
-                )
-                for page in pages:
-                    for part in page.get("Parts", ()):
-                        found[part["PartNumber"]] = (part["Size"], part["ETag"])
-        except ObjectNotFound as ex:
-            raise UploadGone(str(ex)) from ex
-        return found
+        return self._calls.list_parts(ref.object_key, ref.multipart_id)
 
     def complete(self, ref: MultipartRef, hashes: bytes, keep_alive: Callable[[], None]) -> Completed:
         keep_alive()
+        asked, listed = self._listings.pop(ref.multipart_id, (0.0, {}))
+        # who completes has mostly just asked what is there; S3 refuses a list that is not right any more
+        if time.monotonic() - asked < _LISTING_LIFE and not _wrong(ref, listed):
+            try:
+                self._calls.complete(ref.object_key, ref.multipart_id, listed)
+                return self._judge(ref, self._calls.head(ref.object_key))
+            except StorageError as ex:
+                _log.info("complete is tried with a new list", extra={"error": str(ex)})
         try:
             listed = self._listed(ref)
         except UploadGone:
             return self._completed_before(ref)
-        wrong = [
-            number
-            for number in range(1, ref.part_count + 1)
-            if listed.get(number, (-1, ""))[0] != digests.part_length(number, ref.size, ref.part_size)
-        ]
-        if wrong:
+        if wrong := _wrong(ref, listed):
             raise PartMismatch(wrong)
-        parts = [{"PartNumber": number, "ETag": listed[number][1]} for number in sorted(listed)]
         try:
-            with _own_errors():
-                self._client.complete_multipart_upload(
-                    Bucket=self._bucket,
-                    Key=ref.object_key,
-                    UploadId=ref.multipart_id,
-                    MultipartUpload={"Parts": parts},
-                )
+            self._calls.complete(ref.object_key, ref.multipart_id, listed)
         except StorageError as ex:
             _log.warning("complete failed; the object decides", extra={"error": str(ex)})
             try:
                 return self._completed_before(ref)
             except UploadGone:
                 raise ex from None
-        return self._judge(ref, self._head(ref.object_key))
+        return self._judge(ref, self._calls.head(ref.object_key))
 
     def _completed_before(self, ref: MultipartRef) -> Completed:
         """What an earlier complete left, whose answer was lost. Raises UploadGone where there is no object."""
         try:
-            return self._judge(ref, self._head(ref.object_key))
+            return self._judge(ref, self._calls.head(ref.object_key))
         except ObjectNotFound as ex:
             raise UploadGone(str(ex)) from ex
 
-    def _judge(self, ref: MultipartRef, head: Mapping[str, Any]) -> Completed:
+    def _judge(self, ref: MultipartRef, head: Mapping[str, str]) -> Completed:
         """The object is what our own create call made it: right size, in the clear, with no encoding."""
-        strange = [name for name in ("SSECustomerAlgorithm", "ContentEncoding") if head.get(name)]
-        if head["ContentLength"] != ref.size or strange:
-            raise StorageError(f"the object has {head['ContentLength']} bytes and {strange}")
+        strange = [name for name in _STRANGE if head.get(name)]
+        if int(head["content-length"]) != ref.size or strange:
+            raise StorageError(f"the object has {head['content-length']} bytes and {strange}")
         return Completed(verified=ref.binds_hash, sha256=None)
 
     def abort(self, ref: MultipartRef) -> None:
@@ -357,6 +343,15 @@ class S3Storage(ProbedStorage, Administered):
 
     def _whole_bucket(self) -> Bucket:
         return Bucket(self._settings, self._credentials, self._now)
+
+
+def _wrong(ref: MultipartRef, listed: Mapping[int, Part]) -> list[int]:
+    """The parts that are missing or have the wrong length."""
+    return [
+        number
+        for number in range(1, ref.part_count + 1)
+        if listed.get(number, (-1, ""))[0] != digests.part_length(number, ref.size, ref.part_size)
+    ]
 
 
 class _Nothing:

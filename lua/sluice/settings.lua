@@ -2,11 +2,13 @@
 
 local _M = {}
 
--- As api/settings.py: shorter ones could be guessed.
+-- As api/keys.py: shorter ones could be guessed.
 local SHORTEST_KEY = 32
 
--- The keys in a file, a line or a comma between; or nil and what is wrong.
-local function read_keys(path)
+--- The keys in a file, as api/keys.py has them: oldest first, a line or a comma between. When one begins to sign
+-- ("from=") is no business of the edge.
+-- @return a list, or nil, err
+function _M.read_keys(path)
     local file, err = io.open(path, "r")
     if not file then
         return nil, "could not read " .. err
@@ -15,10 +17,12 @@ local function read_keys(path)
     file:close()
     local keys = {}
     for key in text:gmatch("[^%s,]+") do
-        if #key < SHORTEST_KEY then
-            return nil, path .. " holds a key of less than " .. SHORTEST_KEY .. " characters"
+        if not key:find("^from=%d+$") then
+            if #key < SHORTEST_KEY then
+                return nil, path .. " holds a key of less than " .. SHORTEST_KEY .. " characters"
+            end
+            table.insert(keys, key)
         end
-        table.insert(keys, key)
     end
     if #keys == 0 then
         return nil, "there is no key in " .. path
@@ -34,8 +38,8 @@ function _M.load(given)
         _M[name] = value
     end
     -- Oldest first.
-    local keys, problem = read_keys(given.secret_keys_file)
-    local edge_keys, other = read_keys(given.edge_key_file)
+    local keys, problem = _M.read_keys(given.secret_keys_file)
+    local edge_keys, other = _M.read_keys(given.edge_key_file)
     if not keys or not edge_keys then
         error(table.concat({ problem or other, problem and other }, "; "), 0)
     end

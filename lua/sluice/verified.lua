@@ -13,11 +13,19 @@ local _M = {}
 -- At most about 2.5 KiB each. A part's URL is used once: remembering it gains nothing.
 local SIZES = { access = 4096, link = 8192 }
 
-local verifier = token.new(settings.keys)
+local verifier
 local caches = {}
-for purpose, size in pairs(SIZES) do
-    caches[purpose] = assert(lrucache.new(size))
+
+--- Takes keys: what others verified is forgotten.
+-- @param keys list of strings, oldest first
+function _M.use(keys)
+    verifier = token.new(keys)
+    for purpose, size in pairs(SIZES) do
+        caches[purpose] = assert(lrucache.new(size))
+    end
 end
+
+_M.use(settings.keys)
 
 -- What every request with this token needs is made once.
 local function prepare(purpose, claims)

@@ -177,7 +177,7 @@ class Worker(_ApiProcess):
     """What goes on in the background; it has nothing to ask, so running is ready."""
 
     name = "worker"
-    stop_seconds = 15
+    stop_seconds = 30  # a running segment saves its place
 
     def command(self) -> Sequence[str]:
         return [PYTHON, "-m", "api", "worker"]

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 from urllib.parse import urlsplit
 
 import falcon.testing
@@ -19,8 +19,10 @@ from argon2 import PasswordHasher
 from api import digests
 from api.app import compose, create_app
 from api.config import Config, load
+from api.db import jobs
 from api.db.migrate import migrate
 from api.db.pool import Database, connect_arguments
+from api.jobs.queue import NAMES, Queue, name_of
 from api.services import Services
 from api.storage.memory import MemoryStorage
 from tests.conftest import Servers
@@ -128,6 +130,20 @@ class Watch(list[tuple[str, Sequence[object]]]):
             self._act()
 
 
+class KeptQueue(Queue):
+    """Keeps what is enqueued; nobody delivers it."""
+
+    def __init__(self) -> None:
+        super().__init__("")
+        self.kept: list[tuple[str, bytes]] = []
+
+    def enqueue(self, kind: str, subjects: Sequence[bytes]) -> None:
+        self.kept += [(kind, subject) for subject in subjects]
+
+    def depths(self) -> Mapping[str, int]:
+        return {name: sum(name_of(kind) == name for kind, _ in self.kept) for name in NAMES}
+
+
 class Gateway:
     """A composed API and what a test wants to see of it."""
 
@@ -136,11 +152,25 @@ class Gateway:
         self.storage = storage or MemoryStorage()
         self.statements: list[tuple[str, Sequence[object]]] = []
         self.db = Database(config.database_url, 16, lambda sql, args: self.statements.append((sql, args)))
+        self.queue = KeptQueue()
         self.services: Services = compose(
-            config, db=self.db, storage=self.storage, clock=self.clock, hasher=FAST_HASHER
+            config, db=self.db, storage=self.storage, clock=self.clock, hasher=FAST_HASHER, queue=self.queue
         )
         self.http = falcon.testing.TestClient(create_app(self.services))
         self.config = config
+
+    def due(self, kind: str) -> list[bytes]:
+        """The subjects of the jobs that a worker would look at now."""
+        cast(Any, self.services.jobs[kind]).rescue()
+        return jobs.due(self.db, kind, self.clock(), timedelta(seconds=-1), 1000)
+
+    def take(self, kind: str, subject: bytes) -> bool:
+        """What a worker does with a message."""
+        return self.services.runner.run(kind, subject)
+
+    def work(self, kind: str) -> list[bool]:
+        """What a worker does with all that is due."""
+        return [self.take(kind, subject) for subject in self.due(kind)]
 
     def user(self, name: str | None = None) -> User:
         """A new account, signed in."""

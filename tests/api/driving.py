@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from api.db import accounts, deployment, listings, times, verifications
+from api.db import accounts, deployment, jobs, listings, times
 from api.db import files as db_files
-from api.errors import PartMismatch, StorageUnavailable
+from api.errors import StorageUnavailable
 from api.models import new_id
 from api.services import finalize
 from tests.api.conftest import EDGE_KEY, Content, Gateway, User
@@ -26,6 +26,7 @@ def drive(gateway: Gateway, user: User) -> None:
     read_back(gateway, user)
     files(gateway, user)
     background(gateway)
+    rows_of_jobs(gateway)
     edge(gateway, user)
     deployment.settle(gateway.db, "id", "0badcafe")
     accounts.any_user(gateway.db)
@@ -146,8 +147,7 @@ def read_back(gateway: Gateway, user: User) -> None:
     """What a storage does not compare: right, wrong, twice, and while it is away."""
 
     def take() -> None:
-        for blob in gateway.services.verifier.due():
-            gateway.services.verifier.take(blob)
+        gateway.work("verify")
 
     content, other = Content(b"read back"), gateway.user()
     with pytest.MonkeyPatch.context() as patch:
@@ -164,7 +164,9 @@ def read_back(gateway: Gateway, user: User) -> None:
         patch.setattr(gateway.storage, "open", _away)
         take()
     ((blob,),) = gateway.rows("SELECT blob_id FROM file WHERE id = UNHEX(%s)", file["id"])
-    verifications.insert(gateway.db, blob, gateway.clock())
+    gateway.rows("UPDATE `blob` SET sha256 = NULL WHERE id = %s", blob)
+    gateway.statements.pop()
+    jobs.insert(gateway.db, "verify", blob, gateway.clock())
     take()
     db_files.any_on(gateway.db, "local")
 
@@ -211,11 +213,36 @@ def background(gateway: Gateway) -> None:
             if wrong:
                 gateway.storage.uploads[upload["id"]][1] = b"x" * content.part_size
             user.complete(upload)
-            try:
-                for due in gateway.services.finalizer.due():
-                    gateway.services.finalizer.take(due)
-            except PartMismatch:
-                continue
+            gateway.work("finalize")
+        upload = user.create(Content(b"drive away"))
+        user.put(upload, Content(b"drive away"))
+        user.complete(upload)
+        patch.setattr(gateway.storage, "complete", _away)
+        gateway.work("finalize")
+
+
+def rows_of_jobs(gateway: Gateway) -> None:
+    """What workers, the feeder and people do with rows."""
+    db, owner, subjects = gateway.db, b"o" * 16, [b"s" * 16, b"t" * 16]
+    now = gateway.clock()
+    jobs.insert_many(db, "drive", subjects, now)
+    for _ in range(2):
+        gateway.services.feeder.look()
+    row = "drive", subjects[0], owner
+    assert jobs.take(db, *row, now)
+    for _ in range(2):
+        assert jobs.keep(db, *row, now)  # the second changes nothing
+    assert jobs.save(db, *row, 1, None, now)
+    jobs.release(db, *row, now)
+    assert jobs.take(db, *row, now)
+    jobs.fail(db, *row, ("WHY", "because"), now, None)
+    jobs.counts(db, now)
+    jobs.dead(db)
+    for which in ((), ("drive",), ("drive", subjects[0])):
+        jobs.retry(db, now, *which)
+    jobs.set_enqueued(db, "drive", subjects, now)
+    jobs.delete_many(db, subjects)
+    assert not gateway.take("verify", b"nothing to do...")
 
 
 def edge(gateway: Gateway, user: User) -> None:

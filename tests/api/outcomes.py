@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from api.services.finalize import LEASE
+from api.db.jobs import LEASE
 from tests.api.conftest import Content, Gateway, User
 
 
@@ -33,6 +33,6 @@ def count(gateway: Gateway, sql: str, *args: object) -> int:
 def finish(gateway: Gateway, user: User, upload: dict[str, Any]) -> dict[str, Any]:
     """Finalizes, as a worker would once the lease is over, where that is still to do."""
     gateway.clock.turn(LEASE.total_seconds() + 1)
-    gateway.services.finalizer.take(bytes.fromhex(upload["id"]))
+    gateway.work("finalize")
     seen: dict[str, Any] = user.get(f"/uploads/{upload['id']}").json
     return seen

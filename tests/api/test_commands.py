@@ -5,11 +5,12 @@ from __future__ import annotations
 import gc
 import io
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from api import routes
-from api.__main__ import EXIT_EXISTS, EXIT_FAILED, main
+from api import config, routes
+from api.__main__ import EXIT_CONFIG, EXIT_EXISTS, EXIT_FAILED, main
 from tests.api.conftest import Gateway, fresh_database, settings
 from tests.conftest import Servers
 
@@ -85,3 +86,32 @@ def test_a_database_that_is_away_is_said_in_one_line(run: Command, monkeypatch: 
     assert err.count("\n") == 1
     assert err.startswith("DatabaseUnavailable")
     gc.collect()  # the forgotten socket, here and not in another test
+
+
+def test_keys_that_are_given_inline_cannot_be_rotated(run: Command) -> None:
+    code, out, err = run("keys", "rotate")
+    assert (code, out) == (EXIT_CONFIG, "")
+    assert "SLUICE_SECRET_KEYS_FILE" in err
+    assert run("keys", "retire")[0] == EXIT_CONFIG
+    assert run("keys", "list")[1].endswith("  signs\n")
+
+
+def test_keys_of_a_file_are_rotated_and_retired(run: Command, tmp_path: Path) -> None:
+    path = tmp_path / "keys"
+    path.write_text("k" * 64 + "\n")
+    environ = config.load.__defaults__[0]
+    del environ["SLUICE_SECRET_KEYS"]
+    environ["SLUICE_SECRET_KEYS_FILE"] = str(path)
+    assert run("keys", "retire")[0] == EXIT_FAILED
+    code, out, _ = run("keys", "rotate", "--after", "0")
+    assert code == 0
+    assert "verifies at once and signs from" in out
+    assert "k" * 64 not in out
+    listed = run("keys", "list")[1].splitlines()
+    assert [line.split()[1] for line in listed] == ["verifies,", "signs"]
+    assert all(word not in "".join(listed) for word in path.read_text().split())
+    code, _, err = run("keys", "retire")
+    assert code == EXIT_FAILED
+    assert "--force" in err
+    assert run("keys", "retire", "--force")[0] == 0
+    assert len(run("keys", "list")[1].splitlines()) == 1

@@ -24,6 +24,7 @@ ALIASES = {
     "c": "upload",
     "d": "blob_digest",
     "f": "file",
+    "j": "job",
     "o": "upload",
     "p": "upload_part",
     "r": "replica",
@@ -56,6 +57,9 @@ FILL = (
     "INSERT INTO upload_part (upload_id, part_number, sha256) SELECT id, seq, REPEAT('h', 32) FROM upload "
     "JOIN seq_1_to_20 WHERE parts_kept",
     "INSERT INTO doomed SELECT seq, 'local', CONCAT('d', seq), NOW(6), NULL FROM {seq}",
+    "INSERT INTO job (kind, subject, state, due_at, enqueued_at, created_at, updated_at) SELECT ELT(1 + seq % 4, "
+    "'finalize', 'verify', 'transfer', 'scrub'), {id}, IF(seq % 50, 'waiting', 'dead'), NOW(6) - INTERVAL 200 SECOND "
+    "+ INTERVAL seq SECOND, NULL, NOW(6), NOW(6) FROM {seq}",
     "INSERT INTO revocation SELECT seq, 'session', {id}, 0, NOW(6) - INTERVAL seq MINUTE, NOW(6) + INTERVAL 20 DAY "
     "FROM {seq}",
 )
@@ -106,7 +110,7 @@ def explain(gateway: Gateway, sql: str, args: Sequence[object]) -> list[dict[str
 
 def test_no_statement_reads_through_a_table(gateway: Gateway, driven: dict[str, Sequence[object]]) -> None:
     large = {t for t in tables(gateway) if gateway.rows(f"SELECT COUNT(*) FROM `{t}`")[0][0] > FEW}  # noqa: S608
-    assert {"user", "session", "blob", "file", "upload", "upload_part", "replica", "revocation"} <= large
+    assert {"user", "session", "blob", "file", "upload", "upload_part", "replica", "revocation", "job"} <= large
     sizes = {t: gateway.rows(f"SELECT COUNT(*) FROM `{t}`")[0][0] for t in large}  # noqa: S608
     slow, explained = [], 0
     for sql, args in driven.items():

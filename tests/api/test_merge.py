@@ -137,7 +137,8 @@ def test_a_storage_that_does_not_say_decides_nothing(
         error(other.complete(upload), 503, "STORAGE_UNAVAILABLE")
     assert doomed(gateway) == set()
     gateway.clock.turn(16)
-    gateway.services.finalizer.take(bytes.fromhex(upload["id"]))
+    assert bytes.fromhex(upload["id"]) in gateway.due("finalize")
+    gateway.take("finalize", bytes.fromhex(upload["id"]))
     done = other.get(f"/uploads/{upload['id']}").json
     assert blob_of(gateway, done["file"]) == blob_of(gateway, first)
     assert len(doomed(gateway)) == 1
@@ -153,7 +154,8 @@ def test_a_blob_that_is_being_deleted_is_not_merged_with(gateway: Gateway, user:
     error(other.complete(upload), 503, "STORAGE_UNAVAILABLE")
     gateway.db.execute("DELETE FROM blob_digest WHERE blob_id = UNHEX(%s)", (blob,))  # the deletion goes on
     gateway.clock.turn(16)
-    gateway.services.finalizer.take(bytes.fromhex(upload["id"]))
+    assert bytes.fromhex(upload["id"]) in gateway.due("finalize")
+    gateway.take("finalize", bytes.fromhex(upload["id"]))
     done = other.get(f"/uploads/{upload['id']}").json
     assert done["state"] == "done"
     assert blob_of(gateway, done["file"])[0] != blob

@@ -66,7 +66,7 @@ class TestExpiry:
         user.complete(upload)
         gateway.clock.turn(2 * WEEK)
         assert gateway.services.sweep.run()["uploads_expired"] == 0
-        gateway.services.finalizer.take(bytes.fromhex(upload["id"]))
+        gateway.take("finalize", bytes.fromhex(upload["id"]))
         assert again(user).get(f"/uploads/{upload['id']}").json["state"] == "done"
 
     def test_a_storage_that_is_away_is_swept_later(

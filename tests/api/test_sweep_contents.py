@@ -13,7 +13,7 @@ from api import errors
 from api.db import trash
 from api.errors import StorageUnavailable
 from api.services.sweep.run import Run
-from tests.api.conftest import Content, Gateway, User, error, together
+from tests.api.conftest import Content, Gateway, User, Watch, error, together
 from tests.api.sweeping import DAY, doubts, left, sweep, swept_gateway
 
 gateway = swept_gateway
@@ -38,7 +38,7 @@ class TestTrash:
         assert list(gateway.storage.objects.values()) == [b"kept"]
         for table in ("blob", "blob_digest", "blob_parts", "replica"):
             assert len(gateway.rows(f"SELECT * FROM `{table}`")) == 1, table  # noqa: S608
-        for table in ("doomed", "blob_candidate", "verification"):
+        for table in ("doomed", "blob_candidate", "job"):
             assert gateway.rows(f"SELECT * FROM `{table}`") == (), table  # noqa: S608
 
     def test_content_that_another_file_is_on_stays(self, gateway: Gateway, user: User) -> None:
@@ -133,6 +133,15 @@ class TestRace:
         assert gateway.rows("SELECT COUNT(*) FROM `blob` WHERE state = 'verified'")[0][0] <= 1
         assert linked > 10, (linked, deleted)
         assert deleted > 10, (linked, deleted)
+
+    def test_references_are_counted_behind_the_lock(self, gateway: Gateway, user: User) -> None:
+        content, racer = Content(b"linked just before the lock"), gateway.user()
+        file = user.upload(content)
+        user.call("DELETE", f"/files/{file['id']}")
+        self.purge(gateway)
+        gateway.statements = Watch("SELECT state FROM `blob` WHERE id = %s FOR UPDATE", lambda: racer.upload(content))
+        assert self.delete(gateway) == 0
+        assert self.whole(gateway, content) == 1
 
     @staticmethod
     def prove(racer: User, user: User, file: dict[str, Any], content: Content) -> Callable[[], Any]:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from api.config import load
+from api.db import jobs
 from api.errors import StorageUnavailable
 from api.storage.base import Reader
 from api.storage.memory import MemoryStorage
@@ -37,15 +38,14 @@ class Trusting(MemoryStorage):
 @pytest.fixture
 def gateway(environ: dict[str, str]) -> Iterator[Gateway]:
     made = Gateway(load(environ), Trusting())
-    made.db.execute("DELETE FROM verification")
+    made.db.execute("DELETE FROM job")
     yield made
     made.db.close()
 
 
 def verify(gateway: Gateway) -> list[bool]:
     """What a worker does, once for each blob that is due."""
-    verifier = gateway.services.verifier
-    return [verifier.take(blob) for blob in verifier.due()]
+    return gateway.work("verify")
 
 
 def state(user: User, file: dict[str, Any]) -> str:
@@ -168,11 +168,10 @@ def test_one_wrong_reading_declares_nothing(gateway: Gateway, user: User) -> Non
 def test_a_killed_reader_is_followed_by_another_at_the_last_right_part(gateway: Gateway, user: User) -> None:
     content = Content.of_parts(3, "killed reader")
     file = send(user, content)
-    ((blob,),) = gateway.rows("SELECT blob_id FROM verification")
+    ((blob,),) = gateway.rows("SELECT subject FROM job")
     now = gateway.clock.now.replace(tzinfo=None)
     gateway.db.execute(
-        "UPDATE verification SET parts_done = 2, lease_owner = %s, lease_until = %s WHERE blob_id = %s",
-        (b"k" * 16, now, blob),
+        "UPDATE job SET place = 2, lease_owner = %s, lease_until = %s WHERE subject = %s", (b"k" * 16, now, blob)
     )
     assert isinstance(gateway.storage, Trusting)
     assert verify(gateway) == []  # its lease is in force
@@ -184,9 +183,8 @@ def test_a_killed_reader_is_followed_by_another_at_the_last_right_part(gateway: 
 
 def test_two_readers_at_once_share_nothing(gateway: Gateway, user: User) -> None:
     send(user, Content(b"two readers"))
-    verifier = gateway.services.verifier
-    (blob,) = verifier.due()
-    assert [verifier.take(blob), verifier.take(blob)] == [True, False]
+    (blob,) = gateway.due("verify")
+    assert [gateway.take("verify", blob), gateway.take("verify", blob)] == [True, False]
 
 
 def test_the_whole_hash_of_what_is_verified_already_is_found_later(gateway: Gateway, user: User) -> None:
@@ -195,9 +193,7 @@ def test_the_whole_hash_of_what_is_verified_already_is_found_later(gateway: Gate
     verify(gateway)
     ((blob,),) = gateway.rows("SELECT blob_id FROM file WHERE id = UNHEX(%s)", file["id"])
     gateway.db.execute("UPDATE `blob` SET sha256 = NULL WHERE id = %s", (blob,))
-    gateway.db.execute(
-        "INSERT INTO verification (blob_id, parts_done, created_at) VALUES (%s, 2, UTC_TIMESTAMP(6))", (blob,)
-    )
+    jobs.insert(gateway.db, "verify", blob, gateway.clock())
     assert verify(gateway) == [True]
     assert user.get(f"/files/{file['id']}").json["sha256"] == hashlib.sha256(content.data).hexdigest()
     assert verify(gateway) == []

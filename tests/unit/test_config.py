@@ -28,7 +28,7 @@ def problems(environ: dict[str, str]) -> tuple[str, ...]:
 
 def test_the_required_settings_alone_are_enough() -> None:
     config = load(GOOD)
-    assert config.secret_keys == ("first-key-" + "a" * 32, "second-key-" + "b" * 32)
+    assert [key.text for key in config.secret_keys] == ["first-key-" + "a" * 32, "second-key-" + "b" * 32]
     assert config.storage_root == Path("/srv/sluice")
     assert (config.access_ttl, config.user_uploads, config.signup) == (900, 100, "open")
 
@@ -156,7 +156,11 @@ def test_what_is_in_force_names_every_setting_and_shows_no_secret() -> None:
     text = "\n".join(shown.values())
     for secret in ("first-key", "second-key", "edge-key", "secret-word", "let-me-in"):
         assert secret not in text
-    assert {name for name, value in shown.items() if value == "(secret)"} == {*SECRETS, "SLUICE_SIGNUP_CODE"}
+    assert {name for name, value in shown.items() if value == "(secret)"} == {
+        *SECRETS,
+        "SLUICE_SIGNUP_CODE",
+        "SLUICE_QUEUE_URL",
+    }
 
 
 def test_the_command_prints_what_is_in_force_without_secrets(
@@ -178,3 +182,7 @@ def test_the_command_says_a_line_for_each_problem(
     printed = capsys.readouterr()
     assert [line.split()[0] for line in printed.err.splitlines()] == ["SLUICE_EDGE_KEY", "SLUICE_SIGNUP"]
     assert "hush" not in printed.out + printed.err
+
+
+def test_settings_of_the_command_are_none_of_the_servers_business() -> None:
+    assert load(GOOD | {"SLUICE_CLIENT_URL": "https://files.example"}) == load(GOOD)

@@ -1,0 +1,1 @@
+"""The command `sluice`: the SDK for people and scripts."""

@@ -1,0 +1,83 @@
+"""Many files at once: small ones side by side, large ones one after another beside them."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from sluice.errors import Cancelled, LocalError, NetworkError, SignInNeeded, SluiceError
+
+
+@dataclass(frozen=True)
+class Task:
+    """One file to move.
+
+    Attributes:
+        large: of several parts: it keeps the network busy by itself.
+    """
+
+    name: str
+    large: bool
+    run: Callable[[], None]
+
+
+class Batch:
+    """Runs tasks.
+
+    What is wrong with one file is told and counted, and the others go on; what is wrong with all of them (nobody is
+    signed in, the server is away, the disk is full) ends it.
+
+    Args:
+        on_failure: told of each file that failed.
+    """
+
+    def __init__(self, parallel: int, on_failure: Callable[[str, SluiceError], None]) -> None:
+        self._parallel = parallel
+        self._on_failure = on_failure
+        self._small: queue.Queue[Task | None] = queue.Queue(parallel * 4)
+        self._large: queue.Queue[Task | None] = queue.Queue()
+        self._fatal: BaseException | None = None
+        self.failures: list[SluiceError] = []
+        self.done = 0
+
+    def run(self, tasks: Iterable[Task]) -> None:
+        """Runs them all. Raises what ends the whole."""
+        small = [threading.Thread(target=self._work, args=(self._small,), daemon=True) for _ in range(self._parallel)]
+        large = threading.Thread(target=self._work, args=(self._large,), daemon=True)
+        for thread in (*small, large):
+            thread.start()
+        try:
+            for task in tasks:
+                if self._fatal is not None:
+                    break
+                (self._large if task.large else self._small).put(task)
+            for _ in small:
+                self._small.put(None)
+            self._large.put(None)
+            for thread in (*small, large):
+                thread.join()
+        except BaseException as ex:  # Ctrl-C comes to the thread that waits
+            self._fatal = self._fatal or ex
+            raise
+        if self._fatal is not None:
+            raise self._fatal
+
+    def _work(self, tasks: queue.Queue[Task | None]) -> None:
+        while (task := tasks.get()) is not None:
+            if self._fatal is not None:
+                continue  # emptied, so that whoever fills it does not wait
+            try:
+                task.run()
+                self.done += 1
+            except (SignInNeeded, NetworkError, Cancelled) as ex:
+                self._fatal = self._fatal or ex
+            except SluiceError as ex:
+                if isinstance(ex, LocalError) and ex.exit_code == 11:
+                    self._fatal = self._fatal or ex
+                    continue
+                self.failures.append(ex)
+                self._on_failure(task.name, ex)
+            except BaseException as ex:
+                self._fatal = self._fatal or ex

@@ -1,0 +1,179 @@
+"""put."""
+
+from __future__ import annotations
+
+import glob
+import itertools
+import os
+import stat
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from sluice.cli.batch import Batch, Task
+from sluice.cli.display import Display
+from sluice.cli.shared import Answer, amount, client_of, printable, transfer
+from sluice.client import Client
+from sluice.config import Config
+from sluice.digest import SMALLEST_PART
+from sluice.errors import ConfigError, LocalError, NameRefused, SluiceError, SomeFailed
+from sluice.uploader import UploadResult
+
+SEPARATOR = ":"
+"""Between the folders of a name: a name on the server is no path."""
+
+
+@click.command()
+@click.argument("paths", nargs=-1, required=True)
+@click.option(
+    "--recursive", "-r", is_flag=True, help="Folders, with all that is in them: a/b/c.txt is called a:b:c.txt."
+)
+@click.option("--name", "-n", help="What one file is called on the server; needed for - (standard input).")
+@click.option("--instant", help="auto, always, never, or a size from which on files are hashed before they are sent.")
+@transfer
+def put(
+    paths: tuple[str, ...],
+    recursive: bool,
+    name: str | None,
+    instant: str | None,
+    parallel: int | None,
+    limit_rate: str | None,
+    profile: str | None,
+    url: str | None,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Upload files; what was interrupted goes on, from this machine or another."""
+    answer = Answer(as_json=as_json, quiet=quiet)
+    options = {"url": url, "parallel": parallel, "limit_rate": limit_rate, "instant": instant}
+    config = Config(profile, options)
+    found = wanted(paths, recursive, answer)
+    if name is not None:
+        if recursive or len(paths) != 1:
+            raise ConfigError("--name is for one file")
+        found = ((path, name) for path, _ in found)
+    with client_of(config, answer) as client:
+        _Put(client, answer, many=recursive or len(paths) > 1).run(found)
+
+
+class _Put:
+    def __init__(self, client: Client, answer: Answer, *, many: bool) -> None:
+        self._client = client
+        self._answer = answer
+        self._many = many
+        self._display = Display(off=answer.quiet or answer.as_json, many=many)
+        self._keys = itertools.count()
+
+    def run(self, found: Iterator[tuple[Path | None, str]]) -> None:
+        """Uploads (path, name) after (path, name); a path that is None is standard input."""
+        batch = Batch(self._client.settings.parallel, self._failed)
+        try:
+            with self._display:
+                if self._many:
+                    batch.run(self._task(path, name) for path, name in found)
+                else:
+                    for path, name in found:
+                        self._one(path, name)
+        except KeyboardInterrupt:
+            self._client.close()
+            print("sluice: interrupted; run the same command again to go on", file=sys.stderr)
+            raise
+        if batch.failures:
+            raise SomeFailed(f"{len(batch.failures)} of {len(batch.failures) + batch.done} files failed")
+
+    def _task(self, path: Path | None, name: str) -> Task:
+        size = path.stat().st_size if path is not None and path.exists() else 0
+        self._display.expect(size)
+        return Task(name, size > SMALLEST_PART, lambda: self._one(path, name))
+
+    def _one(self, path: Path | None, name: str) -> None:
+        key = next(self._keys)
+        check_utf8(name)
+        content = path if path is not None else sys.stdin.buffer
+        result = self._client.upload(
+            content, name, on_progress=lambda progress: self._display.on_progress(key, progress)
+        )
+        self._answer.say(_value(path, result), _line(name, result))
+
+    def _failed(self, name: str, ex: SluiceError) -> None:
+        if self._answer.as_json:
+            self._answer.say({"name": name, "error": str(ex), "exit_code": ex.exit_code}, "")
+        else:
+            print(f"sluice: {printable(name)}: {ex}", file=sys.stderr)
+
+
+def _value(path: Path | None, result: UploadResult) -> dict[str, object]:
+    return {
+        "path": "-" if path is None else str(path),
+        "file": result.file,
+        "instant": result.instant,
+        "sent": result.sent,
+        "kept": result.kept,
+    }
+
+
+def _line(name: str, result: UploadResult) -> str:
+    notes = [amount(result.file.size)]
+    if result.instant:
+        notes.append("instant")
+    elif result.kept:
+        notes.append(f"{amount(result.kept)} of it were there")
+    return f"{name}  ({', '.join(notes)})"
+
+
+def check_utf8(name: str) -> None:
+    """Raises NameRefused for a name whose bytes are no UTF-8."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise NameRefused(f"{printable(name)} is not UTF-8; choose a name with --name") from None
+
+
+def wanted(paths: tuple[str, ...], recursive: bool, answer: Answer) -> Iterator[tuple[Path | None, str]]:
+    """The files that arguments name, and what each is called on the server.
+
+    Raises:
+        LocalError: there is no such file.
+        ConfigError: a folder, without -r.
+    """
+    for text in paths:
+        if text == "-":
+            yield None, ""
+            continue
+        found = [text]
+        if not os.path.lexists(text) and glob.has_magic(text):
+            found = sorted(glob.glob(text, recursive=True))  # where no shell did it
+        if not found or not os.path.exists(found[0]):
+            raise LocalError(f"there is no file {printable(text)}")
+        for each in found:
+            path = Path(each)
+            if not path.is_dir():
+                yield path, path.name
+            elif recursive:
+                yield from _within(path, answer)
+            else:
+                raise ConfigError(f"{printable(each)} is a folder: put -r takes it with all that is in it")
+
+
+def _within(folder: Path, answer: Answer) -> Iterator[tuple[Path, str]]:
+    """The regular files below a folder. Links to folders are not followed: they may lead in circles."""
+    above = folder.resolve().name
+    for place, folders, names in os.walk(folder, onerror=_raise):
+        folders.sort()
+        steps = [above, *Path(place).relative_to(folder).parts]
+        for name in sorted(names):
+            path = Path(place) / name
+            try:
+                regular = stat.S_ISREG(path.stat().st_mode)
+            except OSError:
+                regular = False
+            if not regular:
+                answer.note(f"{path} is no file and is left out")
+                continue
+            yield path, SEPARATOR.join(filter(None, [*steps, name]))
+
+
+def _raise(ex: OSError) -> None:
+    raise LocalError(f"{ex.filename} cannot be read: {ex.strerror}")

@@ -1,0 +1,186 @@
+"""Settings of the command: options, then SLUICE_CLIENT_… variables, then the profile's section of config.ini."""
+
+from __future__ import annotations
+
+import configparser
+import io
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from platformdirs import user_config_path, user_data_path
+
+from sluice.credentials import CredentialStore, private_folder, store_for, write_private
+from sluice.errors import ConfigError
+from sluice.settings import INSTANT_MODES, Settings
+
+PREFIX = "SLUICE_CLIENT_"
+_PROFILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_UNITS = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
+
+KEYS = {
+    "url": "the server",
+    "username": "who signs in",
+    "password": "for a sign-in without a person; better in a variable than in a file",
+    "token": "an access token that is used as it is",
+    "credentials": "where tokens are kept: auto, keyring or file",
+    "parallel": "parts, ranges or small files on their way at once",
+    "hashers": "parts that are hashed at once",
+    "instant": "auto, always, never, or a size from which on files are hashed before they are sent",
+    "limit_rate": "bytes a second, such as 10M",
+    "patience": "seconds for which something is tried again",
+    "ca_file": "certificates to trust besides the system's",
+    "sync": "yes: a downloaded file is written through to the disk before it gets its name",
+}
+"""Every setting: a key of config.ini, and in capitals behind SLUICE_CLIENT_ a variable."""
+
+
+def size(text: str) -> int:
+    """``10M`` → 10485760. Raises ConfigError."""
+    match = _SIZE.fullmatch(text.strip())
+    if not match:
+        raise ConfigError(f"{text!r} is no size: 500K, 10M, 1.5G")
+    return int(float(match[1]) * _UNITS[match[2].upper()])
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Where the command keeps its own.
+
+    Attributes:
+        config: config.ini.
+        data: tokens, and what was learned of servers.
+    """
+
+    config: Path
+    data: Path
+
+    @classmethod
+    def of(cls, environ: Mapping[str, str]) -> Folders:
+        home = environ.get(f"{PREFIX}HOME")
+        if home:
+            return cls(Path(home), Path(home))
+        return cls(user_config_path("sluice", appauthor=False), user_data_path("sluice", appauthor=False))
+
+
+class Config:
+    """The settings of one profile.
+
+    Args:
+        options: what the command line says; what is None was not said.
+    """
+
+    def __init__(
+        self, profile: str | None, options: Mapping[str, Any] | None = None, environ: Mapping[str, str] = os.environ
+    ) -> None:
+        self.folders = Folders.of(environ)
+        self.profile = profile or environ.get(f"{PREFIX}PROFILE") or "default"
+        if not _PROFILE.fullmatch(self.profile):
+            raise ConfigError(f"{self.profile!r} cannot be a profile's name")
+        self._environ = environ
+        self._options = {key: value for key, value in (options or {}).items() if value is not None}
+        self._path = self.folders.config / "config.ini"
+        self._file = _read(self._path)
+        self._check()
+
+    def _check(self) -> None:
+        known = {f"{PREFIX}{key.upper()}" for key in KEYS} | {f"{PREFIX}{key}" for key in ("HOME", "PROFILE", "DEBUG")}
+        for name in sorted(self._environ):
+            if name.startswith(PREFIX) and name not in known:
+                raise ConfigError(f"{name} is not a setting")
+        if self._file.has_section(self.profile):
+            for key in self._file[self.profile]:
+                if key not in KEYS:
+                    raise ConfigError(f"{self._path}: {key} is not a setting")
+
+    def get(self, key: str) -> str | None:
+        """A setting as text; None where nothing says it."""
+        if key in self._options:
+            return str(self._options[key])
+        value = self._environ.get(f"{PREFIX}{key.upper()}")
+        if value:
+            return value
+        section = self._file[self.profile] if self._file.has_section(self.profile) else self._file.defaults()
+        return section.get(key)
+
+    @property
+    def url(self) -> str:
+        """The server. Raises ConfigError where none is known."""
+        found = self.get("url")
+        if not found:
+            raise ConfigError("no server is known yet: sluice login http://server")
+        return found
+
+    def settings(self) -> Settings:
+        """How transfers go."""
+        found: dict[str, Any] = {}
+        for key in ("parallel", "hashers"):
+            if (text := self.get(key)) is not None:
+                found[key] = _number(key, text, int)
+        if (text := self.get("patience")) is not None:
+            found["patience"] = _number("patience", text, float)
+        if text := self.get("limit_rate"):
+            found["limit_rate"] = float(size(text))
+        if text := self.get("instant"):
+            found["instant"] = text if text in INSTANT_MODES else size(text)
+        if text := self.get("ca_file"):
+            found["ca_file"] = Path(text)
+        found["sync"] = (self.get("sync") or "no").lower() in ("1", "yes", "true", "on")
+        return Settings(**found)
+
+    def store(self) -> CredentialStore:
+        """Where this profile's tokens are."""
+        kind = self.get("credentials") or "auto"
+        if kind not in ("auto", "keyring", "file"):
+            raise ConfigError("credentials is auto, keyring or file")
+        return store_for(self.profile, self.folders.data / "credentials", kind)
+
+    def remember(self, **values: str) -> None:
+        """Writes settings into the profile's section."""
+        if not self._file.has_section(self.profile):
+            self._file.add_section(self.profile)
+        self._file[self.profile].update(values)
+        text = io.StringIO()
+        self._file.write(text)
+        private_folder(self._path.parent)
+        write_private(self._path, text.getvalue())
+
+    # -- what was learned of the server
+
+    def network_speed(self) -> float | None:
+        """Bytes a second that uploads reached the last time."""
+        try:
+            return float((self.folders.data / f"{self.profile}.speed").read_text())
+        except (OSError, ValueError):
+            return None
+
+    def keep_network_speed(self, speed: float | None) -> None:
+        if speed is None:
+            return
+        try:
+            self.folders.data.mkdir(parents=True, exist_ok=True, mode=0o700)
+            (self.folders.data / f"{self.profile}.speed").write_text(f"{speed:.0f}\n")
+        except OSError:
+            return  # it is worth no error
+
+
+def _read(path: Path) -> configparser.ConfigParser:
+    parser = configparser.ConfigParser(interpolation=None)
+    try:
+        parser.read(path, encoding="utf-8")
+    except (configparser.Error, UnicodeDecodeError) as ex:
+        raise ConfigError(f"{path} cannot be understood: {str(ex).splitlines()[0]}") from ex
+    except PermissionError as ex:
+        raise ConfigError(f"{path} may not be read") from ex
+    return parser
+
+
+def _number(key: str, text: str, kind: type[int] | type[float]) -> int | float:
+    try:
+        return kind(text)
+    except ValueError:
+        raise ConfigError(f"{key} is a number, not {text!r}") from None

@@ -1,0 +1,51 @@
+"""What the transfers of one client share."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+
+from sluice.calls import Calls
+from sluice.limiter import Limiter
+from sluice.retry import Patience
+from sluice.settings import Settings
+from sluice.transport import Transport
+from sluice.wire import Connections
+
+_ENOUGH = 4 * 1024**2
+"""Bytes that a measurement of the network needs to mean something."""
+
+
+@dataclass
+class Engine:
+    """Shared by all transfers of a client.
+
+    Attributes:
+        slots: held while a part is on its way, so that ``parallel`` holds for all uploads together.
+        network_speed: bytes a second that uploads last reached, if any did yet.
+        moved: bytes of content that went over the wire.
+    """
+
+    calls: Calls
+    transport: Transport
+    connections: Connections
+    settings: Settings
+    limiter: Limiter
+    slots: threading.BoundedSemaphore
+    network_speed: float | None = None
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def check(self) -> None:
+        """Raises Cancelled where everything should end."""
+        self.transport.patience().check()
+
+    def patience(self) -> Patience:
+        return self.transport.patience()
+
+    def note_speed(self, count: int, seconds: float) -> None:
+        """Remembers how fast ``count`` bytes went."""
+        if count < _ENOUGH or seconds <= 0:
+            return
+        with self._lock:
+            now = count / seconds
+            self.network_speed = now if self.network_speed is None else (self.network_speed + now) / 2

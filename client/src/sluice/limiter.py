@@ -1,0 +1,30 @@
+"""--limit-rate: one pace for all connections of a client together."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+
+class Limiter:
+    """Lets so many bytes a second pass; nothing waits where there is no limit.
+
+    Each taker books the next stretch of time and sleeps until it begins, so that many threads share one pace.
+    """
+
+    def __init__(self, rate: float | None, stop: threading.Event) -> None:
+        self._rate = rate
+        self._stop = stop
+        self._lock = threading.Lock()
+        self._next = 0.0
+
+    def take(self, count: int) -> None:
+        """Waits for the turn of ``count`` bytes."""
+        if self._rate is None:
+            return
+        with self._lock:
+            now = time.monotonic()
+            begin = max(now, self._next)
+            self._next = begin + count / self._rate
+        if begin > now:
+            self._stop.wait(begin - now)

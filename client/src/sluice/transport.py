@@ -1,0 +1,161 @@
+"""Calls of the JSON API: encoded, repeated where that is safe, and every refusal made an error of ours."""
+
+from __future__ import annotations
+
+import email.utils
+import json
+import threading
+import time
+from collections.abc import Mapping
+from enum import Enum
+from typing import Any
+
+from sluice.errors import APIError, CertificateRefused, Intercepted, NetworkError, NotFound, ServerAway, ServerFull
+from sluice.retry import Patience
+from sluice.wire import Connections, Response
+
+NEVER_ANSWERED_SECONDS = 4.0
+"""The patience with a server that has not answered once: it is likelier a wrong address than a restart."""
+_TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
+_FINAL_429 = frozenset({"SIGNIN_LIMITED"})
+
+
+class Repeat(Enum):
+    """When a call may be sent again."""
+
+    SAFE = "whatever happened to it: doing it twice is the same as once"
+    UNSENT = "only where it cannot have arrived, or was answered with a refusal"
+
+
+class Transport:
+    """See the module's docstring.
+
+    Args:
+        url: the server's, without /api/v1.
+        patience: seconds for which a call is tried again.
+
+    Attributes:
+        stop: set when everything should end.
+        clock_offset: seconds that the server's clock is ahead of this machine's, as of its last answer.
+    """
+
+    def __init__(self, url: str, connections: Connections, patience: float, user_agent: str) -> None:
+        self.url = url.rstrip("/")
+        self.connections = connections
+        self.patience_seconds = patience
+        self.user_agent = user_agent
+        self.stop = threading.Event()
+        self.clock_offset = 0.0
+        self._answered = False
+
+    def patience(self) -> Patience:
+        """A new one, as long as the settings say."""
+        return Patience(self.patience_seconds, self.stop)
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        token: str | None = None,
+        repeat: Repeat = Repeat.SAFE,
+    ) -> tuple[int, dict[str, Any]]:
+        """The status and the answer of a call that went well.
+
+        Raises:
+            APIError: the server said no.
+            NetworkError: nobody answered within the patience, or something else than Sluice did.
+        """
+        headers = {"Accept": "application/json", "User-Agent": self.user_agent}
+        if token is not None:
+            headers["Authorization"] = f"Bearer {token}"
+        data = None
+        if body is not None:
+            data = json.dumps(body, separators=(",", ":")).encode()
+            headers["Content-Type"] = "application/json"
+        patience = self.patience()
+        while True:
+            patience.check()
+            try:
+                return self._once(method, path, headers, data)
+            except CertificateRefused:
+                raise
+            except NetworkError as ex:
+                if repeat is Repeat.UNSENT and ex.may_have_arrived:
+                    raise
+                if not ex.stale:
+                    patience.pause(ex, within=None if self._answered else NEVER_ANSWERED_SECONDS)
+            except APIError as ex:
+                if not is_transient(ex) or (repeat is Repeat.UNSENT and ex.status not in (429, 503)):
+                    raise
+                patience.pause(ServerAway(f"{self.url} answers {ex}") if ex.status >= 500 else ex, ex.retry_after)
+
+    def _once(
+        self, method: str, path: str, headers: Mapping[str, str], data: bytes | None
+    ) -> tuple[int, dict[str, Any]]:
+        with self.connections.request(method, f"{self.url}/api/v1{path}", headers, data) as response:
+            self.note_clock(response)
+            text = response.read()
+            if response.status >= 300:
+                raise refusal(response, text)
+            if response.status == 204:
+                self._answered = True
+                return 204, {}
+            if "x-request-id" not in response.headers:
+                raise intercepted(response)
+            try:
+                answer: dict[str, Any] = json.loads(text)
+            except ValueError:
+                raise intercepted(response) from None
+            self._answered = True
+            return response.status, answer
+
+    def note_clock(self, response: Response) -> None:
+        """Takes the server's time from an answer."""
+        date = response.headers.get("date")
+        if date:
+            try:
+                self.clock_offset = email.utils.parsedate_to_datetime(date).timestamp() - time.time()
+            except ValueError:
+                return
+
+    def now(self) -> float:
+        """The time by the server's clock, in seconds since 1970."""
+        return time.time() + self.clock_offset
+
+
+def is_transient(ex: APIError) -> bool:
+    """Whether the same request may go well a little later."""
+    return ex.status in _TRANSIENT and ex.code not in _FINAL_429
+
+
+def refusal(response: Response, text: bytes) -> APIError | NetworkError:
+    """The error that an answer stands for; Intercepted where it is none of Sluice's."""
+    try:
+        error = json.loads(text)["error"]
+        code, message = str(error.pop("code")), str(error.pop("message"))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return intercepted(response)
+    status, request_id = response.status, str(error.pop("request_id", ""))
+    kind = ServerFull if status == 507 else NotFound if status == 404 else APIError
+    return kind(status, code, message, request_id, error, retry_after(response))
+
+
+def retry_after(response: Response) -> float | None:
+    """Seconds, where the answer asks for some (RFC 9110 section 10.2.3)."""
+    value = response.headers.get("retry-after", "")
+    if value.isdecimal():
+        return float(value)
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time()) if value else None
+    except ValueError:
+        return None
+
+
+def intercepted(response: Response) -> NetworkError:
+    """What answered is not Sluice. A gateway's 502 to 504 may pass; anything else will not."""
+    what = response.headers.get("server") or response.headers.get("via") or "something without a name"
+    text = f"not Sluice but {what} answered, with status {response.status}"
+    if response.status in (502, 503, 504):
+        return ServerAway(text)
+    return Intercepted(f"{text}: is a proxy or a sign-in page in between, or is this another address?")

@@ -1,0 +1,283 @@
+"""One upload from its beginning to its file: found again, proved, sent, completed; anew where it cannot go on."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+from collections.abc import Callable
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from sluice.digest import Plan, answer_challenge, composite, hash_part, hash_parts, sample
+from sluice.engine import Engine
+from sluice.errors import APIError, DigestMismatch, FileChanged, NetworkError, ServerAway, SluiceError
+from sluice.models import File, Upload, numbers
+from sluice.pipeline import Pipeline
+from sluice.progress import Reporter
+from sluice.sender import UploadEnded
+from sluice.source import Source
+
+FAST = 100 * 1024**2
+"""Bytes a second from which hashing everything first costs more than it may save: a fourth of what a core hashes."""
+_BEGINNINGS = 3
+_COMPLETES = 5
+_ANEW = frozenset({"PART_HASH_CONFLICT", "PART_TRIES_EXHAUSTED", "DIGEST_MISMATCH", "UPLOAD_GONE"})
+_ENDED = frozenset({"failed", "aborted", "expired"})
+
+
+@dataclass(frozen=True)
+class UploadResult:
+    """What became of an upload.
+
+    Attributes:
+        instant: the server had the content: nothing was sent.
+        sent: bytes that were sent.
+        kept: bytes that an earlier run, or another machine, had sent.
+    """
+
+    file: File
+    instant: bool
+    sent: int
+    kept: int
+
+
+class _Anew(Exception):
+    """The upload is over without a file; another one may go well."""
+
+
+class Uploader:
+    """Uploads one content.
+
+    Args:
+        source: where it comes from.
+        name: what the file is called on the server.
+    """
+
+    def __init__(self, engine: Engine, source: Source, name: str, content_type: str | None, reporter: Reporter) -> None:
+        self._engine = engine
+        self._calls = engine.calls
+        self._source = source
+        self._name = name
+        self._content_type = content_type
+        self._reporter = reporter
+        self._plan = Plan.of(source.size)
+        self._hashes: dict[int, str] = {}
+        self._upload: Upload | None = None
+
+    def run(self) -> UploadResult:
+        """Uploads. What is interrupted is found again by the next one of the same content under the same name.
+
+        Raises:
+            FileChanged: the content changed meanwhile; the upload was aborted.
+            APIError, NetworkError, Cancelled: it can be gone on with later.
+        """
+        for beginning in range(_BEGINNINGS):
+            try:
+                return self._run()
+            except _Anew as ex:
+                if beginning == _BEGINNINGS - 1:
+                    raise ex.__cause__ or ServerAway("the upload came to nothing again and again") from ex
+                self._source.check_unchanged()
+                self._hashes.clear()
+                self._reporter.again()
+            except FileChanged:
+                self._abort()
+                raise
+        raise AssertionError("not reached")
+
+    def _run(self) -> UploadResult:
+        upload = self._upload = self._create()
+        if upload.state == "proving":
+            upload = self._upload = self._prove(upload)
+        instant = upload.state == "done" and not upload.found and upload.size > 0
+        if upload.state in ("proving", "uploading"):
+            upload = self._send(upload)
+        file = self._file_of(upload)
+        progress = self._reporter.now
+        self._reporter.stage("done", instant=instant)
+        return UploadResult(file, instant, progress.moved, progress.kept)
+
+    # -- begin
+
+    def _create(self) -> Upload:
+        """The upload: new, found again, or done at once."""
+        plan, create = self._plan, self._calls.create
+        if plan.part_count <= 1:
+            self._hash_first()
+            return self._conflicts(
+                lambda: create(self._name, plan.size, self._digest(), None, self._content_type, dict(self._hashes))
+            )
+        key = sample(self._source, plan.size)
+        if self._is_hashed_first():
+            self._hash_first()
+            return self._found(create(self._name, plan.size, self._digest(), key, self._content_type))
+        # the first parts are hashed while nobody knows of the upload, and get their URLs by the same call
+        first = range(1, min(self._engine.settings.parallel, plan.part_count) + 1)
+        self._hash(list(first))
+        return self._conflicts(
+            lambda: create(self._name, plan.size, None, key, self._content_type, dict(self._hashes)),
+            lambda: create(self._name, plan.size, None, key, self._content_type),
+        )
+
+    def _conflicts(self, create: Callable[[], Upload], plain: Callable[[], Upload] | None = None) -> Upload:
+        """Ends an unfinished upload of other content that stands where ours should."""
+        try:
+            return self._found(create())
+        except APIError as ex:
+            if ex.code not in _ANEW:
+                raise
+            if plain is not None:
+                self._upload = plain()
+                self._abort()
+            raise _Anew from ex
+
+    def _found(self, upload: Upload) -> Upload:
+        """The upload, unless it is of other content that looks alike."""
+        whole = len(self._hashes) == self._plan.part_count
+        if upload.found and upload.digest and whole and upload.digest != self._digest():
+            self._upload = upload
+            self._abort()
+            raise _Anew
+        return upload
+
+    def _is_hashed_first(self) -> bool:
+        """Whether the whole is hashed before anything is sent, as an instant upload needs it."""
+        mode, speed = self._engine.settings.instant, self._engine.network_speed
+        if isinstance(mode, int):
+            return self._plan.size >= mode
+        if mode != "auto":
+            return mode == "always"
+        return speed < FAST if speed is not None else not _is_near(self._engine.transport.url)
+
+    def _hash_first(self) -> None:
+        self._hash(list(range(1, self._plan.part_count + 1)))
+
+    def _hash(self, parts: list[int]) -> None:
+        """Hashes parts, side by side."""
+        if len(parts) == 1:
+            offset, length = self._plan.part(parts[0])
+            self._hashes[parts[0]] = hash_part(self._source, offset, length, self._engine.check)
+            self._reporter.hashed(length)
+        elif parts:
+            hashes = hash_parts(
+                self._source,
+                self._plan,
+                parts,
+                self._engine.settings.hashers,
+                self._reporter.hashed,
+                self._engine.check,
+            )
+            self._hashes.update(hashes)
+        self._source.check_unchanged()
+
+    def _digest(self) -> str:
+        return composite([self._hashes[number] for number in range(1, self._plan.part_count + 1)])
+
+    def _prove(self, upload: Upload) -> Upload:
+        """Shows that the content is at hand; the upload is done then, or goes on."""
+        if upload.challenge is None or len(self._hashes) < self._plan.part_count:
+            return upload
+        proof = answer_challenge(self._source, upload.challenge.nonce, upload.challenge.ranges)
+        ordered = [self._hashes[number] for number in range(1, self._plan.part_count + 1)]
+        try:
+            return self._calls.prove(upload, proof, ordered)
+        except NetworkError:
+            return self._calls.upload(upload.id)  # a challenge is taken once: the state says what came of it
+
+    # -- send
+
+    def _send(self, upload: Upload) -> Upload:
+        """Sends what is missing, and completes."""
+        self._reporter.stage("sending")
+        received = set(upload.received)
+        self._reporter.kept(sum(self._plan.part(number)[1] for number in received))
+        # an upload that was begun without a digest says nothing of what was sent: its hashes must be ours
+        verify = upload.digest is None and bool(received)
+        pipeline = Pipeline(
+            self._engine, self._source, self._plan, upload, self._hashes, self._reporter, received, verify
+        )
+        wanted = set(upload.missing) | (received if verify else received - self._hashes.keys())
+        signed = {number: part for number, part in (upload.parts or {}).items() if number not in received}
+        checked = set(self._hashes) & received if upload.parts is not None else set()
+        for turn in range(_COMPLETES):
+            try:
+                if wanted - checked:
+                    pipeline.run(wanted - checked, signed, again=turn > 0)
+                self._reporter.stage("finishing")
+                upload = self._await(self._calls.complete(upload))
+            except UploadEnded:
+                upload = self._await(self._calls.upload(upload.id))
+            except APIError as ex:
+                upload, wanted = self._after_refusal(upload, ex)
+                signed, checked = {}, set()
+                self._reporter.stage("sending")
+                continue
+            if upload.state == "done":
+                return upload
+            if upload.state in _ENDED:
+                raise _Anew from APIError(410, upload.error or "UPLOAD_NOT_OPEN", f"The upload is {upload.state}")
+            wanted, signed, checked = set(upload.missing), {}, set()
+            self._check_parts(wanted)
+        raise DigestMismatch(f"the server does not hold what was sent of {self._name}")
+
+    def _after_refusal(self, upload: Upload, ex: APIError) -> tuple[Upload, set[int]]:
+        """What to send again after a refused call."""
+        if ex.code == "PARTS_MISSING":
+            return upload, set(numbers(ex.details["missing"]))
+        if ex.code == "PART_MISMATCH" and ex.details.get("state") != "failed":
+            wrong = set(ex.details["parts"])
+            self._check_parts(wrong)
+            return upload, wrong
+        if ex.code == "UPLOAD_NOT_OPEN":
+            found = self._await(self._calls.upload(upload.id))
+            if found.state == "done":
+                return found, set()
+            raise _Anew from ex
+        if ex.code in _ANEW or ex.code in ("UPLOAD_NOT_FOUND", "PART_MISMATCH"):
+            self._abort()
+            raise _Anew from ex
+        raise ex
+
+    def _check_parts(self, parts: set[int]) -> None:
+        """Raises FileChanged where the content of parts is not what it was when they were hashed."""
+        self._source.check_unchanged()
+        for number in sorted(parts & self._hashes.keys()):
+            if hash_part(self._source, *self._plan.part(number), self._engine.check) != self._hashes[number]:
+                raise FileChanged(f"{self._source.name} was written to while it was uploaded; nothing was stored")
+
+    # -- end
+
+    def _await(self, upload: Upload) -> Upload:
+        """The upload when the server is done with it."""
+        pause = 0.05
+        while upload.state == "finalizing":
+            self._engine.check()
+            self._engine.transport.stop.wait(pause)
+            pause = min(2.0, pause * 1.5)
+            upload = self._calls.upload(upload.id)
+        return upload
+
+    def _file_of(self, upload: Upload) -> File:
+        upload = self._await(upload)
+        if upload.file is None:
+            upload = self._calls.upload(upload.id)
+        if upload.state in _ENDED or upload.file is None:
+            raise _Anew from APIError(410, upload.error or "UPLOAD_NOT_OPEN", f"The upload is {upload.state}")
+        if len(self._hashes) == self._plan.part_count and upload.file.digest != self._digest():
+            self._calls.trash(upload.file.id)
+            raise DigestMismatch(f"the server stored other bytes than {self._name}; the file was put into the trash")
+        return upload.file
+
+    def _abort(self) -> None:
+        if self._upload is not None:
+            with contextlib.suppress(SluiceError):
+                self._calls.abort(self._upload.id)
+
+
+def _is_near(url: str) -> bool:
+    """Whether a server is this very machine, to which sending is as fast as hashing."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
