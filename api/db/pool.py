@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import select
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, Protocol, TypeVar
@@ -123,6 +124,20 @@ def connect_arguments(url: str) -> dict[str, Any]:
     }
 
 
+def _is_open(connection: Any) -> bool:
+    """Whether an idle connection is still good, at no round trip: a server that goes away has said so.
+
+    PyMySQL keeps its socket to itself, and its own ping costs as much as a small statement does. Nobody has asked
+    this connection anything, so whatever there is to be read is a hang-up or the reason for one.
+    """
+    try:
+        poll = select.poll()
+        poll.register(connection._sock, select.POLLIN)
+        return not poll.poll(0)
+    except (AttributeError, OSError, TypeError, ValueError):
+        return False
+
+
 class Database:
     """The primary, through a pool that opens connections as they are needed.
 
@@ -140,6 +155,7 @@ class Database:
             maxcached=size,
             blocking=True,
             reset=False,
+            ping=_is_open,
             setsession=list(_SESSION),
             **connect_arguments(url),
         )

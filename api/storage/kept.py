@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import random
+import select
 import socket
 import ssl
 import time
@@ -97,7 +98,6 @@ class KeptConnections:
             except IndexError:
                 break
             if time.monotonic() - since < _IDLE_SECONDS and not _hung_up(connection.sock):
-                connection.sock.settimeout(self._read_timeout)
                 return connection
             connection.close()
         return None
@@ -126,12 +126,6 @@ class KeptConnections:
 
 def _hung_up(sock: socket.socket) -> bool:
     """Whether the other end has closed it, or sent what nobody asked for."""
-    sock.settimeout(0)
-    try:
-        sock.recv(1)
-    except (BlockingIOError, ssl.SSLWantReadError):
-        return False
-    except OSError:
-        return True
-    else:
-        return True
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    return bool(poll.poll(0))

@@ -1,0 +1,1 @@
+"""Users of Sluice for locust: they behave as real ones do, and as bad ones do."""
