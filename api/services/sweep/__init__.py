@@ -53,7 +53,7 @@ class Sweep:
         self._ended = Ended(db, stores, config)
         self._contents = Contents(db, stores, config)
         self._doubts = Doubts(db, config)
-        self._orphans = Orphans(db, stores, config, self._ended, self._doubts, prefix)
+        self._orphans = Orphans(db, stores, config, self._doubts, prefix)
 
     def run(self) -> Counter[str]:
         """One sweep on schedule, of bounded length; answers what it did, by kind. Nothing while another one runs."""
@@ -110,6 +110,7 @@ class Sweep:
         if not any(doubt.kind == "clock" for doubt in self.doubts()):
             self._ended.expire(run)
             self._ended.drop_rows(run)
+        self._ended.free(run)
         self._ended.drop_bodies(run)
         self._orphans.look(run, names)
         if not self.doubts():

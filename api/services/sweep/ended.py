@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from datetime import timedelta
+from itertools import islice
 
 from api.config import Config
 from api.db import accounts, revocations, uploads
@@ -12,6 +14,7 @@ from api.errors import StorageError
 from api.models import Upload
 from api.services.stores import Stores, multipart_ref
 from api.services.sweep.run import Run
+from api.storage.base import MultipartStorage
 
 _log = logging.getLogger(__name__)
 
@@ -44,6 +47,18 @@ class Ended:
             self._stores.named(upload.storage).abort(multipart_ref(upload))
         except StorageError as ex:
             _log.warning("parts are left to the next sweep", extra={"upload": upload.id.hex(), "error": str(ex)})
+
+    def free(self, run: Run) -> None:
+        """Aborts uploads that ended while their storage, or the database, could not be asked."""
+        for name, storage in self._stores:
+            try:
+                for batch in upload_names(storage):
+                    for upload in uploads.ended_among(self._db, [bytes.fromhex(found) for found in batch]):
+                        if not run.dry:
+                            self.abort(upload)
+                        run.did("uploads_freed", f"parts of upload {upload.id.hex()} at {upload.storage}")
+            except StorageError as ex:
+                _log.warning("a storage cannot be swept", extra={"storage": name, "error": str(ex)})
 
     def drop_bodies(self, run: Run) -> None:
         """Deletes what a killed edge left of bodies that never arrived."""
@@ -78,3 +93,14 @@ class Ended:
     def _drop(self, upload_id: bytes) -> None:
         uploads.prune_parts(self._db, upload_id)
         uploads.delete(self._db, upload_id)
+
+
+def upload_names(storage: MultipartStorage) -> Iterator[list[str]]:
+    """Our ids of the uploads that a storage holds parts of, 100 at a time.
+
+    What is not an id of ours is nobody's business here.
+    """
+    held = storage.list_uploads()
+    names = (name for name in held if len(name) == 32 and not set(name) - set("0123456789abcdef"))
+    while batch := list(islice(names, 100)):
+        yield batch

@@ -21,10 +21,9 @@ from api.db import known, listings, uploads
 from api.db.listings import Listing, Replica
 from api.db.pool import Database
 from api.errors import ObjectNotFound, StorageError
-from api.models import Upload
 from api.services.stores import Stores
 from api.services.sweep.doubts import made_at
-from api.services.sweep.ended import Ended
+from api.services.sweep.ended import upload_names
 from api.services.sweep.moments import Moment
 from api.services.sweep.run import Run
 
@@ -42,17 +41,12 @@ def key_of(prefix: str, name: str) -> str:
 
 
 class Lists:
-    """See the module's docstring.
+    """See the module's docstring."""
 
-    Attributes:
-        prefix: what every key of this deployment begins with; nothing else is looked at.
-    """
-
-    def __init__(self, db: Database, stores: Stores, config: Config, ended: Ended) -> None:
+    def __init__(self, db: Database, stores: Stores, config: Config) -> None:
         self._db = db
         self._stores = stores
         self._config = config
-        self._ended = ended
 
     def due(self, run: Run, name: str, since: datetime | None) -> bool:
         """Whether a pass through this storage is under way, or to begin; ``since`` then one is wanted."""
@@ -73,23 +67,15 @@ class Lists:
 
     # -- multipart uploads
 
-    def free_uploads(self, run: Run, listing: Listing, prefix: str) -> None:
-        """Aborts uploads that ended while their storage could not be asked; notes those that no row knows."""
-        held = self._stores.named(listing.storage).list_uploads()
-        names = (name for name in held if len(name) == 32 and not set(name) - set("0123456789abcdef"))
-        while batch := list(islice(names, 100)):
-            ended = uploads.ended_among(self._db, [bytes.fromhex(name) for name in batch])
-            for upload in ended:
-                if not run.dry:
-                    self._ended.abort(upload)
-                run.did("uploads_freed", f"parts of upload {upload.id.hex()} at {upload.storage}")
-            self._see(run, listing, "upload", self._strangers(listing.storage, prefix, batch, ended))
-
-    def _strangers(self, storage: str, prefix: str, names: list[str], ended: list[Upload]) -> list[str]:
-        keys = {key_of(prefix, name): name for name in names}
-        named = known.uploads(self._db, storage, list(keys))
-        freed = {upload.id.hex() for upload in ended}
-        return [key for key, name in keys.items() if key not in named and name not in freed]
+    def see_uploads(self, run: Run, listing: Listing, prefix: str) -> None:
+        """Notes multipart uploads that no row knows; those of rows that have ended are freed by every sweep."""
+        for batch in upload_names(self._stores.named(listing.storage)):
+            ended = {
+                upload.id.hex() for upload in uploads.ended_among(self._db, [bytes.fromhex(name) for name in batch])
+            }
+            keys = [key_of(prefix, name) for name in batch if name not in ended]
+            named = known.uploads(self._db, listing.storage, keys)
+            self._see(run, listing, "upload", [key for key in keys if key not in named])
 
     # -- objects
 

@@ -17,7 +17,6 @@ from api.db.pool import Database, Statements
 from api.errors import ObjectNotFound, StorageError
 from api.services.stores import Stores
 from api.services.sweep.doubts import Doubts
-from api.services.sweep.ended import Ended
 from api.services.sweep.listing import Lists, key_of
 from api.services.sweep.run import Run
 from api.storage.base import MultipartRef
@@ -32,15 +31,13 @@ class Orphans:
         prefix: answers what this deployment's keys begin with.
     """
 
-    def __init__(
-        self, db: Database, stores: Stores, config: Config, ended: Ended, doubts: Doubts, prefix: Callable[[], str]
-    ) -> None:
+    def __init__(self, db: Database, stores: Stores, config: Config, doubts: Doubts, prefix: Callable[[], str]) -> None:
         self._db = db
         self._stores = stores
         self._config = config
         self._doubts = doubts
         self._prefix = prefix
-        self._lists = Lists(db, stores, config, ended)
+        self._lists = Lists(db, stores, config)
 
     def look(self, run: Run, names: list[str]) -> None:
         """Goes on with the passes that are due, and judges those that came to their end."""
@@ -60,7 +57,7 @@ class Orphans:
     def _look(self, run: Run, name: str) -> None:
         listing, prefix = self._pass(run, name), self._prefix()
         if not listing.cursor:
-            self._lists.free_uploads(run, listing, prefix)
+            self._lists.see_uploads(run, listing, prefix)
         if not self._lists.step(run, listing, prefix) or run.dry:
             return
         listings.forget_unseen(self._db, listing)
