@@ -7,7 +7,17 @@ import secrets
 import sys
 from collections.abc import Callable
 
-from api import app, config, job_commands, key_commands, logs, metrics, routes, sweep_commands
+from api import (
+    app,
+    config,
+    job_commands,
+    key_commands,
+    logs,
+    metrics,
+    routes,
+    sweep_commands,
+    transfer_commands,
+)
 from api.db import accounts as account_rows
 from api.db.migrate import migrate
 from api.db.pool import Database
@@ -118,6 +128,7 @@ def parser() -> argparse.ArgumentParser:
     create.set_defaults(run=_user_create)
     user.add_parser("count", help="0 where there is no account yet").set_defaults(run=_user_count)
     key_commands.add(commands)
+    transfer_commands.add(commands)
     storage = commands.add_parser("storage", help="storages").add_subparsers(required=True, metavar="COMMAND")
     storage.add_parser("list", help="name the configured storages").set_defaults(run=_storage_list)
     init = storage.add_parser("init", help="make what a storage needs: bucket, CORS, lifecycle; may be repeated")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import falcon
@@ -37,6 +37,9 @@ from api.services.revocations import Revocations
 from api.services.stores import Stores
 from api.services.sweep import Sweep
 from api.services.sweep.moments import of_this_machine
+from api.services.transfer import TransferJob
+from api.services.transfer_plan import TransferPlanner
+from api.services.transfers import Transfers
 from api.services.uploads import Uploads
 from api.services.verify import Verifier
 from api.storage.base import EdgePartURL, MultipartRef, MultipartStorage, SignedPart
@@ -113,7 +116,7 @@ def compose(
     config: Config,
     *,
     db: Database | None = None,
-    storage: MultipartStorage | None = None,
+    storage: MultipartStorage | Mapping[str, MultipartStorage] | None = None,
     clock: Clock = utc_now,
     hasher: PasswordHasher = HASHER,
     queue: Queue | None = None,
@@ -124,7 +127,8 @@ def compose(
     metrics.DATABASE_CONNECTIONS_MOST.set(config.database_pool)
     cache, tokens = Cache(config.redis_url), Tokens(Keyring(config.secret_keys, config.secret_keys_file))
     prefix = functools.cache(lambda: deployment.identity(db))
-    storages = {"local": storage} if storage else make_storages(config, tokens, prefix)
+    given = {"local": storage} if isinstance(storage, MultipartStorage) else storage
+    storages = given or make_storages(config, tokens, prefix)
     stores = Stores(storages, config.storages, config.tier_storages)
     queue = queue or Queue(config.queue_url or config.redis_url)
     instant = Instant(db, stores, tokens, config, clock)
@@ -133,9 +137,12 @@ def compose(
     progress = Progress(db, stores, instant, clock)
     creation = Creation(db, stores, instant, progress, config, clock, prefix)
     files = Files(db, stores, tokens, config, clock)
-    kinds: dict[str, Job] = {job.kind: job for job in (finalizer, verifier)}
+    planner = TransferPlanner(db, queue, config, clock, prefix)
+    transfer = TransferJob(db, stores, config, clock, prefix)
+    kinds: dict[str, Job] = {job.kind: job for job in (finalizer, verifier, planner, transfer)}
     runner = Runner(db, kinds, queue, clock, config.job_tries)
     rescues = {finalizer.kind: (5.0, finalizer.rescue), verifier.kind: (60.0, verifier.rescue)}
+    rescues[planner.kind] = (float(config.sweep_interval), planner.ensure)
     return Services(
         config=config,
         clock=clock,
@@ -143,6 +150,7 @@ def compose(
         accounts=Accounts(db, cache, tokens, config, clock, hasher),
         uploads=Uploads(db, queue, stores, instant, finalizer, creation, progress, config, clock),
         files=files,
+        transfers=Transfers(db, stores, planner, queue, clock),
         revocations=Revocations(db, clock),
         sweep=Sweep(db, stores, config, clock, prefix, of_this_machine(db, clock) if clock is utc_now else None),
         health=Health(db, cache, stores),

@@ -19,6 +19,7 @@ from typing import Any
 
 from api.errors import ConfigError
 from api.keys import Key, parse
+from api.policies import Policy, policies, unknown
 from api.settings import (
     Reader,
     bind,
@@ -121,6 +122,14 @@ class Config:
     user_uploads: int = setting(integer(1, 10**6), "Unfinished uploads of one user, at most", "100")
     user_parts: int = setting(integer(10_000, 10**7), "Part rows of one user's unfinished uploads", "100000")
     upload_retention: int = setting(integer(3600, 10**8), "Seconds that an ended upload can be asked for", "604800")
+    transfer_policies: tuple[Policy, ...] = setting(
+        policies, "What is copied or moved by itself: replicate:main>archive after 0s; move:local>main after 1h", ""
+    )
+    transfer_parallel: int = setting(integer(1, 64), "Parts that one worker copies at once", "4")
+    transfer_rate: int = setting(integer(0, 2**63 - 1), "Bytes a second that one worker copies; 0: no limit", "0")
+    transfer_drain: int = setting(
+        integer(0, 604_800), "Seconds that a moved object is kept for downloads that are under way", "3600"
+    )
     sweep_interval: int = setting(integer(1, 86400), "Seconds between two sweeps", "30")
     sweep_list_interval: int = setting(
         integer(60, 604800), "Seconds between two lists of all that a storage holds", "21600"
@@ -178,7 +187,7 @@ def _as_text(value: object) -> str:
     if isinstance(value, Mapping):
         return ",".join(f"{key}:{entry}" for key, entry in value.items())
     if isinstance(value, tuple):
-        return ",".join(value)
+        return ("; " if any(isinstance(entry, Policy) for entry in value) else ",").join(map(str, value))
     return "" if value is None else str(int(value) if isinstance(value, bool) else value)
 
 
@@ -230,6 +239,7 @@ def load(environ: Mapping[str, str] = os.environ) -> Config:
     for tier, name in values.get("tier_storages", {}).items():
         if name not in values.get("storages", {}):
             problems.append(f"SLUICE_TIER_STORAGES names {name} for {tier}, which SLUICE_STORAGES does not")
+    problems += unknown(values.get("transfer_policies", ()), values.get("storages", {}))
     if values.get("signup") == "invite" and not values.get("signup_code"):
         problems.append("SLUICE_SIGNUP_CODE is missing: SLUICE_SIGNUP=invite needs it")
     known = reader.known | ELSEWHERE

@@ -81,6 +81,11 @@ PART_TRIES_EXHAUSTED  = Kind("PART_TRIES_EXHAUSTED", 409,
 PART_MISMATCH         = Kind("PART_MISMATCH", 422, "Stored parts are not what their hashes say; send them again.")
 DIGEST_MISMATCH       = Kind("DIGEST_MISMATCH", 422, "The parts' hashes do not add up to the digest.")
 STORAGE_FULL          = Kind("STORAGE_FULL", 507, "The storage has no room for this.")
+# -- transfers, for administrators
+ADMIN_REQUIRED        = Kind("ADMIN_REQUIRED", 403, "This call is for administrators.")
+TRANSFER_INVALID      = Kind("TRANSFER_INVALID", 400, "Such a transfer cannot be.")
+TRANSFER_NOT_FOUND    = Kind("TRANSFER_NOT_FOUND", 404, "There is no such transfer.")
+TRANSFER_NOT_OPEN     = Kind("TRANSFER_NOT_OPEN", 409, "The transfer's state does not allow this.")
 # -- files
 FILE_NOT_FOUND        = Kind("FILE_NOT_FOUND", 404, "There is no such file.")
 FILE_CORRUPT          = Kind("FILE_CORRUPT", 410, "The stored content is damaged.")

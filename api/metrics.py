@@ -132,7 +132,7 @@ DATABASE_WAIT_SECONDS = _histogram("database_wait_seconds", "Seconds until a dat
 DATABASE_FAILURES = _counter("database_failures", "Statements that found no database")
 
 _STORAGE_CALLS: Final = (
-    "stat", "open", "delete", "create", "list_parts", "complete", "abort", "check", "drop_dead_bodies",
+    "stat", "open", "delete", "create", "write_part", "list_parts", "complete", "abort", "check", "drop_dead_bodies",
 )  # fmt: skip
 
 

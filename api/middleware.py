@@ -60,10 +60,12 @@ class Authentication:
         access = resource.access.get("GET" if req.method == "HEAD" else req.method, Access.BEARER)
         if access is Access.EDGE and not self._is_edge(req):
             raise Problem(errors.NOT_FOUND)
-        if access is Access.BEARER and req.method != "OPTIONS":
+        if access in (Access.BEARER, Access.ADMIN) and req.method != "OPTIONS":
             identity = self._bearer(req)
             if identity is None:
                 raise Problem(errors.TOKEN_MISSING)
+            if access is Access.ADMIN and identity.role != "admin":
+                raise Problem(errors.ADMIN_REQUIRED)
             req.context.identity = identity
 
     def _is_edge(self, req: falcon.Request) -> bool:

@@ -161,6 +161,87 @@ class File:
 
 
 @dataclass(frozen=True, slots=True)
+class Transfer:
+    """A migration of a storage, or a policy.
+
+    Attributes:
+        policy: its name, such as ``move:local>main``; None for a one-off migration.
+        keep_for: seconds for which the source is kept beside its copy, where it is deleted at all.
+        delay: seconds of age at which a replica is copied.
+        state: running, paused, done, cancelled.
+        planned: everything that a migration is to copy has an item.
+        planned_at, planned_blob: the last replica of the source that was looked at.
+        items, bytes: what was planned; of which the next three are done, needless and failed.
+        live_bytes: of those that are none of the three, what is at the destination.
+        moved_bytes: all that was ever copied for it; by this the rate is measured.
+    """
+
+    id: bytes
+    source: str
+    destination: str
+    policy: str | None
+    delete_source: bool
+    keep_for: int
+    delay: int
+    state: str
+    planned: bool
+    planned_at: datetime
+    planned_blob: bytes
+    items: int
+    bytes: int
+    done_items: int
+    done_bytes: int
+    skipped_items: int
+    skipped_bytes: int
+    failed_items: int
+    failed_bytes: int
+    live_bytes: int
+    moved_bytes: int
+    window_at: datetime
+    window_bytes: int
+    rate: int
+    created_at: datetime
+    ended_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class TransferItem:
+    """One blob of a transfer, and what its work has to know of both.
+
+    Attributes:
+        state: waiting, queued, failed.
+        phase: copy, or delete (the source's replica, when it is due).
+        storage: the destination.
+        upload_id: what the key ends with.
+        begun: something may be at the destination.
+        copied: bytes that are.
+        blob_state: None where the blob is gone.
+        hashes: the packed SHA-256 of its parts.
+    """
+
+    id: bytes
+    transfer_id: bytes
+    blob_id: bytes
+    size: int
+    state: str
+    phase: str
+    storage: str
+    object_key: str
+    upload_id: bytes
+    multipart_id: str
+    begun: bool
+    binds_hash: bool
+    copied: int
+    due_at: datetime
+    source: str
+    delete_source: bool
+    keep_for: int
+    transfer_state: str
+    blob_state: str | None
+    hashes: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
 class Identity:
     """Who is asking: what a verified access token says."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from api.resources import accounts, files, system, uploads
+from api.resources import accounts, files, system, transfers, uploads
 from api.resources.base import Resource
 from api.resources.cursors import Cursors
 from api.services import Services
@@ -27,6 +27,9 @@ def routes(services: Services) -> list[tuple[str, Resource]]:
         ("/files/{file_id}/restore", files.FileRestore(s.files)),
         ("/files/{file_id}/links", files.FileLinks(s.files)),
         ("/files/{file_id}/content", files.FileContent(s.files)),
+        ("/transfers", transfers.TransferList(s.transfers, cursors)),
+        ("/transfers/{transfer_id}", transfers.TransferItem(s.transfers)),
+        ("/transfers/{transfer_id}/retry", transfers.TransferRetry(s.transfers)),
     ]
     return [
         *((f"/api/v1{path}", resource) for path, resource in v1),

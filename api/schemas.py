@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import Meta, Struct
@@ -15,6 +15,7 @@ from api.services.accounts import SessionTokens
 from api.services.files import Link
 from api.services.instant import Challenge
 from api.services.progress import SignedParts, UploadView
+from api.services.transfers import DryRun, TransferView
 
 HEX_32: Final = r"^[0-9a-f]{32}$"
 # "$" also matches before a last newline, which bytes.fromhex skips: only the length says no to that.
@@ -91,6 +92,22 @@ class ChangeFile(Body):
     """PATCH /files/{id}."""
 
     name: str
+
+
+class StartTransfer(Body):
+    """POST /transfers."""
+
+    source: Annotated[str, Meta(max_length=32)] = msgspec.field(name="from")
+    destination: Annotated[str, Meta(max_length=32)] = msgspec.field(name="to")
+    delete_source: bool = False
+    keep_for: Annotated[int, Meta(ge=0)] | None = None
+    dry_run: bool = False
+
+
+class ChangeTransfer(Body):
+    """PATCH /transfers/{id}."""
+
+    state: Literal["running", "paused", "cancelled"]
 
 
 def timestamp(moment: datetime) -> str:
@@ -198,6 +215,45 @@ def _bytes(received: list[int], size: int, part_size: int, count: int) -> int:
         return 0
     missing_of_last = part_size * count - size if received[-1] == count else 0
     return len(received) * part_size - missing_of_last
+
+
+def transfer(view: TransferView) -> dict[str, Any]:
+    """A transfer."""
+    row = view.transfer
+    return {
+        "id": row.id.hex(),
+        "state": row.state,
+        "from": row.source,
+        "to": row.destination,
+        "policy": row.policy,
+        "delete_source": row.delete_source,
+        "keep_for": row.keep_for if row.delete_source else None,
+        "after": row.delay,
+        "planned": row.planned,
+        "items": row.items,
+        "bytes": row.bytes,
+        "done_items": row.done_items,
+        "done_bytes": row.done_bytes,
+        "skipped_items": row.skipped_items,
+        "skipped_bytes": row.skipped_bytes,
+        "failed_items": row.failed_items,
+        "failed_bytes": row.failed_bytes,
+        "unfinished_bytes": row.live_bytes,
+        "rate": view.rate,
+        "seconds_left": view.seconds_left,
+        "reasons": dict(view.reasons),
+        "failures": [
+            {"blob": f.blob_id.hex(), "size": f.size, "phase": f.phase, "reason": f.reason, "message": f.message}
+            for f in view.failures
+        ],
+        "created_at": timestamp(row.created_at),
+        "ended_at": None if row.ended_at is None else timestamp(row.ended_at),
+    }
+
+
+def dry_run(found: DryRun) -> dict[str, Any]:
+    """What a transfer would copy."""
+    return {"dry_run": True, "items": found.items, "bytes": found.bytes, "there_items": found.there}
 
 
 _encoder: Final = msgspec.json.Encoder()

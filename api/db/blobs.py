@@ -88,6 +88,11 @@ def insert_verified(db: Statements, blob: Blob, scope: bytes, hashes: bytes, now
     return True
 
 
+def add_replica(db: Statements, blob_id: bytes, storage: str, object_key: str, now: datetime) -> bool:
+    """Makes a verified object a replica of a blob that the caller has locked; False where the storage has one."""
+    return db.execute(_ADD_REPLICA, (blob_id, storage, object_key, to_row(now))) == 1
+
+
 def heal(db: Statements, blob: Blob, storage: str, object_key: str, now: datetime) -> bool:
     """Makes a verified object the replica of a blob whose own is not whole, and dooms the broken one.
 

@@ -27,6 +27,7 @@ class Access(Enum):
 
     PUBLIC = "anybody; an Authorization header is not even looked at"
     BEARER = "who holds an access token"
+    ADMIN = "who holds an administrator's access token"
     EDGE = "nginx alone, with the edge key"
 
 

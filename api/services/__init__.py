@@ -18,6 +18,7 @@ from api.services.files import Files
 from api.services.health import Health
 from api.services.revocations import Revocations
 from api.services.sweep import Sweep
+from api.services.transfers import Transfers
 from api.services.uploads import Uploads
 from api.tokens import Tokens
 
@@ -32,6 +33,7 @@ class Services:
     accounts: Accounts
     uploads: Uploads
     files: Files
+    transfers: Transfers
     revocations: Revocations
     sweep: Sweep
     health: Health

@@ -68,10 +68,13 @@ class Stores:
             (replica for replica in replicas if replica[0] in self._order), key=lambda replica: self._order[replica[0]]
         )
         if len(ordered) > 1:
-            ordered.sort(key=lambda replica: not self._answers(replica[0]))
+            ordered.sort(key=lambda replica: not self.answers(replica[0]))
         return ordered[0] if ordered else None
 
-    def _answers(self, name: str) -> bool:
+    def answers(self, name: str) -> bool:
+        """Whether a storage is configured and can be used, asked every few seconds at most."""
+        if name not in self._storages:
+            return False
         asked, answer = self._asked.get(name, (float("-inf"), False))
         if time.monotonic() - asked > _FRESH:
             try:

@@ -24,6 +24,7 @@ from api.db.migrate import migrate
 from api.db.pool import Database, connect_arguments
 from api.jobs.queue import NAMES, Queue, name_of
 from api.services import Services
+from api.storage.base import MultipartStorage
 from api.storage.memory import MemoryStorage
 from tests.conftest import Servers
 
@@ -145,16 +146,26 @@ class KeptQueue(Queue):
 
 
 class Gateway:
-    """A composed API and what a test wants to see of it."""
+    """A composed API and what a test wants to see of it.
 
-    def __init__(self, config: Config, storage: MemoryStorage | None = None) -> None:
+    Args:
+        others: further storages by name, behind the first, which is called local.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        storage: MemoryStorage | None = None,
+        others: Mapping[str, MultipartStorage] | None = None,
+    ) -> None:
         self.clock = Clock()
         self.storage = storage or MemoryStorage()
+        self.storages: dict[str, MultipartStorage] = {"local": self.storage, **(others or {})}
         self.statements: list[tuple[str, Sequence[object]]] = []
         self.db = Database(config.database_url, 16, lambda sql, args: self.statements.append((sql, args)))
         self.queue = KeptQueue()
         self.services: Services = compose(
-            config, db=self.db, storage=self.storage, clock=self.clock, hasher=FAST_HASHER, queue=self.queue
+            config, db=self.db, storage=self.storages, clock=self.clock, hasher=FAST_HASHER, queue=self.queue
         )
         self.http = falcon.testing.TestClient(create_app(self.services))
         self.config = config

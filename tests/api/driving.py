@@ -12,6 +12,7 @@ from api.db import files as db_files
 from api.errors import StorageUnavailable
 from api.models import new_id
 from api.services import finalize
+from tests.api import driving_transfers
 from tests.api.conftest import EDGE_KEY, Content, Gateway, User
 
 EMPTY = Content(b"")
@@ -27,6 +28,7 @@ def drive(gateway: Gateway, user: User) -> None:
     files(gateway, user)
     background(gateway)
     rows_of_jobs(gateway)
+    driving_transfers.drive(gateway, user)
     edge(gateway, user)
     deployment.settle(gateway.db, "id", "0badcafe")
     accounts.any_user(gateway.db)

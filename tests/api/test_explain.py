@@ -24,10 +24,12 @@ ALIASES = {
     "c": "upload",
     "d": "blob_digest",
     "f": "file",
+    "i": "transfer_item",
     "j": "job",
     "o": "upload",
     "p": "upload_part",
     "r": "replica",
+    "t": "transfer",
     "u": "upload",
 }
 ROWS = 3000
@@ -60,6 +62,12 @@ FILL = (
     "INSERT INTO job (kind, subject, state, due_at, enqueued_at, created_at, updated_at) SELECT ELT(1 + seq % 4, "
     "'finalize', 'verify', 'transfer', 'scrub'), {id}, IF(seq % 50, 'waiting', 'dead'), NOW(6) - INTERVAL 200 SECOND "
     "+ INTERVAL seq SECOND, NULL, NOW(6), NOW(6) FROM {seq}",
+    "INSERT INTO transfer (id, source, destination, delete_source, keep_for, delay, state, planned_at, planned_blob, "
+    "window_at, created_at, updated_at, ended_at) SELECT {id}, 'local', 'other', 0, 0, 0, 'done', NOW(6), {id}, "
+    "NOW(6), NOW(6), NOW(6), NOW(6) FROM seq_1_to_20",
+    "INSERT INTO transfer_item (id, transfer_id, blob_id, size, state, phase, storage, object_key, upload_id, due_at, "
+    "created_at) SELECT {id}, UNHEX(MD5(1 + seq % 20)), {id}, 1, ELT(1 + seq % 3, 'waiting', 'queued', 'failed'), "
+    "'copy', 'other', CONCAT('t', seq), {id}, NOW(6), NOW(6) FROM {seq}",
     "INSERT INTO revocation SELECT seq, 'session', {id}, 0, NOW(6) - INTERVAL seq MINUTE, NOW(6) + INTERVAL 20 DAY "
     "FROM {seq}",
 )
