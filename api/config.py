@@ -139,6 +139,10 @@ class Config:
     )
     trash_days: int = setting(integer(1, 36500), "Days that a file lies in the trash before it is deleted", "30")
 
+    scrub_rate: int = setting(
+        integer(0, 2**63 - 1), "Bytes a second that one worker reads again to compare them; 0: none", str(8 * MIB)
+    )
+    scrub_interval: int = setting(integer(3600, 10**9), "Seconds until a replica's bytes are compared again", "2592000")
     worker_threads: int = setting(integer(1, 64), "Jobs that one worker runs at once, besides finalizing", "4")
     verify_parallel: int = setting(integer(1, 32), "Parts of one object that are read back at once", "4")
     job_tries: int = setting(integer(1, 1000), "Failures in a row after which a job is given up", "50")

@@ -7,7 +7,7 @@ import json
 import sys
 from typing import Any
 
-from api import app, config, logs
+from api import app, config
 
 _FAILED = 1
 
@@ -27,7 +27,6 @@ def _sweep(settings: config.Config, arguments: argparse.Namespace) -> int:
     def tell(kind: str, text: str) -> None:
         print(json.dumps({"what": kind, "of": text}) if arguments.json else f"{kind}: {text}", flush=True)
 
-    logs.configure("sweep", settings.log_level)
     sweep = app.compose(settings).sweep
     found = sweep.by_hand(tell, dry=arguments.dry_run, accept=arguments.accept, storage=arguments.storage)
     if found is None:
@@ -43,6 +42,8 @@ def _sweep(settings: config.Config, arguments: argparse.Namespace) -> int:
         print(f"{'would be ' if arguments.dry_run else ''}{kind}: {count}")
     for storage, key, blob, since in missing:
         print(f"object {key} at {storage} is gone since {since}: blob {blob.hex()} has no bytes there")
+    for storage, since in sweep.compared():
+        print(f"every replica at {storage} was compared since {since:%Y-%m-%d %H:%M} UTC")
     for doubt in doubts:
         print(f"HELD BACK ({doubt.kind}) {doubt.storage}: {doubt.message}")
     if doubts:

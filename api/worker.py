@@ -68,8 +68,12 @@ class Worker:
         self._services.runner.run(kind, subject)
 
     def _feed(self) -> None:
-        feeder = self._services.feeder
-        self._repeat(feeder.look, LOOK_EVERY)
+        self._repeat(self._look, LOOK_EVERY)
+
+    def _look(self) -> None:
+        heartbeat = self._services.config.worker_heartbeat
+        if self._services.feeder.look() and heartbeat:
+            heartbeat.touch()
 
     def _sweep(self) -> None:
         self._repeat(self._services.sweep.run, self._services.config.sweep_interval)

@@ -15,9 +15,14 @@ _FILE = (
     "f.updated_at, f.trashed_at, b.size, b.digest, b.state, b.sha256"
 )
 _FROM = "FROM file f JOIN `blob` b ON b.id = f.blob_id"
-# No index has a user's trash in order. Left alone, the optimizer would rather read everybody's files in order of ids
-# than sort one user's trash, and with millions of them that never ends.
-_FROM_TRASH = "FROM file f FORCE INDEX (file_newest) JOIN `blob` b ON b.id = f.blob_id"
+# Left alone, the optimizer intersects the indexes of user and trash and sorts all of a user's files, or reads
+# everybody's in order of ids: seen with 100,000 files, where a page of 50 read 200,000 rows.
+_FROM_NEWEST = "FROM file f FORCE INDEX (file_newest) JOIN `blob` b ON b.id = f.blob_id"
+_FROM_BY_NAME = "FROM file f FORCE INDEX (file_by_name) JOIN `blob` b ON b.id = f.blob_id"
+# Whoever names a digest has few files on it: those are looked up, and sorted.
+_FROM_DIGEST = (
+    "FROM `blob` b FORCE INDEX (blob_by_digest) STRAIGHT_JOIN file f FORCE INDEX (file_blob) ON f.blob_id = b.id"
+)
 # The lock on the blob's row is what a deletion of the blob waits for; a blob that is no longer usable gives no row.
 _LINK = (
     "INSERT INTO file (id, user_id, folder_id, name, blob_id, content_type, created_at, updated_at) "
@@ -107,7 +112,7 @@ class Query:
 
 
 def page(db: Statements, query: Query) -> list[File]:
-    """Up to ``limit`` files in order, by the index of that order; what is in the trash is sorted."""
+    """Up to ``limit`` files in order, by the index of that order; the trash, and what a digest names, is sorted."""
     where = ["f.user_id = %s", f"f.trashed_at IS {'NOT NULL' if query.trashed else 'NULL'}"]
     args: list[object] = [query.user_id]
     for condition, value in _filters(query):
@@ -123,7 +128,10 @@ def page(db: Statements, query: Query) -> list[File]:
         if query.after:
             where.append("f.id < %s")
             args += query.after
-    source = _FROM_TRASH if query.trashed else _FROM
+    if query.digest is not None:
+        source = _FROM_DIGEST
+    else:
+        source = _FROM_BY_NAME if query.order == "name" and not query.trashed else _FROM_NEWEST
     sql = f"SELECT {_FILE} {source} WHERE {' AND '.join(where)} ORDER BY {order} LIMIT %s"
     return [_file(row) for row in db.all(sql, [*args, query.limit])]
 

@@ -16,8 +16,8 @@ BATCH: Final = 1000
 
 # Tables with the columns storage and object_key, and a unique index over both. Uploads count whatever their state:
 # an ended one's row is kept for a while, and what it left is freed by it, not by the sweep for orphans.
-_OBJECTS: Final = ("replica", "upload", "doomed", "transfer_item")
-_UPLOADS: Final = ("upload", "transfer_item")
+_OBJECTS: Final = ("replica", "upload", "doomed", "transfer_item", "healing")
+_UPLOADS: Final = ("upload", "transfer_item", "healing")
 
 
 def objects(db: Statements, storage: str, keys: Sequence[str]) -> set[str]:

@@ -23,7 +23,7 @@ _SET_VERIFIED = (
 )
 _SET_SHA256 = "UPDATE `blob` SET sha256 = %s WHERE id = %s AND state = 'verified'"
 _SET_CORRUPT = "UPDATE `blob` SET state = 'corrupt' WHERE id = %s AND state = 'unverified'"
-_LOCK_VERIFIED = "SELECT id FROM `blob` WHERE id = %s AND state = 'verified' LOCK IN SHARE MODE"
+_LOCK_FIRST = "SELECT id FROM `blob` WHERE id = %s AND state = %s FOR UPDATE"
 _LOCK_UNVERIFIED = "SELECT id FROM `blob` WHERE id = %s AND state = 'unverified' FOR UPDATE"
 _MOVE_FILES = "UPDATE file SET blob_id = %s WHERE blob_id = %s"
 _DROP = (
@@ -68,12 +68,12 @@ def set_corrupt(db: Statements, blob_id: bytes) -> None:
     db.execute(_SET_CORRUPT, (blob_id,))
 
 
-def merge(db: Statements, blob_id: bytes, first_id: bytes) -> bool:
-    """Gives a blob's files to the one that was verified first, and drops its rows; False where either went away.
+def merge(db: Statements, blob_id: bytes, first_id: bytes, first_state: str) -> bool:
+    """Gives a blob's files to the one that was verified first, and drops its rows; False where either changed.
 
     Whoever calls dooms the objects that are not needed any more, in the same transaction.
     """
-    if db.one(_LOCK_VERIFIED, (first_id,)) is None or db.one(_LOCK_UNVERIFIED, (blob_id,)) is None:
+    if db.one(_LOCK_FIRST, (first_id, first_state)) is None or db.one(_LOCK_UNVERIFIED, (blob_id,)) is None:
         return False
     db.execute(_MOVE_FILES, (first_id, blob_id))
     jobs.delete(db, blob_id)

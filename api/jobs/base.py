@@ -85,6 +85,10 @@ class Lease(Protocol):
     def stopping(self) -> bool:
         """The worker was told to stop, or the segment's time is over: save, and answer MORE soon."""
 
+    @property
+    def leaving(self) -> bool:
+        """The worker was told to stop: work that cannot be cut into segments is given up, to be begun again."""
+
     def save(self, place: int, memo: bytes | None = None) -> None:
         """Keeps the place and extends the lease; failures before are forgotten. Raises LeaseLost."""
 

@@ -60,13 +60,17 @@ class Feeder:
         self._free = threading.BoundedSemaphore(_DIRECT)
         self._threads: list[threading.Thread] = []
 
-    def look(self) -> None:
-        """Once: what is due goes to the queues that are low, or, where there is no queue, to threads."""
+    def look(self) -> bool:
+        """Once: what is due goes to the queues that are low, or, where there is no queue, to threads.
+
+        Returns:
+            Whether the rows could be seen.
+        """
         try:
             self._rescue()
             kinds = jobs.waiting_kinds(self._db)
             if not kinds:
-                return
+                return True
             depths = self._queue.depths()
             for name, depth in (depths or {}).items():
                 metrics.QUEUE_DEPTH.labels(name).set(depth)
@@ -76,6 +80,8 @@ class Feeder:
                 self._feed(kinds, depths)
         except (DatabaseUnavailable, StorageError) as ex:
             _log.warning("will look again", extra={"error": str(ex)})
+            return False
+        return True
 
     def _rescue(self) -> None:
         for kind, (every, rescue) in self._rescues.items():

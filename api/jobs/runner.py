@@ -48,8 +48,12 @@ class HeldLease:
         self.ended = False
 
     @property
+    def leaving(self) -> bool:
+        return self._stop.is_set()
+
+    @property
     def stopping(self) -> bool:
-        return self._stop.is_set() or time.monotonic() - self._began > SEGMENT_SECONDS
+        return self.leaving or time.monotonic() - self._began > SEGMENT_SECONDS
 
     def save(self, place: int, memo: bytes | None = None) -> None:
         self._kept = time.monotonic()

@@ -41,7 +41,9 @@ class Readyz(Resource):
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         ready, checks = self._health.ready()
-        state = {"status": "ok" if ready else "unready", "checks": checks, "notes": self._health.notes()}
+        # a full disk takes no uploads, but gives downloads and takes deletions: requests should still come
+        status = "unready" if not ready else "full" if self._health.full() else "ok"
+        state = {"status": status, "checks": checks, "notes": self._health.notes()}
         answer(resp, state, 200 if ready else 503)
         if not ready:
             resp.set_header("Retry-After", "1")

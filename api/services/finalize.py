@@ -16,12 +16,13 @@ from typing import Final
 
 from api.db import blobs, files, jobs, uploads
 from api.db.pool import Database, Statements
-from api.errors import ObjectNotFound, PartMismatch, StorageError, StorageFull, UploadGone
+from api.errors import PartMismatch, StorageError, StorageFull, UploadGone
 from api.jobs.base import Busy, Lease, LeaseLost, Outcome
 from api.jobs.queue import Queue
 from api.models import Blob, Clock, File, Upload, new_id
-from api.services import ranges
+from api.services import merge, ranges
 from api.services.instant import Instant
+from api.services.merge import First
 from api.services.stores import Stores, multipart_ref
 from api.storage.base import Completed
 
@@ -38,7 +39,7 @@ class _Claimed(Exception):
 
 
 class Stopped(Exception):
-    """The segment is over; the storage goes on from there next time."""
+    """The worker is to end; the storage goes on from what it finds next time."""
 
 
 class Finalizer:
@@ -90,7 +91,7 @@ class Finalizer:
             StorageError: the storage could not be used; the upload stays ``finalizing`` and is tried again.
             PartMismatch, StorageFull: the upload is open again, and takes parts and another complete.
             DatabaseUnavailable: the same holds.
-            Stopped: the job's segment is over.
+            Stopped: the job's worker was told to stop.
         """
         storage = self._stores.named(upload.storage)
         try:
@@ -115,7 +116,7 @@ class Finalizer:
         def extend() -> None:
             nonlocal last
             if lease is not None:
-                if lease.stopping:
+                if lease.leaving:
                     raise Stopped
                 lease.keep()
             if time.monotonic() - last < _EXTEND_EVERY:
@@ -185,7 +186,7 @@ class Finalizer:
             try:
                 file = self._db.transaction(make)
             except _Claimed:
-                first = blobs.verified(self._db, upload.digest, upload.size, scope)
+                first = merge.find(self._db, self._stores, upload.digest, upload.size, scope)
                 if first is not None and (merged := self._merge(upload, owner, first)):
                     return merged
             else:
@@ -204,26 +205,15 @@ class Finalizer:
             raise LeaseLost
         return file
 
-    def _merge(self, upload: Upload, owner: bytes, first: Blob) -> File | None:
-        """Links the first blob and dooms the second object; a first copy that is not whole is replaced by it."""
-        whole = is_whole(self._stores, first)
+    def _merge(self, upload: Upload, owner: bytes, first: First) -> File | None:
+        """Links the first blob; one of the two objects goes."""
 
         def body(tx: Statements) -> File | None:
-            file = self._link(tx, upload, owner, first)
-            if file is None:
-                return None
-            if whole or not blobs.heal(tx, first, upload.storage, upload.object_key, self._clock()):
-                blobs.doom(tx, upload.storage, upload.object_key, self._clock())
+            new = upload.storage, upload.object_key, self._clock()
+            blob = merge.hold(tx, first, *new)
+            file = self._link(tx, upload, owner, blob) if blob else None
+            if file is not None:
+                merge.settle(tx, first, *new)
             return file
 
         return self._db.transaction(body)
-
-
-def is_whole(stores: Stores, blob: Blob) -> bool:
-    """Whether a blob's object is there with its size. A storage that does not answer decides nothing: it raises."""
-    if blob.storage is None or blob.object_key is None:
-        return False
-    try:
-        return stores.named(blob.storage).stat(blob.object_key) == blob.size
-    except ObjectNotFound:
-        return False

@@ -31,6 +31,7 @@ class Health:
         self._lock = threading.Lock()
         self._asked = float("-inf")
         self._checks: dict[str, str] = {}
+        self._told: dict[str, str] = {}
 
     def full(self) -> bool:
         """Whether the local disk has less than SLUICE_MIN_FREE left; the edge asks, before it takes a part."""
@@ -51,8 +52,19 @@ class Health:
             if time.monotonic() - self._asked > _FRESH:
                 self._checks = self._ask()
                 self._asked = time.monotonic()
+                self._tell({**self._checks, "room": "full" if self.full() else "ok"})
             checks = dict(self._checks)
         return all(state == "ok" for name, state in checks.items() if name != "redis"), checks
+
+    def _tell(self, checks: dict[str, str]) -> None:
+        """One line for each change, so that the log says why a process is unready, and since when."""
+        for name, state in checks.items():
+            before = self._told.get(name, "ok")
+            if state != "ok" and state != before:
+                _log.warning("a dependency is not well", extra={"dependency": name, "error": state})
+            elif state == "ok" and before != "ok":
+                _log.warning("a dependency is well again", extra={"dependency": name})
+        self._told = checks
 
     def notes(self) -> dict[str, str]:
         """What was found out about dependencies by trying them; nothing is asked for it."""

@@ -25,13 +25,13 @@ class Part:
 
     Attributes:
         right: its bytes have the hash that was written down.
-        data: the bytes themselves, where they were asked for.
+        data: the bytes themselves in pieces, where they were asked for.
     """
 
     number: int
     length: int
     right: bool
-    data: bytes | None
+    data: tuple[bytes, ...]
 
 
 class ReadBack:
@@ -106,18 +106,18 @@ class ReadBack:
             sha256, data = self._hash((number - 1) * self._length, length)
             if sha256 == self._hashes[number - 1]:
                 return Part(number, length, True, data)
-        return Part(number, length, False, None)
+        return Part(number, length, False, ())
 
-    def _hash(self, offset: int, length: int) -> tuple[bytes, bytes | None]:
+    def _hash(self, offset: int, length: int) -> tuple[bytes, tuple[bytes, ...]]:
         """An object that is gone has no bytes."""
-        sha256, left, kept = hashlib.sha256(), length, bytearray()
+        sha256, left, kept = hashlib.sha256(), length, list[bytes]()
         try:
             with closing(self._storage.open(self._object_key, offset, length)) as reader:
                 while left > 0 and (data := reader.read(min(left, _BUFFER))):
                     sha256.update(data)
                     if self._with_data:
-                        kept += data
+                        kept.append(data)
                     left -= len(data)
         except ObjectNotFound:
-            return b"", None
-        return sha256.digest(), bytes(kept) if self._with_data else None
+            return b"", ()
+        return sha256.digest(), tuple(kept)

@@ -20,7 +20,7 @@ from api.db.verifications import Verification
 from api.errors import StorageError, StorageUnavailable
 from api.jobs.base import SEGMENT_BYTES, Lease, LeaseLost, Outcome
 from api.models import Clock
-from api.services.finalize import is_whole
+from api.services import merge
 from api.services.readback import ReadBack
 from api.services.stores import Stores
 from api.sha256 import SHA256, resumes
@@ -82,8 +82,9 @@ class Verifier:
             if not part.right:
                 return self._corrupt(work, lease, part.number)
             lease.moved += part.length
-            if whole is not None and part.data is not None:
-                whole.update(part.data)
+            if whole is not None:
+                for data in part.data:
+                    whole.update(data)
             if part.number == count:
                 break
             lease.save(part.number, whole.state() if whole else None)
@@ -122,25 +123,25 @@ class Verifier:
             return True
 
         for _ in range(3):
-            if self._db.transaction(claim) or self._merge(work, lease):
+            if self._db.transaction(claim) or self._merge(work):
                 return Outcome.DONE
         raise StorageError("a blob of this digest came and went")
 
-    def _merge(self, work: Verification, lease: Lease) -> bool:
-        """Files go to the blob that was verified first; a first copy that is not whole is replaced by this one."""
+    def _merge(self, work: Verification) -> bool:
+        """Files go to the blob that was verified first; one of the two objects goes."""
         blob = work.blob
-        first = blobs.verified(self._db, blob.digest, blob.size, work.scope)
+        first = merge.find(self._db, self._stores, blob.digest, blob.size, work.scope)
         if first is None:
             return False
-        whole = is_whole(self._stores, first)
 
         def body(tx: Statements) -> bool:
-            if not verifications.merge(tx, blob.id, first.id):
-                return False
             assert blob.storage is not None
             assert blob.object_key is not None
-            if whole or not blobs.heal(tx, first, blob.storage, blob.object_key, self._clock()):
-                blobs.doom(tx, blob.storage, blob.object_key, self._clock())
+            if not verifications.merge(tx, blob.id, first.blob.id, first.blob.state):
+                return False
+            new = blob.storage, blob.object_key, self._clock()
+            merge.hold(tx, first, *new)
+            merge.settle(tx, first, *new)
             return True
 
         return self._db.transaction(body)

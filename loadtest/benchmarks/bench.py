@@ -39,6 +39,7 @@ class Bench:
         folder: for a benchmark's own files, on the stack's filesystem.
         rounds: pairs of samples.
         seconds: how long one sample under load lasts.
+        left_out: rows that could not be measured, and why.
     """
 
     stack: Stack
@@ -46,6 +47,7 @@ class Bench:
     folder: Path
     rounds: int
     seconds: int
+    left_out: list[tuple[str, str]] = field(default_factory=list)
     _seeds: Iterator[int] = field(default_factory=lambda: itertools.count(secrets.randbits(48) << 8))
 
     def client(self) -> Client:
@@ -70,8 +72,13 @@ class Bench:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A name, what it compares, and how."""
+    """A name, what it compares, and how.
+
+    Attributes:
+        storage: what the stack stores on: ``local`` or ``ceph``.
+    """
 
     name: str
     summary: str
     run: Callable[[Bench], Sequence[Row | CallRow]]
+    storage: str = "local"

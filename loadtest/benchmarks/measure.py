@@ -6,12 +6,16 @@ import mmap
 import os
 import statistics
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 _TICKS = os.sysconf("SC_CLK_TCK")
+
+
+class LeftOut(Exception):
+    """A row cannot be measured here; the text says why."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,7 @@ class Row:
         ratio: speed of ours to the peer's, of each pair of neighbours.
         cpu_ours, cpu_peer: medians, in `cpu_unit`; cpu_ratio as ratio.
         limit: what is asked for, as text; `holds` says whether it was met.
+        when: it was measured, and how often.
     """
 
     name: str
@@ -64,6 +69,7 @@ class Row:
     limit: str = ""
     holds: bool | None = None
     notes: str = ""
+    when: str = ""
 
 
 @dataclass(frozen=True)
@@ -104,6 +110,23 @@ class Pairs:
             for samples, measure in turns if number % 2 == 0 else reversed(turns):
                 samples.append(measure())
         return pairs
+
+    @classmethod
+    def in_turns(cls, rounds: int, arms: Mapping[str, Callable[[], Sample]]) -> dict[str, Pairs]:
+        """The first arm is ours, and is paired with each of the others, round by round.
+
+        The order turns every round, and the first of each warms up and is dropped.
+        """
+        found: dict[str, list[Sample]] = {name: [] for name in arms}
+        names = list(arms)
+        ours = names[0]
+        for number in range(rounds + 1):
+            for name in names:
+                sample = arms[name]()
+                if number:
+                    found[name].append(sample)
+            names.append(names.pop(0))
+        return {name: cls(found[ours], samples) for name, samples in found.items() if name != ours}
 
     @property
     def ratio(self) -> Spread:

@@ -56,6 +56,7 @@ http {{
             alias {objects}/;
             {cache}
         }}
+        {proxy}
         location /put/ {{
             root {folder};
             client_body_buffer_size 256k;
@@ -114,7 +115,19 @@ class Peer:
             common="\n    ".join(re.findall(rf"^ {{4}}((?:{'|'.join(_COMMON)}) .*;)$", edge, re.M)),
             objects=self._stack.objects,
             port=self.port,
+            proxy=self._proxy(),
             secret=_SECRET,
+        )
+
+    def _proxy(self) -> str:
+        """Where the stack has a Ceph: its buckets as they are, passed on without a copy on the disk."""
+        settings = self._stack.data / "ceph" / "settings"
+        if not settings.exists():
+            return ""
+        address = "127.0.0.1:" + dict(line.split("=", 1) for line in settings.read_text().split())["RGW_PORT"]
+        return (
+            f"location /bench/ {{ proxy_pass http://{address}; proxy_set_header Host {address}; "
+            'proxy_http_version 1.1; proxy_set_header Connection ""; proxy_max_temp_file_size 0; }'
         )
 
     def _await_start(self) -> None:

@@ -8,9 +8,10 @@ import platform
 import re
 import subprocess
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from loadtest.benchmarks.measure import CallRow, Row, Spread
 
@@ -24,13 +25,15 @@ class Report:
 
     Attributes:
         load: the load average of the minute before: what else ran.
+        left_out: what could not be measured here, and why.
     """
 
-    rows: Sequence[Row]
-    calls: Sequence[CallRow]
+    rows: list[Row]
+    calls: list[CallRow]
     rounds: int
     seconds: int
     load: float
+    left_out: list[tuple[str, str]] = field(default_factory=list)
 
     def blocks(self) -> dict[str, str]:
         """Markdown by the marker's name."""
@@ -54,6 +57,7 @@ class Report:
             "held",
         ]
         notes = [f"- {row.name}: {row.notes}" for row in self.rows if row.notes]
+        notes += [f"- **{name} is left out**: {why}" for name, why in self.left_out]
         return "\n".join([_table(head, (_cells(row) for row in self.rows)), *([""] if notes else []), *notes])
 
     def _calls_text(self) -> str:
@@ -82,20 +86,48 @@ class Report:
             "versions": _versions(),
             "rows": [asdict(row) for row in self.rows],
             "statements": [{**asdict(call), "holds": call.holds} for call in self.calls],
+            "left_out": self.left_out,
         }
         return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
 
-    def write(self, page: Path) -> None:
-        """Replace what stands between the page's markers, `<!-- bench:NAME -->` and `<!-- /bench -->`."""
-        text = page.read_text()
-        for name, block in self.blocks().items():
+    def write(self, page: Path, anew: bool = True) -> None:
+        """Replace what stands between the page's markers, `<!-- bench:NAME -->` and `<!-- /bench -->`.
+
+        Args:
+            anew: nothing of earlier runs stays; without it, rows that were not measured now do.
+        """
+        text, whole = page.read_text(), self._dated()
+        if not anew and page.with_suffix(".json").exists():
+            whole = whole._over(json.loads(page.with_suffix(".json").read_text()))
+        for name, block in whole.blocks().items():
             begin, end = f"<!-- bench:{name} -->", "<!-- /bench -->"
             pattern = re.compile(rf"({re.escape(begin)}\n).*?({re.escape(end)})", re.S)
             text, count = pattern.subn(lambda found, block=block: found[1] + block + "\n" + found[2], text)  # type: ignore[misc]
             if count != 1:
                 raise SystemExit(f"{page.name} has no place {begin} … {end}")
         page.write_text(text)
-        page.with_suffix(".json").write_text(self.as_json())
+        page.with_suffix(".json").write_text(whole.as_json())
+
+    def _dated(self) -> Report:
+        """Each row says when it was measured: later runs may leave it as it is."""
+        when = f"{datetime.now(UTC):%Y-%m-%d %H:%M}, {self.rounds} rounds, load {self.load:.1f}"
+        return replace(self, rows=[replace(row, when=when) for row in self.rows])
+
+    def _over(self, earlier: dict[str, Any]) -> Report:
+        """These rows in place of those of an earlier run that have their names."""
+        rows = {row["name"]: _row(row) for row in earlier["rows"]} | {row.name: row for row in self.rows}
+        calls = {call["name"]: _call(call) for call in earlier["statements"]} | {c.name: c for c in self.calls}
+        left_out = {name: why for name, why in earlier.get("left_out", ()) if name not in rows} | dict(self.left_out)
+        return replace(self, rows=[*rows.values()], calls=[*calls.values()], left_out=[*left_out.items()])
+
+
+def _row(members: dict[str, Any]) -> Row:
+    spreads = {n: Spread(**members[n]) for n in ("ours", "peer", "ratio", "cpu_ratio") if members.get(n)}
+    return Row(**{**members, **spreads})
+
+
+def _call(members: dict[str, Any]) -> CallRow:
+    return CallRow(**{name: value for name, value in members.items() if name != "holds"})
 
 
 def _cells(row: Row) -> list[str]:

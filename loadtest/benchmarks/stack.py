@@ -95,6 +95,20 @@ class Stack:
     def database_server(self) -> list[int]:
         return [self._pid("mariadb")]
 
+    @property
+    def cache(self) -> list[int]:
+        return [self._pid("redis")]
+
+    @property
+    def own(self) -> list[int]:
+        """All of our processes: edge, API, worker, MariaDB, Redis; no storage's."""
+        return [*self.edge, *self.api, *self.worker, *self.database_server, *self.cache]
+
+    @property
+    def ceph(self) -> list[int]:
+        """mon, osd and radosgw."""
+        return [self._pid(name) for name in ("ceph-mon", "ceph-osd", "radosgw")]
+
     # -- places
 
     @property

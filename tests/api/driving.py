@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 
-from api.db import accounts, deployment, jobs, listings, times
+from api.db import accounts, deployment, jobs, listings, scrubs, times
 from api.db import files as db_files
 from api.errors import StorageUnavailable
 from api.models import new_id
@@ -34,7 +35,36 @@ def drive(gateway: Gateway, user: User) -> None:
     accounts.any_user(gateway.db)
     gateway.clock.turn(700_000)
     sign_in(gateway, user)
+    scrubbed(gateway, user)
     swept(gateway, user)
+
+
+def scrubbed(gateway: Gateway, user: User) -> None:
+    """A replica that is read again, healed, lost, and a blob that is corrupt."""
+    db, now = gateway.db, gateway.clock()
+    sign_in(gateway, user)
+    file = user.upload(Content(b"drive scrub"))
+    ((blob,),) = gateway.rows("SELECT blob_id FROM file WHERE id = UNHEX(%s)", file["id"])
+    gateway.statements.pop()
+    scrubs.oldest(db, "local", now)
+    scrubs.waiting(db)
+    fresh = scrubs.Healing("0badcafe/00/drive", blob, "", binds_hash=False)
+    for end in (scrubs.swap, scrubs.give_up):
+        found = scrubs.load(db, blob)
+        assert found is not None
+        begun = scrubs.healing(db, blob, "local", fresh, now)
+        scrubs.set_opened(db, blob, "local", begun)
+        first = found.replicas[0]
+        db.transaction(partial(end, blob_id=blob, begun=begun, now=now, **(
+            {"damaged": first} if end is scrubs.swap else {"storage": "local"}
+        )))  # fmt: skip
+    found = scrubs.load(db, blob)
+    assert found is not None
+    scrubs.set_checked(db, blob, found.replicas[0], now)
+    scrubs.put_off(db, blob, now)
+    scrubs.set_lost(db, blob, "local", now)
+    scrubs.set_sha256(db, blob, b"s" * 32)
+    assert db.transaction(partial(scrubs.set_corrupt, subject=found))
 
 
 def swept(gateway: Gateway, user: User) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import io
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,9 @@ import pytest
 
 from api import config, routes
 from api.__main__ import EXIT_CONFIG, EXIT_EXISTS, EXIT_FAILED, main
+from api.db import jobs
+from api.db.pool import Database
+from api.models import utc_now
 from tests.api.conftest import Gateway, fresh_database, settings
 from tests.conftest import Servers
 
@@ -115,3 +119,54 @@ def test_keys_of_a_file_are_rotated_and_retired(run: Command, tmp_path: Path) ->
     assert "--force" in err
     assert run("keys", "retire", "--force")[0] == 0
     assert len(run("keys", "list")[1].splitlines()) == 1
+
+
+class TestJobs:
+    @pytest.fixture
+    def rows(self, run: Command) -> None:
+        """A job that waits, and one that was given up."""
+        from api import config
+
+        (environ,) = config.load.__defaults__  # type: ignore[misc]
+        db, now = Database(environ["SLUICE_DATABASE_URL"], 1), utc_now()
+        jobs.insert_many(db, "verify", [b"w" * 16, b"d" * 16], now)
+        assert jobs.take(db, "verify", b"d" * 16, b"o" * 16, now)
+        jobs.fail(db, "verify", b"d" * 16, b"o" * 16, ("STORAGE_UNAVAILABLE", "away for good"), now, None)
+        db.close()
+
+    def test_nothing_to_do_is_said(self, run: Command) -> None:
+        code, out, _ = run("jobs")
+        assert code == 0
+        assert "nothing is to do" in out
+
+    @pytest.mark.usefixtures("rows")
+    def test_what_waits_and_what_was_given_up_is_shown_with_its_reason(self, run: Command) -> None:
+        code, out, _ = run("jobs")
+        lines = out.splitlines()
+        assert code == 0
+        assert [line.split()[:3] for line in lines[1:3]] == [["verify", "dead", "1"], ["verify", "waiting", "1"]]
+        assert lines[3].startswith("queue: finalize ")
+        assert lines[4] == f"dead: verify {(b'd' * 16).hex()} after 1 tries: STORAGE_UNAVAILABLE away for good"
+
+    @pytest.mark.usefixtures("rows")
+    def test_the_same_as_json(self, run: Command) -> None:
+        found = json.loads(run("jobs", "--json")[1])
+        assert [(count["kind"], count["state"], count["jobs"]) for count in found["counts"]] == [
+            ("verify", "dead", 1),
+            ("verify", "waiting", 1),
+        ]
+        assert set(found["queue"]) == {"finalize", "verify", "background"}
+        assert [(dead["subject"], dead["reason"]) for dead in found["dead"]] == [
+            ((b"d" * 16).hex(), "STORAGE_UNAVAILABLE")
+        ]
+
+    @pytest.mark.usefixtures("rows")
+    def test_what_was_given_up_is_tried_again(self, run: Command) -> None:
+        assert run("jobs", "retry", "finalize")[:2] == (0, "0 to be tried again\n")
+        assert run("jobs", "retry", "verify", (b"d" * 16).hex())[:2] == (0, "1 to be tried again\n")
+        assert json.loads(run("jobs", "--json")[1])["dead"] == []
+        assert run("jobs", "retry")[:2] == (0, "0 to be tried again\n")
+
+    def test_an_id_that_is_none_is_said(self, run: Command) -> None:
+        code, _, err = run("jobs", "retry", "verify", "nonsense")
+        assert (code, err) == (2, "nonsense is not an id: 32 hexadecimal characters\n")

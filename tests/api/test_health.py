@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from api.errors import StorageFull
+from api import draining
+from api.errors import StorageFull, StorageUnavailable
+from api.services import health
 from tests.api.conftest import EDGE_KEY, Gateway
 
 
@@ -23,5 +25,29 @@ def test_the_edge_is_told_of_a_full_disk(gateway: Gateway, monkeypatch: pytest.M
         return bool(answer.json["full"])
 
     assert not told()
+    assert gateway.http.simulate_get("/readyz").json["status"] == "ok"
     monkeypatch.setattr(gateway.storage, "check_room", full)
     assert told()
+    answer = gateway.http.simulate_get("/readyz")
+    assert (answer.status_code, answer.json["status"]) == (200, "full"), "downloads go on"
+
+
+def test_one_line_says_that_a_dependency_fell_ill_and_one_that_it_is_well(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def away() -> None:
+        raise StorageUnavailable("the parts folder cannot be written")
+
+    monkeypatch.setattr(health, "_FRESH", 0.0)
+    with monkeypatch.context() as broken:
+        broken.setattr(gateway.storage, "check", away)
+        assert [gateway.http.simulate_get("/readyz").status_code for _ in range(3)] == [503, 503, 503]
+    assert [gateway.http.simulate_get("/readyz").status_code for _ in range(3)] == [200, 200, 200]
+    said = [(record.message, record.dependency) for record in caplog.records if hasattr(record, "dependency")]
+    assert said == [(f"a dependency is {state}", "storage:local") for state in ("not well", "well again")]
+
+
+def test_a_draining_api_says_so(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(draining, "begun", lambda: True)
+    answer = gateway.http.simulate_get("/healthz")
+    assert (answer.status_code, answer.json["status"]) == (503, "stopping")

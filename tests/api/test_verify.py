@@ -143,6 +143,32 @@ def test_a_lost_first_copy_is_healed_by_the_second(gateway: Gateway, user: User)
     assert state(user, one) == "ready"
 
 
+@pytest.mark.parametrize("later", ["read back", "compared at once"])
+def test_a_first_copy_that_was_found_corrupt_is_healed_by_the_second(
+    gateway: Gateway, user: User, later: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = Content.of_parts(2, f"found corrupt, {later}")
+    one = send(user, content)
+    verify(gateway)
+    (key,) = gateway.storage.objects
+    gateway.storage.objects[key] = b"x" * content.size
+    gateway.db.execute("UPDATE `blob` SET state = 'corrupt' WHERE digest = UNHEX(%s)", (content.digest,))
+    error(user.post(f"/files/{one['id']}/links"), 410, "FILE_CORRUPT")
+    send(gateway.user(), content, Content.of_parts(2, "junk for the corrupt"))
+    verify(gateway)
+    assert state(user, one) == "corrupt"  # never by bytes that are wrong themselves
+    monkeypatch.setattr(gateway.storage, "_compares", later != "read back")
+    other = gateway.user()
+    two = send(other, content)
+    verify(gateway)
+    assert (state(user, one), state(other, two)) == ("ready", "ready")
+    sql = "SELECT COUNT(*) FROM `blob` WHERE digest = UNHEX(%s) AND state = 'verified'"
+    assert gateway.rows(sql, content.digest) == ((1,),)
+    gateway.services.sweep.run()
+    assert [data for data in gateway.storage.objects.values() if data == content.data] == [content.data]
+    assert key not in gateway.storage.objects
+
+
 def test_a_storage_that_is_away_declares_nothing(gateway: Gateway, user: User) -> None:
     file = send(user, Content(b"away for a while"))
     storage = gateway.storage

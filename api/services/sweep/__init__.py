@@ -13,7 +13,7 @@ from datetime import datetime
 
 from api import metrics
 from api.config import Config
-from api.db import listings
+from api.db import listings, scrubs
 from api.db.listings import Doubt
 from api.db.pool import Database
 from api.models import Clock
@@ -102,6 +102,12 @@ class Sweep:
     def missing(self) -> Sequence[tuple[str, str, bytes, datetime]]:
         """(storage, object key, blob, since when) of up to 1,000 rows whose objects are gone."""
         return listings.missing(self._db, 1000)
+
+    def compared(self) -> list[tuple[str, datetime]]:
+        """(storage, since when every replica there was compared), for the storages that hold any; see `scrub`."""
+        now = self._moments().now
+        found = [(name, scrubs.oldest(self._db, name, now)) for name, _ in self._stores]
+        return [(name, replicas[0][1]) for name, replicas in found if replicas]
 
     def _sweep(self, run: Run, names: list[str]) -> None:
         self._doubts.beat(run)

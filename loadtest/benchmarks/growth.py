@@ -1,0 +1,254 @@
+"""What calls cost in databases of 10,000 to 1,000,000 files: ``loadtest/growth``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+from loadtest.benchmarks import plot
+from loadtest.benchmarks.client import JSON, PASSWORD, Client
+from loadtest.benchmarks.content import Content
+from loadtest.benchmarks.growth_rows import Rows, digest_of, size_of
+from loadtest.benchmarks.measure import cpu_seconds
+from loadtest.benchmarks.stack import ROOT, Stack
+
+_SIZES = (10_000, 100_000, 1_000_000)
+_TIMES = 150
+_PAGE = ROOT / "docs" / "performance.md"
+_TOUCHED = ("Handler_read_key", "Handler_read_next", "Handler_read_prev", "Handler_read_first", "Handler_read_last",
+            "Handler_read_rnd", "Handler_read_rnd_next")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one call costs at one size.
+
+    Attributes:
+        ms: median time of a call through nginx.
+        api, database: CPU in ms a call.
+        rows: rows that MariaDB's storage engine was asked for, the median.
+    """
+
+    name: str
+    files: int
+    ms: float
+    api: float
+    database: float
+    rows: int
+
+
+class Growth:
+    """One stack whose database grows."""
+
+    def __init__(self, stack: Stack, times: int) -> None:
+        self._stack = stack
+        self._times = times
+        self._client = Client(stack.port)
+        self._connection = stack.database()
+        self.rows = Rows(stack.database(), self._client.call("GET", "/users/me")["id"])
+        self.costs: list[Cost] = []
+
+    def _touched(self) -> int:
+        with self._connection.cursor() as cursor:
+            cursor.execute("SHOW GLOBAL STATUS LIKE 'Handler_read%'")
+            found = dict(cursor.fetchall())
+        return sum(int(found[name]) for name in _TOUCHED)
+
+    def measure(self, name: str, call: Callable[[], object], times: int = 0) -> None:
+        """Makes the call again and again, and keeps what one cost."""
+        call()
+        seconds: list[float] = []
+        rows: list[int] = []
+        for _ in range(7):  # what the edge's feed and the worker ask meanwhile is left out by the median
+            before = self._touched()
+            call()
+            rows.append(self._touched() - before)
+        own = self._own_touch()
+        api, database = cpu_seconds(self._stack.api), cpu_seconds(self._stack.database_server)
+        times = times or self._times
+        for _ in range(times):
+            began = time.monotonic()
+            call()
+            seconds.append(time.monotonic() - began)
+        api, database = cpu_seconds(self._stack.api) - api, cpu_seconds(self._stack.database_server) - database
+        median = statistics.median(seconds)
+        self.costs.append(
+            Cost(name, self.rows.count, 1e3 * median, 1e3 * api / times, 1e3 * database / times,
+                 max(0, round(statistics.median(rows)) - own))
+        )  # fmt: skip
+        print(f"  {name:34} {1e3 * median:8.2f} ms, {self.costs[-1].rows} rows", file=sys.stderr)
+
+    def _own_touch(self) -> int:
+        """Rows that looking itself touches."""
+        before = self._touched()
+        return self._touched() - before
+
+    def calls(self) -> None:
+        """Every route that reads or writes what grows."""
+        client, count = self._client, self.rows.count
+        client.sign_in()
+        middle = count // 2 | 1  # an odd number is ours
+        page = client.call("GET", f"/files?limit=1&q={quote(f'file {middle:08}')}")
+        file: JSON = page["items"][0]
+        path = f"/files/{file['id']}"
+        deep = self._deep_cursor()
+
+        def create(digest: str | None, size: int) -> Callable[[], None]:
+            def call() -> None:
+                body: JSON = {"name": "grown.bin", "size": size} | ({"digest": digest} if digest else {})
+                upload = client.call("POST", "/uploads", body)
+                if upload["state"] != "done":
+                    client.call("DELETE", f"/uploads/{upload['id']}")
+
+            return call
+
+        def trash() -> None:
+            client.call("DELETE", path)
+            client.call("POST", f"{path}/restore")
+
+        session = {"username": client.username, "password": PASSWORD}
+        others = (count // 20) * 10  # ten parts' worth, and somebody else's
+        everything: dict[str, Callable[[], object]] = {
+            "GET /files, newest 50": lambda: client.call("GET", "/files"),
+            "GET /files, by name": lambda: client.call("GET", "/files?order=name"),
+            "GET /files, a page from the middle": lambda: client.call("GET", f"/files?cursor={deep}"),
+            "GET /files?digest": lambda: client.call("GET", f"/files?digest={digest_of(middle)}"),
+            "GET /files/{id}": lambda: client.call("GET", path),
+            "POST /files/{id}/links": lambda: client.call("POST", f"{path}/links", {}),
+            "PATCH /files/{id}": lambda: client.call("PATCH", path, {"name": file["name"]}),
+            "DELETE /files/{id} + restore": trash,
+            "create + abort, unknown digest": create("ab" * 32, 20_000_000),
+            "create + abort, another's digest": create(digest_of(others), size_of(others)),
+            "GET /uploads": lambda: client.call("GET", "/uploads"),
+            "GET /users/me": lambda: client.call("GET", "/users/me"),
+        }
+        for name, call in everything.items():
+            self.measure(name, call)
+        self.measure("POST /sessions", lambda: client.call("POST", "/sessions", session), 20)
+        self.measure("upload of 1 KiB, complete", self._upload, 20)
+        self.measure("GET /files?q, found at the far end", lambda: client.call("GET", "/files?q=00000001.bin"), 3)
+        self.statement("dedup look-up alone", digest_of(others), size_of(others))
+
+    def _upload(self) -> None:
+        self._client.upload(Content(1024, time.monotonic_ns()), "grown.bin")
+
+    def _deep_cursor(self) -> str:
+        cursor = ""
+        for _ in range(10):
+            found = self._client.call("GET", f"/files?limit=1000{'&cursor=' + quote(cursor) if cursor else ''}")
+            if not found["next_cursor"]:
+                break
+            cursor = found["next_cursor"]
+        # a cursor is bound to its order, not to the page's length
+        return quote(cursor)
+
+    def statement(self, name: str, digest: str, size: int) -> None:
+        """The look-up of instant uploads and merges, without the API around it."""
+        sql = (
+            "SELECT b.id FROM blob_digest d JOIN `blob` b ON b.id = d.blob_id AND b.state = 'verified' AND b.size = %s "
+            "WHERE d.digest = UNHEX(%s) AND d.scope = REPEAT(CHAR(0), 16)"
+        )
+
+        def call() -> None:
+            with self._connection.cursor() as cursor:
+                assert cursor.execute(sql, (size, digest)) == 1
+
+        self.measure(name, call)
+
+    def sweep(self) -> tuple[float, str]:
+        """A whole sweep, by the command that an operator has: seconds, and what it printed last."""
+        environ = dict(
+            item.split("=", 1)
+            for item in Path(f"/proc/{self._stack.api[0]}/environ").read_text().split("\0")
+            if "=" in item
+        )
+        began = time.monotonic()
+        result = subprocess.run(
+            [ROOT / ".venv/bin/python", "-B", "-m", "api", "sweep", "--dry-run"],
+            env=environ, cwd=ROOT, capture_output=True, text=True, check=False, timeout=900,
+        )  # fmt: skip
+        last = (result.stdout + result.stderr).strip().splitlines()
+        return time.monotonic() - began, f"exit {result.returncode}: {last[-1][:160] if last else ''}"
+
+
+def _table(costs: Sequence[Cost], sizes: Sequence[int]) -> str:
+    head = ["call", *(f"{size:,} files: ms, API + DB CPU ms, rows" for size in sizes)]
+    lines = [head, ["---"] * len(head)]
+    for name in dict.fromkeys(cost.name for cost in costs):
+        cells = {cost.files: cost for cost in costs if cost.name == name}
+        lines.append(
+            [f"`{name}`" if name[0].isupper() else name]
+            + [f"{c.ms:.2f}, {c.api:.2f} + {c.database:.2f}, {c.rows}" for c in (cells[size] for size in sizes)]
+        )
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _size_table(sizes: dict[int, dict[str, tuple[float, float]]]) -> str:
+    head = ["table", *(f"{size:,} files: data + indexes, MiB" for size in sizes)]
+    lines = [head, ["---"] * len(head)]
+    for table in next(iter(sizes.values())):
+        cells = [found[table] for found in sizes.values()]
+        lines.append([table, *(f"{data:.1f} + {index:.1f}" for data, index in cells)])
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def write_block(page: Path, name: str, block: str) -> None:
+    """Replaces what stands between the page's markers of a name."""
+    begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+    pattern = re.compile(rf"({begin}\n).*?({end})", re.S)
+    text, count = pattern.subn(lambda found: f"{found[1]}{block}\n{found[2]}", page.read_text())
+    if count != 1:
+        raise SystemExit(f"{page.name} has no place {begin} … {end}")
+    page.write_text(text)
+
+
+def main(words: Sequence[str]) -> int:
+    """Grows, measures, and writes the page's part with --write."""
+    parser = argparse.ArgumentParser(prog="loadtest/growth", description="What calls cost as the database grows.")
+    parser.add_argument("--sizes", type=lambda text: tuple(map(int, text.split(","))), default=_SIZES, help="files")
+    parser.add_argument("--quick", action="store_true", help="up to 100,000 files, fewer calls")
+    parser.add_argument("--write", action="store_true", help="write docs/performance.md, growth.json and growth.svg")
+    parser.add_argument("--folder", type=Path, default=Path("/var/tmp"), help="a disk with room")  # noqa: S108
+    arguments = parser.parse_args(words)
+    wanted = arguments.sizes[:2] if arguments.quick else arguments.sizes
+    folder = Path(tempfile.mkdtemp(prefix="sluice-growth-", dir=arguments.folder))
+    os.chmod(folder, 0o755)  # noqa: S103 - root's stack runs as another user
+    sizes: dict[int, dict[str, tuple[float, float]]] = {}
+    sweeps: dict[int, tuple[float, str]] = {}
+    try:
+        with Stack(folder) as stack:
+            growth = Growth(stack, 30 if arguments.quick else _TIMES)
+            for count in wanted:
+                print(f"growth: {count:,} files, loaded in {growth.rows.grow_to(count):.0f} s", file=sys.stderr)
+                growth.calls()
+                sizes[count] = growth.rows.sizes()
+            sweeps[count] = growth.sweep()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    seconds, said = sweeps[count]
+    swept = f"`python -m api sweep --dry-run` over {count:,} files: {seconds:.1f} s, {said}."
+    block = f"{_table(growth.costs, wanted)}\n\n{_size_table(sizes)}\n\n{swept}"
+    print(block)
+    if arguments.write:
+        write_block(_PAGE, "growth", block)
+        content = {"costs": [asdict(cost) for cost in growth.costs], "sizes_mib": sizes, "sweep": sweeps}
+        _PAGE.with_name("growth.json").write_text(json.dumps(content, indent=1) + "\n")
+        shown = {cost.name: [c.ms for c in growth.costs if c.name == cost.name] for cost in growth.costs}
+        _PAGE.with_name("growth.svg").write_text(plot.lines("Median time of a call", wanted, shown, "ms"))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,197 @@
+"""1 GiB to a real Ceph and back: ours beside bare PUTs and GETs, beside plain nginx, and beside S3's own programs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from loadtest.benchmarks import program
+from loadtest.benchmarks.bench import Bench, Benchmark, cpu_used
+from loadtest.benchmarks.client import JSON, Client, Sender
+from loadtest.benchmarks.complete import finalize
+from loadtest.benchmarks.content import GIB, PART_SIZE
+from loadtest.benchmarks.measure import LeftOut, Pairs, Row, Sample
+from loadtest.benchmarks.s3 import BUCKET, S3, put_all
+
+_AT_ONCE = 4
+_MOST_ROUNDS = 5
+"""Each round takes half a minute."""
+_OWN_CPU = 0.2
+_PROXY_CPU = 1.1
+_UP = "1 GiB to Ceph in 8 MiB parts, 4 at once, hashes known"
+_DOWN = "1 GiB from Ceph by a warm link"
+Arms = dict[str, Callable[[], Sample]]
+
+
+def _ours_up(bench: Bench, client: Client) -> Sample:
+    """CPU is that of every process of ours: edge, API, worker, MariaDB, Redis."""
+    content = bench.content(GIB)
+    hashes = content.hashes()
+    client.sign_in()
+    with cpu_used(bench.stack.own) as used:
+        began = time.monotonic()
+        upload = client.create(content, "large.bin", parts=hashes)
+        put_all([(part["url"], part["headers"]) for part in upload["parts"].values()], content, _AT_ONCE)
+        file = finalize(client, upload["id"])
+        seconds = time.monotonic() - began
+    assert file["state"] == "ready", "verified without being read back"
+    client.call("DELETE", f"/files/{file['id']}")
+    return Sample(GIB / seconds / 1e6, used.seconds)
+
+
+def _bare_up(bench: Bench, s3: S3) -> Sample:
+    """The same PUTs signed by boto3, which binds no hash; the CPU that counts is nobody's."""
+    content, key = bench.content(GIB), f"bare/{time.monotonic_ns()}"
+    began = time.monotonic()
+    upload = s3.client.create_multipart_upload(Bucket=BUCKET, Key=key)["UploadId"]
+    numbers = range(1, content.part_count + 1)
+    names = {"UploadId": upload, "ContentLength": PART_SIZE}
+    etags = put_all([s3.signed("upload_part", key, PartNumber=n, **names) for n in numbers], content, _AT_ONCE)
+    parts = [{"PartNumber": n, "ETag": etag} for n, etag in enumerate(etags, 1)]
+    s3.client.complete_multipart_upload(Bucket=BUCKET, Key=key, UploadId=upload, MultipartUpload={"Parts": parts})
+    seconds = time.monotonic() - began
+    s3.delete(key)
+    return Sample(GIB / seconds / 1e6, 0)
+
+
+def _get(port: int, url: str, pids: Sequence[int]) -> Sample:
+    parts = urlsplit(url)
+    with Sender(port) as sender, cpu_used(pids) as used:
+        began = time.monotonic()
+        assert sender.get(f"{parts.path}?{parts.query}".rstrip("?"), parts.netloc or f"127.0.0.1:{port}") == GIB
+        seconds = time.monotonic() - began
+    return Sample(GIB / seconds / 1e6, used.seconds)
+
+
+class _Programs:
+    """S3's own programs, with the same parts and as many at once, straight to radosgw."""
+
+    def __init__(self, bench: Bench, s3: S3) -> None:
+        self._bench = bench
+        self._s3 = s3
+        self.found: dict[str, Callable[[Path | str, Path | str], list[str | Path]]] = {}
+        self._environment = {**os.environ, **s3.environment, "AWS_CONFIG_FILE": str(bench.folder / "aws")}
+        self._environment.pop("AWS_CA_BUNDLE", None)  # rclone 1.60 does not start with it
+        for name, words in (("s5cmd", self._s5cmd), ("awscli", self._aws), ("rclone", self._rclone)):
+            try:
+                self._folder = program.need(name)
+                self.found[name] = words
+            except LeftOut as ex:
+                bench.left_out.append((f"ceph-up-{name}, ceph-down-{name}", str(ex)))
+        bench.folder.joinpath("aws").write_text(
+            f"[default]\ns3 =\n  multipart_threshold = 8MB\n  multipart_chunksize = 8MB\n"
+            f"  max_concurrent_requests = {_AT_ONCE}\n  addressing_style = path\n"
+        )
+        self.file = bench.folder / "large.bin"
+        with self.file.open("wb") as file:
+            content = bench.content(GIB)
+            for number in range(1, content.part_count + 1):
+                file.writelines(content.part(number))
+
+    def _s5cmd(self, source: Path | str, target: Path | str) -> list[str | Path]:
+        return [self._folder / "bin/s5cmd", "--endpoint-url", self._s3.endpoint, "cp", "-p", "8", "-c", str(_AT_ONCE),
+                source, target]  # fmt: skip
+
+    def _aws(self, source: Path | str, target: Path | str) -> list[str | Path]:
+        return [self._folder / "bin/aws", "s3", "cp", "--only-show-errors", "--endpoint-url", self._s3.endpoint,
+                source, target]  # fmt: skip
+
+    def _rclone(self, source: Path | str, target: Path | str) -> list[str | Path]:
+        backend = f":s3,provider=Ceph,env_auth=true,endpoint='{self._s3.endpoint}':"
+        words = [str(word).replace("s3://", backend) for word in (source, target)]
+        sizes = ["--s3-chunk-size", "8M", "--s3-upload-cutoff", "8M", "--s3-upload-concurrency", str(_AT_ONCE)]
+        streams = ["--multi-thread-streams", str(_AT_ONCE), "--config", "/dev/null"]
+        return [self._folder / "bin/rclone", "copyto", *sizes, *streams, *words]
+
+    def _run(self, name: str, source: Path | str, target: Path | str) -> Sample:
+        """CPU is the program's own: there is no server of ours."""
+        before = os.times()
+        began = time.monotonic()
+        result = subprocess.run(
+            self.found[name](source, target), env=self._environment, capture_output=True, text=True, check=False
+        )
+        seconds, after = time.monotonic() - began, os.times()
+        if result.returncode:
+            raise LeftOut(f"{name}: {(result.stderr or result.stdout).strip()[-200:]}")
+        cpu = after.children_user + after.children_system - before.children_user - before.children_system
+        return Sample(GIB / seconds / 1e6, cpu)
+
+    def drop_broken(self) -> None:
+        """A program that cannot do what is asked is left out, and the others are measured."""
+        trial = self._bench.folder / "trial"
+        trial.write_bytes(b"trial")
+        for name in list(self.found):
+            try:
+                self._run(name, trial, f"s3://{BUCKET}/trial")
+            except LeftOut as ex:
+                del self.found[name]
+                self._bench.left_out.append((f"ceph-up-{name}, ceph-down-{name}", str(ex)))
+
+    def up(self, name: str) -> Sample:
+        sample = self._run(name, self.file, f"s3://{BUCKET}/{name}")
+        self._s3.delete(name)
+        return sample
+
+    def down(self, name: str) -> Sample:
+        target = self._bench.folder / f"{name}.down"
+        sample = self._run(name, f"s3://{BUCKET}/down", target)
+        target.unlink()
+        return sample
+
+
+def _rows(bench: Bench, names: dict[str, str], what: str, pairs: dict[str, Pairs], unit: str) -> list[Row]:
+    return [pairs[name].row(f"{what}-{name}", text, "MB/s", unit, 1e3) for name, text in names.items() if name in pairs]
+
+
+def run(bench: Bench) -> Sequence[Row]:
+    """Every arm once a round, in an order that turns; the peers' objects are dropped."""
+    s3, client = S3(bench.stack), bench.client()
+    programs = _Programs(bench, s3)
+    programs.drop_broken()
+    arms: Arms = {"ours": lambda: _ours_up(bench, client), "bare": lambda: _bare_up(bench, s3)}
+    arms |= {name: lambda name=name: programs.up(name) for name in programs.found}  # type: ignore[misc]
+    up = Pairs.in_turns(min(bench.rounds, _MOST_ROUNDS), arms)
+    s3.empty()
+    names = {"bare": f"{_UP}; the same PUTs by boto3's URLs"}
+    names |= {name: f"the same; {name} straight to radosgw, its own CPU" for name in programs.found}
+    rows = _rows(bench, names, "ceph-up", up, "ms/GiB")
+    cpu = rows[0].cpu_ours
+    assert cpu is not None
+    limit = f"all of our CPU < {_OWN_CPU * 1e3:.0f} ms"
+    rows[0] = replace(rows[0], limit=limit, holds=cpu < _OWN_CPU * 1e3, cpu_peer=None, cpu_ratio=None)
+    return [*rows, *_down(bench, s3, client, programs)]
+
+
+def _down(bench: Bench, s3: S3, client: Client, programs: _Programs) -> list[Row]:
+    content = bench.content(GIB)
+    upload = client.create(content, "down.bin", parts=content.hashes())
+    put_all([(part["url"], part["headers"]) for part in upload["parts"].values()], content, _AT_ONCE)
+    file: JSON = finalize(client, upload["id"])
+    link = client.link(file)
+    s3.client.upload_file(str(programs.file), BUCKET, "down")
+    direct, _ = s3.signed("get_object", "down")
+    arms: Arms = {
+        "ours": lambda: _get(bench.stack.port, link, bench.stack.edge),
+        "nginx": lambda: _get(bench.peer.port, direct, bench.peer.workers),
+        "radosgw": lambda: _get(s3.port, direct, bench.stack.edge),
+    }
+    arms |= {name: lambda name=name: programs.down(name) for name in programs.found}  # type: ignore[misc]
+    pairs = Pairs.in_turns(min(bench.rounds, _MOST_ROUNDS), arms)
+    names = {"nginx": f"{_DOWN}; plain nginx proxying a presigned URL", "radosgw": "the same; GET straight to radosgw"}
+    names |= {name: f"the same; {name} from radosgw to a file, its own CPU" for name in programs.found}
+    rows = _rows(bench, names, "ceph-down", pairs, "ms/GiB")
+    ratio = rows[0].cpu_ratio
+    holds = ratio is not None and ratio.median <= _PROXY_CPU
+    rows[0] = replace(rows[0], limit=f"CPU ≤ {_PROXY_CPU}", holds=holds)
+    rows[1] = replace(rows[1], cpu_peer=None, cpu_ratio=None)
+    client.call("DELETE", f"/files/{file['id']}")
+    s3.empty()
+    return rows
+
+
+BENCHMARK = Benchmark("large-ceph", "1 GiB to Ceph and back, against bare PUTs, nginx, s5cmd, aws, rclone", run, "ceph")

@@ -1,0 +1,89 @@
+"""Peers from registries: where their programs are, and servers of theirs while they are measured."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from loadtest.benchmarks.measure import LeftOut, family
+from loadtest.benchmarks.stack import ROOT
+
+FOLDER = ROOT / "var" / "peers"
+
+
+def need(*names: str) -> Path:
+    """The folder of the peers, with these in it.
+
+    Raises:
+        LeftOut: one cannot be had here.
+    """
+    result = subprocess.run(
+        [ROOT / "loadtest" / "peers" / "install", *names], capture_output=True, text=True, check=False
+    )
+    if result.returncode:
+        raise LeftOut(result.stderr.strip().splitlines()[-1] if result.stderr.strip() else "cannot be installed")
+    return FOLDER
+
+
+def node() -> str:
+    """Node's program. Raises LeftOut."""
+    found = shutil.which("node")
+    if found is None:
+        raise LeftOut("there is no node on this machine")
+    return found
+
+
+@contextmanager
+def serving(
+    command: Sequence[str | Path], port: int, folder: Path, environment: Mapping[str, str] | None = None
+) -> Iterator[Server]:
+    """A server while the block runs; its output goes to a file in `folder`."""
+    environ = {name: value for name, value in os.environ.items() if not name.startswith(("SLUICE_", "AWS_"))}
+    with (folder / f"server-{port}.log").open("wb") as log:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd=folder,
+            env={**environ, **(environment or {})},
+        )
+        try:
+            _await(process, port, Path(log.name))
+            yield Server(process.pid)
+        finally:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _await(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline and process.poll() is None:
+        with socket.socket() as connection:
+            if connection.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.05)
+    raise LeftOut(f"the server did not start: {' '.join(log.read_text(errors='replace').split())[-300:]}")
+
+
+class Server:
+    """A peer's server."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+
+    @property
+    def pids(self) -> list[int]:
+        """The process and its children."""
+        return family(self._pid)

@@ -1,0 +1,127 @@
+"""A container engine of the tests' own: dockerd in a folder, with a bare Debian and stand-ins for the public images.
+
+Nothing of the machine's own engine, if it has one, is touched; everything is ended and removed again. Where DOCKER_HOST
+is set, that engine and its images are used instead, and no stand-in is made.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+STANDINS = Path(__file__).parent / "standins"
+BASE = "debian:bookworm-slim"
+BRIDGE = "sluicetest0"
+NETWORKS = ipaddress.ip_network("10.213.0.0/16")
+CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
+PUBLIC = {"mariadb": "mariadb:10.11.11", "redis": "redis:7.2.7", "rabbitmq": "rabbitmq:3.13.7"}
+
+
+class CannotStart(Exception):
+    """No engine can be started here; the text says why."""
+
+
+def run(*command: str, **more: object) -> str:
+    """A command's output.
+
+    Raises:
+        subprocess.CalledProcessError: it failed; its output is shown.
+    """
+    result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, **more)  # type: ignore[call-overload]
+    if result.returncode:
+        print(result.stdout[-8000:])
+        raise subprocess.CalledProcessError(result.returncode, command, result.stdout)
+    return str(result.stdout)
+
+
+@contextmanager
+def engine(folder: Path) -> Iterator[str]:
+    """A running engine; its DOCKER_HOST.
+
+    Args:
+        folder: keeps images and layers.
+
+    Raises:
+        CannotStart: with the reason.
+    """
+    if given := os.environ.get("DOCKER_HOST"):
+        yield given
+        return
+    if os.geteuid() != 0:
+        raise CannotStart("only root can start an engine")
+    folder.mkdir(parents=True, exist_ok=True)
+    host = f"unix://{folder}/docker.sock"
+    gateway = f"{NETWORKS[-2]}/24"
+    if subprocess.run(["ip", "link", "add", BRIDGE, "type", "bridge"], capture_output=True, check=False).returncode:
+        remove_bridge()  # what a killed run has left
+        result = subprocess.run(["ip", "link", "add", BRIDGE, "type", "bridge"], capture_output=True, check=False)
+        if result.returncode:
+            raise CannotStart(f"no bridge can be made here: {result.stderr.decode().strip()}")
+    run("ip", "address", "add", gateway, "dev", BRIDGE)
+    run("ip", "link", "set", BRIDGE, "up")
+    log = folder / "log"
+    command = ["dockerd", "--data-root", f"{folder}/root", "--exec-root", f"{folder}/exec", "-H", host]
+    command += ["--pidfile", f"{folder}/pid", "--bridge", BRIDGE]
+    command += ["--default-address-pool", f"base={NETWORKS},size=24"]
+    (folder / "pid").unlink(missing_ok=True)
+    with open(log, "wb") as output:
+        daemon = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+    try:
+        wait_for_engine(daemon, host, log)
+        yield host
+    finally:
+        daemon.send_signal(signal.SIGTERM)
+        try:
+            daemon.wait(60)
+        except subprocess.TimeoutExpired:
+            daemon.kill()
+            daemon.wait()
+        remove_bridge()
+
+
+def remove_bridge() -> None:
+    subprocess.run(["ip", "link", "delete", BRIDGE], capture_output=True, check=False)
+
+
+def wait_for_engine(daemon: subprocess.Popen[bytes], host: str, log: Path) -> None:
+    deadline = time.monotonic() + 60
+    while subprocess.run(["docker", "-H", host, "info"], capture_output=True, check=False).returncode:
+        if daemon.poll() is not None or time.monotonic() > deadline:
+            said = [line for line in log.read_text().splitlines() if "level=error" in line or "failed" in line]
+            raise CannotStart(f"dockerd does not start: {said[-1] if said else 'no answer'}")
+        time.sleep(0.2)
+
+
+def has_image(name: str) -> bool:
+    return subprocess.run(["docker", "image", "inspect", name], capture_output=True, check=False).returncode == 0
+
+
+def make_base(folder: Path) -> None:
+    """A bare Debian under the public image's name, which believes whom this machine does: pip goes its way."""
+    if has_image(BASE):
+        return
+    root = folder / "base"
+    shutil.rmtree(root, ignore_errors=True)
+    run("debootstrap", "--variant=minbase", "--include=ca-certificates", "bookworm", str(root))
+    shutil.copyfile(CERTIFICATES, root / CERTIFICATES.relative_to("/"))
+    (root / "etc" / "pip.conf").write_text(f"[global]\ncert = {CERTIFICATES}\n")
+    run(
+        "bash",
+        "-c",
+        f"tar -C '{root}' --exclude=./var/cache/apt --exclude=./var/lib/apt/lists -c . | docker import - {BASE}",
+    )
+    shutil.rmtree(root)
+
+
+def make_standins(*names: str) -> None:
+    """The public images, from Debian's packages: the same variables, data paths and users."""
+    for name in names:
+        if not has_image(PUBLIC[name]):
+            run("nice", "docker", "build", "-q", "--target", name, "-t", PUBLIC[name], str(STANDINS))

@@ -1,0 +1,187 @@
+"""The compose file as a person runs it, in a project of the tests' own."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.compose.engine import run
+
+CODE = Path(__file__).resolve().parents[2]
+DEADLINE = 120.0
+
+
+def wait_for(condition: Callable[[], Any], what: str, seconds: float = DEADLINE) -> Any:
+    """Asks again until the condition holds; its value."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"no {what} after {seconds:.0f} s"
+        time.sleep(0.2)
+    return value
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def compose_command() -> list[str]:
+    """Compose v2 where it is, else docker-compose."""
+    v2 = subprocess.run(["docker", "compose", "version"], capture_output=True, check=False)
+    if v2.returncode == 0:
+        return ["docker", "compose"]
+    found = shutil.which("docker-compose")
+    assert found, "neither `docker compose` nor docker-compose is installed"
+    return [found]
+
+
+class Stack:
+    """One project.
+
+    Args:
+        name: the project's.
+        folder: holds its .env file, and an override where a test needs one.
+        settings: lines of the .env file, beside a free port.
+        override: more of a compose file.
+    """
+
+    def __init__(self, name: str, folder: Path, settings: Mapping[str, str], override: str = "") -> None:
+        self.name = name
+        self.port = free_port()
+        self.address = f"http://127.0.0.1:{self.port}"
+        self.env_file = folder / f"{name}.env"
+        self.settings = {
+            "SLUICE_PORT": str(self.port),
+            "SLUICE_ADDRESS": "0.0.0.0",  # noqa: S104 - containers reach it there, too
+            "SLUICE_PUBLIC_URL": self.address,
+            **settings,
+        }
+        self.files = [CODE / "docker-compose.yml"]
+        self._override = folder / f"{name}.yml"
+        self.override(override)
+
+    def override(self, text: str) -> None:
+        """Another part of a compose file from the next command on."""
+        self.files = self.files[:1]
+        if text:
+            self._override.write_text(text)
+            self.files.append(self._override)
+
+    # -- commands
+
+    def compose(self, *arguments: str, check: bool = True) -> str:
+        """What a compose command says."""
+        self.env_file.write_text("".join(f"{name}={value}\n" for name, value in self.settings.items()))
+        command = [
+            *compose_command(),
+            "--env-file",
+            str(self.env_file),
+            "-p",
+            self.name,
+            "--project-directory",
+            str(CODE),
+        ]
+        command += [text for file in self.files for text in ("-f", str(file))]
+        environment = {
+            name: value for name, value in os.environ.items() if not name.startswith(("SLUICE_", "COMPOSE_"))
+        }
+        result = subprocess.run(
+            [*command, *arguments],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        if check and result.returncode:
+            raise AssertionError(
+                f"compose {' '.join(arguments)} ended with {result.returncode}:\n{result.stdout[-6000:]}"
+            )
+        return result.stdout
+
+    def up(self, *arguments: str, check: bool = True) -> str:
+        return self.compose("up", "-d", "--no-build", *arguments, check=check)
+
+    def down(self, *arguments: str) -> None:
+        self.compose("down", "--remove-orphans", "-t", "30", *arguments)
+
+    def wipe(self) -> None:
+        self.compose("down", "--remove-orphans", "-v", "-t", "1", check=False)
+
+    # -- what is there
+
+    def containers(self, service: str) -> list[str]:
+        """Ids of a service's containers, running or not, by their number."""
+        filters = [f"label=com.docker.compose.project={self.name}", f"label=com.docker.compose.service={service}"]
+        found = run("docker", "ps", "-aq", *(text for item in filters for text in ("--filter", item))).split()
+        return sorted(found, key=lambda id_: self.inspect(id_)["Name"])
+
+    def container(self, service: str) -> str:
+        (found,) = self.containers(service)
+        return found
+
+    def inspect(self, container: str) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(run("docker", "inspect", container))[0]
+        return found
+
+    def health(self, container: str) -> str:
+        """healthy, unhealthy or starting; the state of one that does not run."""
+        state = self.inspect(container)["State"]
+        return str(state["Health"]["Status"] if state["Running"] else state["Status"])
+
+    def all_healthy(self, *services: str) -> bool:
+        return all(
+            self.health(container) == "healthy" for service in services for container in self.containers(service)
+        )
+
+    def wait_until_ready(self, *more: str, seconds: float = 240) -> None:
+        services = ("mariadb", "redis", "api", "worker", "edge", *more)
+        wait_for(lambda: self.all_healthy(*services), f"health of {', '.join(services)}", seconds)
+
+    def logs(self, service: str) -> str:
+        return "".join(run("docker", "logs", container) for container in self.containers(service))
+
+    def volume(self, name: str) -> Path:
+        """Where a volume lies on this machine."""
+        return Path(json.loads(run("docker", "volume", "inspect", f"{self.name}_{name}"))[0]["Mountpoint"])
+
+    def exec(self, container: str, *command: str) -> str:
+        return run("docker", "exec", container, *command)
+
+
+@contextmanager
+def running(name: str, folder: Path, override: str = "", **settings: str) -> Iterator[Stack]:
+    """A project that is wiped afterwards; where it fails, the ends of its logs are shown."""
+    stack = Stack(name, folder, settings, override)
+    stack.wipe()
+    try:
+        yield stack
+    except BaseException:
+        print(stack.compose("ps", check=False))
+        for service in (
+            "init",
+            "migrate",
+            "mariadb",
+            "redis",
+            "api",
+            "worker",
+            "edge",
+            "ceph",
+            "ceph-init",
+            "rabbitmq",
+        ):
+            for container in stack.containers(service):
+                state = json.dumps(stack.inspect(container)["State"].get("Health", {}).get("Log", [])[-1:])
+                print(f"--- {service}: {run('docker', 'logs', '--tail', '15', container)}{state}")
+        raise
+    finally:
+        stack.wipe()
