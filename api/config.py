@@ -146,6 +146,9 @@ class Config:
     worker_threads: int = setting(integer(1, 64), "Jobs that one worker runs at once, besides finalizing", "4")
     verify_parallel: int = setting(integer(1, 32), "Parts of one object that are read back at once", "4")
     job_tries: int = setting(integer(1, 1000), "Failures in a row after which a job is given up", "50")
+    worker_heartbeat: Path | None = setting(
+        folder, "The file that a worker touches when it has seen its rows, for a health check by its age", ""
+    )
     target_ttl: int = setting(integer(1, 3600), "Seconds that the edge keeps where a blob lies", "60")
     revocation_lag: int = setting(integer(1, 60), "Seconds until a revoked token stops working", "2")
     link_grace: int = setting(integer(0, 3600), "Seconds that links outlast a lost API", "30")

@@ -15,6 +15,9 @@ _BY_DIGEST = (
     f"SELECT {_BLOB} FROM blob_digest d JOIN `blob` b ON b.id = d.blob_id {_REPLICA} "
     "WHERE d.digest = %s AND d.scope = %s AND b.size = %s AND b.state = 'verified' LIMIT 1"
 )
+_STANDING = _BY_DIGEST.replace("b.state = 'verified'", "b.state IN ('verified', 'corrupt')")
+_REVIVE = "UPDATE `blob` SET state = 'verified', verified_at = %s WHERE id = %s AND state = 'corrupt'"
+_DROP_REPLICAS = "DELETE FROM replica WHERE blob_id = %s"
 _REPLICAS = "SELECT storage, object_key FROM replica WHERE blob_id = %s"
 _INSERT = (
     "INSERT INTO `blob` (id, size, digest, scope, state, sha256, created_at, verified_at) "
@@ -63,6 +66,12 @@ def verified(db: Statements, digest: bytes, size: int, scope: bytes) -> Blob | N
     return _blob(row) if row else None
 
 
+def standing(db: Statements, digest: bytes, size: int, scope: bytes) -> Blob | None:
+    """The blob that claims this content: verified, or found corrupt since."""
+    row = db.one(_STANDING, (digest, scope, size))
+    return _blob(row) if row else None
+
+
 def insert_unverified(db: Statements, blob: Blob, scope: bytes, hashes: bytes, now: datetime) -> None:
     """Makes a blob whose bytes nobody has compared yet: it claims no digest, and matches no instant upload."""
     moment = to_row(now)
@@ -107,6 +116,17 @@ def heal(db: Statements, blob: Blob, storage: str, object_key: str, now: datetim
         return False
     if blob.object_key is not None:
         doom(db, storage, blob.object_key, now)
+    return True
+
+
+def revive(db: Statements, blob: Blob, storage: str, object_key: str, now: datetime) -> bool:
+    """corrupt → verified, on a verified object; every replica that it had is doomed. False in any other state."""
+    if db.execute(_REVIVE, (to_row(now), blob.id)) != 1:
+        return False
+    for name, key in replicas(db, blob.id):
+        doom(db, name, key, now)
+    db.execute(_DROP_REPLICAS, (blob.id,))
+    db.execute(_INSERT_REPLICA, (blob.id, storage, object_key, to_row(now)))
     return True
 
 

@@ -56,7 +56,9 @@ _COUNT_PARTS = (
 _RECORD = "INSERT INTO upload_part (upload_id, part_number, sha256) VALUES "
 _RECORD_AGAIN = " ON DUPLICATE KEY UPDATE signed = LEAST(signed, 254) + 1"
 _RECORDED_BETWEEN = f"SELECT {_RECORDED} WHERE p.upload_id = %s AND p.part_number BETWEEN %s AND %s"
-_LIST = f"SELECT {_UPLOAD} FROM upload u WHERE u.user_id = %s"
+# Left alone, the optimizer may intersect both indexes, and sort all that a user ever uploaded.
+_LIST = f"SELECT {_UPLOAD} FROM upload u FORCE INDEX (upload_user) WHERE u.user_id = %s"
+_LIST_STATE = f"SELECT {_UPLOAD} FROM upload u FORCE INDEX (upload_user_state) WHERE u.user_id = %s AND u.state = %s"
 
 _CHALLENGE = (
     "UPDATE upload SET nonce = %s, challenge_expires_at = %s, updated_at = %s WHERE id = %s AND state = 'proving'"
@@ -199,13 +201,12 @@ def leased(db: Statements, upload_id: bytes, owner: bytes) -> tuple[Upload, byte
 
 def page(db: Statements, user_id: bytes, after: bytes | None, state: str | None, limit: int) -> list[Upload]:
     """A user's uploads, newest first."""
-    sql, args = _LIST, [user_id]
+    sql, args = _LIST, list[object]([user_id])
+    if state is not None:
+        sql, args = _LIST_STATE, [user_id, state]
     if after is not None:
         sql += " AND u.id < %s"
         args.append(after)
-    if state is not None:
-        sql += " AND u.state = %s"
-        args.append(state)  # type: ignore[arg-type]
     return [_upload(row) for row in db.all(f"{sql} ORDER BY u.id DESC LIMIT %s", [*args, limit])]
 
 
@@ -264,12 +265,17 @@ def count_parts(db: Statements, user_id: bytes) -> int:
     return int(row[0])
 
 
-def record_parts(db: Statements, upload_id: bytes, hashes: Mapping[int, str]) -> None:
-    """Writes each part's hash, once: a row that is there keeps its hash and counts one more signing."""
+def record_parts(db: Statements, upload_id: bytes, hashes: Mapping[int, str]) -> bool:
+    """Writes each part's hash, once: a row that is there keeps its hash and counts one more signing.
+
+    Returns:
+        Whether every row was new. (An upsert counts 1 for a new row and 2 for one that was there, or 0 at the 255th
+        signing: who has just seen that there were none can rely on it.)
+    """
     args: list[object] = []
     for number, sha256 in hashes.items():
         args += (upload_id, number, bytes.fromhex(sha256))
-    db.execute(_RECORD + placeholders(len(hashes), "(%s, %s, %s)") + _RECORD_AGAIN, args)
+    return db.execute(_RECORD + placeholders(len(hashes), "(%s, %s, %s)") + _RECORD_AGAIN, args) == len(hashes)
 
 
 def recorded_between(db: Statements, upload_id: bytes, first: int, last: int) -> Recorded:

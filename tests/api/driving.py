@@ -162,11 +162,17 @@ def instant(gateway: Gateway, user: User) -> None:
 
 
 def merges(gateway: Gateway, user: User) -> None:
-    for broken in ("no", "lost", "without a replica"):
+    for broken in ("no", "lost", "corrupt", "without a replica"):
         content = Content(f"drive {broken}".encode())
         first = user.upload(content, broken)
         if broken == "lost":
             gateway.storage.objects.clear()
+        if broken == "corrupt":
+            gateway.rows(
+                "UPDATE `blob` b JOIN file f ON f.blob_id = b.id SET b.state = 'corrupt' WHERE f.id = UNHEX(%s)",
+                first["id"],
+            )
+            gateway.statements.pop()
         if broken == "without a replica":
             gateway.db.execute(
                 "DELETE r FROM replica r JOIN file f ON f.blob_id = r.blob_id WHERE f.id = UNHEX(%s)", (first["id"],)
