@@ -72,6 +72,11 @@ def _user_create(settings: config.Config, arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _user_tier(settings: config.Config, arguments: argparse.Namespace) -> int:
+    app.compose(settings).accounts.set_tier(arguments.name, arguments.tier)
+    return 0
+
+
 def _user_count(settings: config.Config, arguments: argparse.Namespace) -> int:
     print(int(account_rows.any_user(Database(settings.database_url, 1))))
     return 0
@@ -126,6 +131,10 @@ def parser() -> argparse.ArgumentParser:
     create.add_argument("--admin", action="store_true")
     create.add_argument("--password-stdin", action="store_true", help="read the password from standard input")
     create.set_defaults(run=_user_create)
+    tier = user.add_parser("tier", help="give an account a tier of SLUICE_TIERS")
+    tier.add_argument("name")
+    tier.add_argument("tier")
+    tier.set_defaults(run=_user_tier)
     user.add_parser("count", help="0 where there is no account yet").set_defaults(run=_user_count)
     key_commands.add(commands)
     transfer_commands.add(commands)

@@ -42,6 +42,7 @@ from api.services.transfer import TransferJob
 from api.services.transfer_plan import TransferPlanner
 from api.services.transfers import Transfers
 from api.services.uploads import Uploads
+from api.services.usage import Usage
 from api.services.verify import Verifier
 from api.storage.base import EdgePartURL, MultipartRef, MultipartStorage, SignedPart
 from api.storage.local import LocalStorage, PartURL
@@ -59,6 +60,7 @@ def part_claims(ref: MultipartRef, number: int, length: int, expires_at: int) ->
         "size": length,
         "sub": ref.user_id,
         "gen": ref.generation,
+        "tier": ref.tier,
         "exp": expires_at,
     }
 
@@ -138,6 +140,7 @@ def compose(
     progress = Progress(db, stores, instant, clock)
     creation = Creation(db, stores, instant, progress, config, clock, prefix)
     files = Files(db, stores, tokens, config, clock)
+    usage = Usage(db, config, clock)
     planner = TransferPlanner(db, queue, config, clock, prefix)
     transfer = TransferJob(db, stores, config, clock, prefix)
     scrubber = Scrubber(db, stores, queue, config, clock, prefix)
@@ -155,7 +158,8 @@ def compose(
         files=files,
         transfers=Transfers(db, stores, planner, queue, clock),
         revocations=Revocations(db, clock),
-        sweep=Sweep(db, stores, config, clock, prefix, of_this_machine(db, clock) if clock is utc_now else None),
+        sweep=Sweep(db, stores, config, clock, prefix, usage, of_this_machine(db, clock) if clock is utc_now else None),
+        usage=usage,
         health=Health(db, cache, stores),
         doctor=Doctor(db, stores, files, config),
         jobs=kinds,

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from api.errors import ConfigError
 from api.keys import Key, parse
@@ -26,6 +27,7 @@ from api.settings import (
     declared,
     flag,
     folder,
+    host,
     integer,
     networks,
     one_of,
@@ -40,6 +42,9 @@ from api.settings import (
     text,
     url,
 )
+from api.tiers import DEFAULT, Tier
+from api.tiers import parse as parse_tiers
+from api.tiers import show as show_tiers
 
 MIB = 1024**2
 TIB = 1024**4
@@ -99,6 +104,13 @@ class Config:
     )
     database_pool: int = setting(integer(1, 256), "Database connections of one process, at most", "16")
     storages: Mapping[str, str] = setting(storages, "name:kind of each storage; the first takes new uploads", "local")
+    tiers: Mapping[str, Tier] = setting(parse_tiers, "What tiers allow: name:limit=value,limit=value; name:…", "")
+    link_tier: str = setting(one_of("owner", "anonymous"), "Whose tier downloads by link have", "owner")
+    signup_rate: int = setting(integer(1, 10**6), "Sign-ups of an address in an hour", "60")
+    signin_rate: int = setting(integer(1, 10**6), "Sign-ins of an address in a minute, right or wrong", "120")
+    address_rate: int = setting(integer(1, 10**6), "Requests of an address in a second; at once twice as many", "2000")
+    address_connections: int = setting(integer(1, 10**6), "Requests of an address under way at once", "1000")
+    usage_flush: int = setting(integer(1, 60), "Seconds between two reports of traffic by an edge", "5")
     tier_storages: Mapping[str, str] = setting(pairs, "tier:name where a tier's new uploads go elsewhere", "")
     storage_root: Path | None = setting(folder, "The folder of the storage of kind local", "")
     signup: str = setting(one_of("open", "invite", "closed"), "Who may make an account", "open")
@@ -154,6 +166,11 @@ class Config:
     link_grace: int = setting(integer(0, 3600), "Seconds that links outlast a lost API", "30")
     ready_networks: str = setting(networks, "Networks that may ask /readyz", "127.0.0.0/8 ::1/128")
     metrics_networks: str = setting(networks, "Networks that may ask /metrics", "127.0.0.0/8 ::1/128")
+    trusted_proxies: str = setting(networks, "Proxies whose X-Forwarded-For is believed", "")
+    allow_networks: str = setting(networks, "Networks that may ask at all; empty: every one", "")
+    deny_networks: str = setting(networks, "Networks that may not, though they were allowed", "")
+    admin_networks: str = setting(networks, "Networks where an admin's token is taken; empty: every one", "")
+    content_host: str = setting(optional(host), "HOST or HOST:PORT that alone serves links' content", "")
     metrics_bind: str = setting(
         optional(bind), "Where a worker whose machine has no API gives its figures: HOST:PORT", ""
     )
@@ -170,6 +187,11 @@ class Config:
     def origins(self) -> tuple[str, ...]:
         """The origins of pages that send parts; at least one."""
         return self.web_origins or (origin(self.public_url),)
+
+    @property
+    def content_url(self) -> str:
+        """Where links lead: the public URL, or the content's own host."""
+        return f"{urlsplit(self.public_url).scheme}://{self.content_host}" if self.content_host else self.public_url
 
     def in_force(self) -> list[tuple[str, str]]:
         """Every setting's name and value; a secret's value is left out."""
@@ -191,6 +213,8 @@ def _shown(prefix: str, config: Any) -> list[tuple[str, str]]:
 
 
 def _as_text(value: object) -> str:
+    if isinstance(value, Mapping) and isinstance(value.get(DEFAULT), Tier):
+        return show_tiers(value)
     if isinstance(value, Mapping):
         return ",".join(f"{key}:{entry}" for key, entry in value.items())
     if isinstance(value, tuple):
@@ -209,6 +233,7 @@ CLIENT = "SLUICE_CLIENT_"
 # Settings of the same prefix that other parts read: the edge's template, gunicorn's file, `api.metrics`, `scripts/run`.
 ELSEWHERE = frozenset(
     {
+        "SLUICE_EDGE_SOCKET",
         "SLUICE_RESOLVER",
         "SLUICE_CA_BUNDLE",
         "SLUICE_API_BIND",
@@ -216,6 +241,9 @@ ELSEWHERE = frozenset(
         "SLUICE_API_WORKERS",
         "SLUICE_API_THREADS",
         "SLUICE_METRICS_FOLDER",
+        "SLUICE_TLS_CERT",
+        "SLUICE_TLS_KEY",
+        "SLUICE_REDIRECT_LISTEN",
     }
 )
 

@@ -65,6 +65,7 @@ SIGNUP_CLOSED         = Kind("SIGNUP_CLOSED", 403, "This server does not take ne
 SIGNIN_LIMITED        = Kind("SIGNIN_LIMITED", 429, "Too many failed sign-ins; wait a little.", 300)
 USERNAME_INVALID      = Kind("USERNAME_INVALID", 400,
                              "A username has 3 to 64 of the characters a-z, 0-9, '.', '_', '-'.")
+TIER_UNKNOWN          = Kind("TIER_UNKNOWN", 400, "There is no such tier.")
 USERNAME_TAKEN        = Kind("USERNAME_TAKEN", 409, "The username is taken.")
 PASSWORD_INVALID      = Kind("PASSWORD_INVALID", 400, "A password has 8 to 1024 characters.")
 # -- uploads

@@ -109,6 +109,11 @@ def _gauge(name: str, text: str, *labels: str) -> Gauge:
     return Gauge(f"sluice_{name}", text, labels, registry=REGISTRY, multiprocess_mode="sum")
 
 
+def _shared_gauge(name: str, text: str, *labels: str) -> Gauge:
+    """One thing that several processes look at: the newest look counts."""
+    return Gauge(f"sluice_{name}", text, labels, registry=REGISTRY, multiprocess_mode="mostrecent")
+
+
 # -- calls of the API
 
 API_CALLS = _counter("api_calls", "Calls that the API answered", "method", "path", "status")
@@ -119,7 +124,7 @@ API_SECONDS = _histogram("api_seconds", "Seconds of a call in the API", "method"
 JOB_RUNS = _counter("job_runs", "Runs of jobs by how they ended", "kind", "outcome")
 JOB_SECONDS = _histogram("job_seconds", "Seconds of one run of a job", "kind", buckets=_LONG)
 JOB_BYTES = _counter("job_bytes", "Bytes that jobs read or copied", "kind")
-QUEUE_DEPTH = _gauge("queue_depth", "Messages that wait in the queue, as the feeder last saw it", "queue")
+QUEUE_DEPTH = _shared_gauge("queue_depth", "Messages that wait in the queue, as the feeder last saw it", "queue")
 SCRUBBED = _counter("scrubbed", "Replicas that the scrub read: right, healed, damaged or gone", "storage", "result")
 SWEPT = _counter("swept", "What sweeps did, by kind", "what")
 

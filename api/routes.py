@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from api.resources import accounts, files, system, transfers, uploads
+from api.resources import accounts, files, system, traffic, transfers, uploads
 from api.resources.base import Resource
 from api.resources.cursors import Cursors
 from api.services import Services
@@ -13,7 +13,7 @@ def routes(services: Services) -> list[tuple[str, Resource]]:
     s, cursors, url = services, Cursors(services.tokens, services.clock), services.config.public_url
     v1: list[tuple[str, Resource]] = [
         ("/users", accounts.Users(s.accounts)),
-        ("/users/me", accounts.Me(s.accounts)),
+        ("/users/me", accounts.Me(s.accounts, s.usage)),
         ("/sessions", accounts.Sessions(s.accounts, url)),
         ("/sessions/refresh", accounts.RefreshSession(s.accounts, url)),
         ("/sessions/current", accounts.CurrentSession(s.accounts, url)),
@@ -35,7 +35,10 @@ def routes(services: Services) -> list[tuple[str, Resource]]:
         *((f"/api/v1{path}", resource) for path, resource in v1),
         ("/healthz", system.Healthz()),
         ("/readyz", system.Readyz(s.health)),
-        ("/internal/revocations", system.RevocationFeed(s.revocations, s.health)),
+        ("/internal/revocations", system.RevocationFeed(s.revocations, s.health, s.usage)),
         ("/internal/metrics", system.Metrics(s.figures)),
+        ("/internal/tiers", traffic.Tiers(s.usage)),
+        ("/internal/usage", traffic.UsageReports(s.usage)),
+        ("/internal/usage/{kind}/{subject}", traffic.UsageTotals(s.usage)),
         ("/internal/targets/{blob_id}", system.BlobTarget(s.files)),
     ]

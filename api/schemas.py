@@ -16,6 +16,7 @@ from api.services.files import Link
 from api.services.instant import Challenge
 from api.services.progress import SignedParts, UploadView
 from api.services.transfers import DryRun, TransferView
+from api.services.usage import View as UsageView
 
 HEX_32: Final = r"^[0-9a-f]{32}$"
 # "$" also matches before a last newline, which bytes.fromhex skips: only the length says no to that.
@@ -88,6 +89,20 @@ class CreateLink(Body):
     disposition: str = "attachment"
 
 
+_Kind = Annotated[str, Meta(pattern="^(user|share|anonymous)$", max_length=16)]
+_Id = Annotated[str, Meta(pattern=HEX_32, max_length=32)]
+_Bytes = Annotated[int, Meta(ge=0, le=2**62)]
+
+
+class UsageReport(Body):
+    """POST /internal/usage: kind, subject, day, bytes sent, bytes received; and whose totals are asked for."""
+
+    edge: _Id
+    sequence: Annotated[int, Meta(ge=0, le=2**62)]
+    rows: list[tuple[_Kind, _Id, str, _Bytes, _Bytes]]
+    totals: list[tuple[_Kind, _Id]] = []
+
+
 class ChangeFile(Body):
     """PATCH /files/{id}."""
 
@@ -123,6 +138,15 @@ def user(record: User) -> dict[str, Any]:
         "role": record.role,
         "tier": record.tier,
         "created_at": timestamp(record.created_at),
+    }
+
+
+def usage(view: UsageView) -> dict[str, Any]:
+    """Traffic of the day and the month, in UTC; a limit is of what is sent, and null where there is none."""
+    totals, tier = view.totals, view.tier
+    return {
+        "day": {"sent": totals.day_sent, "received": totals.day_received, "limit": tier.daily or None},
+        "month": {"sent": totals.month_sent, "received": totals.month_received, "limit": tier.monthly or None},
     }
 
 

@@ -58,6 +58,13 @@ def bind(value: str) -> str:
     return value
 
 
+def host(value: str) -> str:
+    """A host's name, in lower case, with a port where it has one."""
+    if not re.fullmatch(r"[a-z0-9][a-z0-9.-]*(:[0-9]{1,5})?", value):
+        raise ValueError("is HOST or HOST:PORT, in lower case")
+    return value
+
+
 def root_url(value: str) -> str:
     """Where an S3 is: it answers at the root of a host, for the path is part of what is signed."""
     parts = urlsplit(value)

@@ -16,6 +16,8 @@ _LOCK_USER = f"SELECT {_USER} FROM user WHERE id = %s FOR UPDATE"
 _ANY_USER = "SELECT 1 FROM user WHERE id > %s ORDER BY id LIMIT 1"
 _SET_PASSWORD = "UPDATE user SET password_hash = %s WHERE id = %s AND password_hash = %s"
 
+_SET_TIER = "UPDATE user SET tier = %s WHERE username = %s"
+
 _SESSION = "id, user_id, refresh_hash, expires_at, ended_at"
 # The lock on the user's row is what a password change waits for, or is waited for: it ends every session that is there.
 _INSERT_SESSION = (
@@ -84,6 +86,11 @@ def any_user(db: Statements) -> bool:
 def set_password(db: Statements, user: User, password_hash: str) -> bool:
     """Stores a new argon2 hash in the place of ``user``'s; False where another was stored meanwhile."""
     return db.execute(_SET_PASSWORD, (password_hash, user.id, user.password_hash)) == 1
+
+
+def set_tier(db: Statements, username: str, tier: str) -> None:
+    """Gives the account of that name a tier."""
+    db.execute(_SET_TIER, (tier, username))
 
 
 def insert_session(db: Statements, session: Session, user: User, now: datetime) -> bool:

@@ -13,7 +13,7 @@ _REPLICA = "LEFT JOIN replica r ON r.blob_id = b.id"
 _BY_ID = f"SELECT {_BLOB} FROM `blob` b {_REPLICA} WHERE b.id = %s LIMIT 1"
 _BY_DIGEST = (
     f"SELECT {_BLOB} FROM blob_digest d JOIN `blob` b ON b.id = d.blob_id {_REPLICA} "
-    "WHERE d.digest = %s AND d.scope = %s AND b.size = %s AND b.state = 'verified' LIMIT 1"
+    "WHERE d.digest = %s AND d.scope = %s AND b.size = %s AND b.state = 'verified'"
 )
 _STANDING = _BY_DIGEST.replace("b.state = 'verified'", "b.state IN ('verified', 'corrupt')")
 _REVIVE = "UPDATE `blob` SET state = 'verified', verified_at = %s WHERE id = %s AND state = 'corrupt'"
@@ -60,16 +60,14 @@ def replicas(db: Statements, blob_id: bytes) -> list[tuple[str, str]]:
     return [(row[0], row[1]) for row in db.all(_REPLICAS, (blob_id,))]
 
 
-def verified(db: Statements, digest: bytes, size: int, scope: bytes) -> Blob | None:
-    """The verified blob that stands for this content."""
-    row = db.one(_BY_DIGEST, (digest, scope, size))
-    return _blob(row) if row else None
+def verified(db: Statements, digest: bytes, size: int, scope: bytes) -> list[Blob]:
+    """The verified blob that stands for this content, once for each of its replicas."""
+    return [_blob(row) for row in db.all(_BY_DIGEST, (digest, scope, size))]
 
 
-def standing(db: Statements, digest: bytes, size: int, scope: bytes) -> Blob | None:
-    """The blob that claims this content: verified, or found corrupt since."""
-    row = db.one(_STANDING, (digest, scope, size))
-    return _blob(row) if row else None
+def standing(db: Statements, digest: bytes, size: int, scope: bytes) -> list[Blob]:
+    """The blob that claims this content, verified or found corrupt since: once for each of its replicas."""
+    return [_blob(row) for row in db.all(_STANDING, (digest, scope, size))]
 
 
 def insert_unverified(db: Statements, blob: Blob, scope: bytes, hashes: bytes, now: datetime) -> None:

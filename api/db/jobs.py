@@ -58,8 +58,9 @@ _DUE = (
 )
 _ENQUEUED = "UPDATE job SET enqueued_at = %s WHERE kind = %s AND subject IN "
 _COUNT = (
-    "SELECT COUNT(*), COALESCE(SUM(lease_until >= %s), 0), COALESCE(SUM(due_at > %s), 0), MIN(created_at) FROM job "
-    "WHERE state = %s AND kind = %s"
+    "SELECT COUNT(*), COALESCE(SUM(lease_until >= %s), 0), COALESCE(SUM(due_at > %s), 0), MIN(created_at) "
+    "FROM (SELECT lease_until, due_at, created_at FROM job WHERE state = %s AND kind = %s "
+    "ORDER BY due_at LIMIT 100000) counted"
 )
 _DEAD = (
     "SELECT kind, subject, tries, reason, message, created_at, updated_at FROM job WHERE state = 'dead' "
@@ -81,7 +82,7 @@ class Taken:
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """The rows of one kind and state.
+    """The rows of one kind and state, of which 100,000 are looked at.
 
     Attributes:
         running: of them, those under a lease.

@@ -11,6 +11,7 @@ from api import errors, schemas
 from api.errors import Problem
 from api.resources.base import Access, Resource, answer, identity, read
 from api.services.accounts import Accounts, SessionTokens
+from api.services.usage import Usage
 
 COOKIE: Final = "sluice_refresh"
 COOKIE_PATH: Final = "/api/v1/sessions"
@@ -32,11 +33,13 @@ class Users(Resource):
 class Me(Resource):
     """/users/me."""
 
-    def __init__(self, accounts: Accounts) -> None:
+    def __init__(self, accounts: Accounts, usage: Usage) -> None:
         self._accounts = accounts
+        self._usage = usage
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        answer(resp, schemas.user(self._accounts.me(identity(req))))
+        user = self._accounts.me(identity(req))
+        answer(resp, schemas.user(user) | {"usage": schemas.usage(self._usage.of(identity(req), user.tier))})
 
     def on_patch(self, req: falcon.Request, resp: falcon.Response) -> None:
         body = read(req, schemas.ChangeMe)

@@ -14,6 +14,7 @@ from api.services.figures import Figures
 from api.services.files import Files
 from api.services.health import Health
 from api.services.revocations import Revocations
+from api.services.usage import Usage
 
 
 class Healthz(Resource):
@@ -65,13 +66,15 @@ class Metrics(Resource):
 
 
 class RevocationFeed(Resource):
-    """/internal/revocations: and, since every edge asks each second, whether local storage is full."""
+    """/internal/revocations: and, since every edge asks each second, whether local storage is full, and a name that
+    changes with the tiers."""
 
     access: ClassVar = {"GET": Access.EDGE}
 
-    def __init__(self, revocations: Revocations, health: Health) -> None:
+    def __init__(self, revocations: Revocations, health: Health, usage: Usage) -> None:
         self._revocations = revocations
         self._health = health
+        self._usage = usage
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         after = req.get_param("after", default="0")
@@ -80,7 +83,8 @@ class RevocationFeed(Resource):
         rows, last_id, more = self._revocations.since(int(after))
         found = [(row.id, row.kind, row.subject.hex(), row.generation, int(row.expires_at.timestamp())) for row in rows]
         full = self._health.full()
-        answer(resp, {"last_id": last_id, "more": more, "full": full, "revocations": found})
+        state = {"last_id": last_id, "more": more, "full": full, "tiers": self._usage.tiers_version}
+        answer(resp, state | {"revocations": found})
 
 
 class BlobTarget(Resource):

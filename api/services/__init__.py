@@ -20,6 +20,7 @@ from api.services.revocations import Revocations
 from api.services.sweep import Sweep
 from api.services.transfers import Transfers
 from api.services.uploads import Uploads
+from api.services.usage import Usage
 from api.tokens import Tokens
 
 
@@ -36,6 +37,7 @@ class Services:
     transfers: Transfers
     revocations: Revocations
     sweep: Sweep
+    usage: Usage
     health: Health
     doctor: Doctor
     jobs: Mapping[str, Job]

@@ -89,6 +89,18 @@ class Accounts:
             raise Problem(errors.USERNAME_TAKEN) from ex
         return user
 
+    def set_tier(self, username: str, tier: str) -> None:
+        """Gives an account a tier; tokens that are out name the old one until they expire.
+
+        Raises:
+            Problem: USERNAME_INVALID, TIER_UNKNOWN.
+        """
+        if tier not in self._config.tiers:
+            raise Problem(errors.TIER_UNKNOWN, f"{tier} is none of {', '.join(self._config.tiers)} (SLUICE_TIERS).")
+        if rows.user_by_name(self._db, username) is None:
+            raise Problem(errors.USERNAME_INVALID, "There is no such account.")
+        rows.set_tier(self._db, username, tier)
+
     def _hash(self, password: str) -> str:
         if not 8 <= len(password) <= 1024:
             raise Problem(errors.PASSWORD_INVALID)

@@ -164,9 +164,9 @@ class Creation:
                 raise DuplicateRow("the empty blob is there")
 
         found = blobs.verified(self._db, digests.EMPTY_DIGEST, 0, scope)
-        if found is None:
+        if not found:
             self._db.transaction(make)
-        return found or blob
+        return found[0] if found else blob
 
     def _found_again(self, upload: Upload) -> UploadView:
         """The same unfinished upload; a proving one gets a new nonce."""

@@ -9,14 +9,15 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from api import metrics
-from api.db import figures
+from api.db import figures, jobs
 from api.db.pool import Database
 from api.errors import DatabaseUnavailable
+from api.models import utc_now
 
 _FRESH: Final = 5.0
 """Seconds for which an answer serves: several Prometheus servers cost the database no more than one."""
 
-NAMES: Final = {"sluice_uploads", "sluice_database_up"}
+NAMES: Final = {"sluice_uploads", "sluice_jobs", "sluice_job_oldest_seconds", "sluice_database_up"}
 
 _log = logging.getLogger(__name__)
 
@@ -46,7 +47,19 @@ class Figures:
         try:
             uploads = [((state,), count) for state, count in figures.uploads(self._db)]
             found.append(metrics.looked_up("uploads", "Uploads by state; 100000 stands for more", ["state"], uploads))
+            found += self._jobs()
         except DatabaseUnavailable as ex:
             _log.warning("figures cannot be looked up", extra={"error": str(ex)})
             up = 0
         return [*found, metrics.looked_up("database_up", "Whether the database answered", [], [((), up)])]
+
+    def _jobs(self) -> Sequence[metrics.Figure]:
+        now = utc_now()
+        counts = jobs.counts(self._db, now)
+        rows = [((count.kind, count.state), count.rows) for count in counts]
+        ages = [((count.kind, count.state), (now - count.oldest).total_seconds()) for count in counts if count.oldest]
+        labels = ["kind", "state"]
+        return [
+            metrics.looked_up("jobs", "Jobs that wait or are dead; 100000 stands for more", labels, rows),
+            metrics.looked_up("job_oldest_seconds", "Age of the oldest of them", labels, ages),
+        ]

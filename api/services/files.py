@@ -137,17 +137,18 @@ class Files:
         """
         file = self._live(identity, file_id)
         expiry = int(self._clock().timestamp()) + (expires_in or self._config.link_ttl)
-        token = self._sign(identity, file, expiry, disposition)
-        url = f"{self._config.public_url}/d/{token}/{quote(file.name, safe='')}"
+        tier = identity.tier if self._config.link_tier == "owner" else self._config.link_tier
+        token = self._sign(identity, file, expiry, disposition, tier)
+        url = f"{self._config.content_url}/d/{token}/{quote(file.name, safe='')}"
         return Link(url, datetime.fromtimestamp(expiry, UTC))
 
     def redirect(self, identity: Identity, file_id: bytes, disposition: str) -> str:
         """The internal URI by which nginx sends a file to its owner: a link that only nginx ever sees."""
         file = self._live(identity, file_id)
         expiry = int(self._clock().timestamp()) + _REDIRECT_LIFE
-        return f"/_link/{self._sign(identity, file, expiry, disposition)}/content"
+        return f"/_link/{self._sign(identity, file, expiry, disposition, identity.tier)}/content"
 
-    def _sign(self, identity: Identity, file: File, expiry: int, disposition: str) -> str:
+    def _sign(self, identity: Identity, file: File, expiry: int, disposition: str, tier: str) -> str:
         if file.blob_state in ("corrupt", "deleting"):
             raise Problem(errors.FILE_CORRUPT)
         media_type = file.content_type.partition(";")[0].lower()
@@ -159,7 +160,7 @@ class Files:
             "size": file.size,
             "sub": identity.user_id.hex(),
             "gen": identity.generation,
-            "tier": identity.tier,
+            "tier": tier,
             "disp": "inline" if disposition == "inline" and media_type in _INLINE else "attachment",
             "name": file.name,
             "type": file.content_type,

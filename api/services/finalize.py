@@ -186,7 +186,7 @@ class Finalizer:
             try:
                 file = self._db.transaction(make)
             except _Claimed:
-                first = merge.find(self._db, self._stores, upload.digest, upload.size, scope)
+                first = merge.find(self._db, self._stores, upload.digest, upload.size, scope, upload.storage)
                 if first is not None and (merged := self._merge(upload, owner, first)):
                     return merged
             else:

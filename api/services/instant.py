@@ -25,9 +25,10 @@ from api import digests
 from api.config import Config
 from api.db import blobs, files, uploads
 from api.db.pool import Database, Statements
-from api.errors import StorageError
+from api.errors import ObjectNotFound, StorageError
 from api.models import GLOBAL_SCOPE, Blob, Clock, File, Upload, new_id
 from api.services.stores import Stores, multipart_ref
+from api.storage.base import Storage
 from api.tokens import Tokens
 
 RANGE_LENGTH: Final = 64 * 1024
@@ -111,35 +112,46 @@ class Instant:
             return False
         if challenge is None or digests.composite(hashes) != upload.digest:
             return False
-        blob = blobs.verified(self._db, upload.digest, upload.size, self.scope(upload.user_id))
-        if blob is None or not self._holds(blob, challenge, proof):
+        found = blobs.verified(self._db, upload.digest, upload.size, self.scope(upload.user_id))
+        if not found or not self._holds(found, challenge, proof):
             return False
-        return self._link(upload, blob)
+        return self._link(upload, found[0])
 
-    def _holds(self, blob: Blob, challenge: Challenge, proof: bytes) -> bool:
+    def _holds(self, replicas: Sequence[Blob], challenge: Challenge, proof: bytes) -> bool:
         """Whether the proof is right for the stored bytes."""
         if not self._readers.acquire(blocking=False):
             _log.warning("every proof reader is busy; a proof counts as wrong")
             return False
-        reading: Future[bytes] = self._pool.submit(self._read, blob, challenge)
+        reading: Future[bytes] = self._pool.submit(self._read, replicas, challenge)
         reading.add_done_callback(lambda _: self._readers.release())
         try:
             expected = reading.result(timeout=_READ_TIME)
         except FutureTimeout:
-            _log.warning("a storage was too slow for a proof", extra={"storage": blob.storage})
+            _log.warning("a storage was too slow for a proof", extra={"storages": [blob.storage for blob in replicas]})
             return False
         except StorageError as ex:
-            _log.warning("a storage failed a proof", extra={"storage": blob.storage, "error": str(ex)})
+            _log.warning(
+                "a storage failed a proof", extra={"storages": [blob.storage for blob in replicas], "error": str(ex)}
+            )
             return False
         return hmac.compare_digest(expected, proof)
 
-    def _read(self, blob: Blob, challenge: Challenge) -> bytes:
-        assert blob.storage is not None
-        assert blob.object_key is not None
-        storage = self._stores.named(blob.storage)
+    def _read(self, replicas: Sequence[Blob], challenge: Challenge) -> bytes:
+        """From the first replica that can be read."""
+        failure: StorageError = ObjectNotFound("the blob lies nowhere")
+        places = [(b.storage, b.object_key) for b in replicas if b.storage is not None and b.object_key is not None]
+        for name, object_key in self._stores.in_order(places):
+            try:
+                return self._read_replica(self._stores.named(name), object_key, challenge)
+            except StorageError as ex:
+                failure = ex
+        raise failure
+
+    @staticmethod
+    def _read_replica(storage: Storage, object_key: str, challenge: Challenge) -> bytes:
         answer = hashlib.sha256(challenge.nonce)
         for offset, length in challenge.ranges:
-            with closing(storage.open(blob.object_key, offset, length)) as reader:
+            with closing(storage.open(object_key, offset, length)) as reader:
                 while length > 0 and (data := reader.read(length)):
                     answer.update(data)
                     length -= len(data)

@@ -6,12 +6,13 @@ where it is lost, or its blob is known to be corrupt, the new object takes its p
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
 from api.db import blobs
 from api.db.pool import Database, Statements
-from api.errors import ObjectNotFound
+from api.errors import ObjectNotFound, StorageError
 from api.models import Blob
 from api.services.stores import Stores
 
@@ -28,16 +29,23 @@ class First:
     whole: bool
 
 
-def find(db: Database, stores: Stores, digest: bytes, size: int, scope: bytes) -> First | None:
+def find(db: Database, stores: Stores, digest: bytes, size: int, scope: bytes, storage: str) -> First | None:
     """The blob to merge with; None where nobody claims the digest any more.
+
+    Of several replicas the one on the new object's storage counts: where that one is lost the new object replaces it.
+    Where there is none on it, a whole one anywhere will do.
+
+    Args:
+        storage: where the second object lies.
 
     Raises:
         StorageError: the first copy's storage does not answer, which decides nothing.
     """
-    blob = blobs.standing(db, digest, size, scope)
-    if blob is None:
+    found = blobs.standing(db, digest, size, scope)
+    if not found:
         return None
-    return First(blob, blob.state == "verified" and _is_whole(stores, blob))
+    found = [blob for blob in found if blob.storage == storage] or found
+    return First(found[0], found[0].state == "verified" and _is_whole(stores, found))
 
 
 def hold(tx: Statements, first: First, storage: str, object_key: str, now: datetime) -> Blob | None:
@@ -62,11 +70,22 @@ def settle(tx: Statements, first: First, storage: str, object_key: str, now: dat
         blobs.doom(tx, storage, object_key, now)
 
 
-def _is_whole(stores: Stores, blob: Blob) -> bool:
-    """Whether a blob's object is there with its size. A storage that does not answer decides nothing: it raises."""
-    if blob.storage is None or blob.object_key is None:
-        return False
-    try:
-        return stores.named(blob.storage).stat(blob.object_key) == blob.size
-    except ObjectNotFound:
-        return False
+def _is_whole(stores: Stores, replicas: Sequence[Blob]) -> bool:
+    """Whether one of these objects is there with its size.
+
+    A storage that does not answer decides nothing: where none of the others has it, that is raised.
+    """
+    failure: StorageError | None = None
+    for blob in replicas:
+        if blob.storage is None or blob.object_key is None:
+            continue
+        try:
+            if stores.named(blob.storage).stat(blob.object_key) == blob.size:
+                return True
+        except ObjectNotFound:
+            continue
+        except StorageError as ex:
+            failure = ex
+    if failure is not None:
+        raise failure
+    return False

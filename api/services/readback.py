@@ -19,6 +19,10 @@ _BUFFER: Final = 1024**2
 _LOOK_UP_EVERY: Final = 1.0
 
 
+def _nothing() -> None:
+    """Who waits for a part keeps the lease; the thread that reads it has nothing to do with that."""
+
+
 @dataclass(frozen=True, slots=True)
 class Part:
     """A part as it was read.
@@ -64,21 +68,22 @@ class ReadBack:
         self._keep = keep
         self._with_data = with_data
 
-    def parts(self, done: int) -> Iterator[Part]:
-        """The parts after the first ``done`` ones, in order.
+    def parts(self, done: int, most: int | None = None) -> Iterator[Part]:
+        """The parts after the first ``done`` ones, in order, ``most`` of them where that is given.
 
         Raises:
             StorageError: the object could not be read. That says nothing about its bytes.
         """
-        if len(self._hashes) - done == 1 or self._parallel == 1:
-            for number in range(done + 1, len(self._hashes) + 1):
-                yield self._read(number)
+        last = len(self._hashes) if most is None else min(done + most, len(self._hashes))
+        if last - done == 1 or self._parallel == 1:
+            for number in range(done + 1, last + 1):
+                yield self._read(number, self._keep)
             return
         pool = ThreadPoolExecutor(self._parallel, thread_name_prefix="read back")
         try:
             pending: deque[Future[Part]] = deque()
-            for number in range(done + 1, len(self._hashes) + 1):
-                pending.append(pool.submit(self._read, number))
+            for number in range(done + 1, last + 1):
+                pending.append(pool.submit(self._read, number, _nothing))
                 if len(pending) == self._parallel:
                     yield self._settle(pending.popleft())
             while pending:
@@ -99,16 +104,16 @@ class ReadBack:
                 self._keep()
                 return part
 
-    def _read(self, number: int) -> Part:
+    def _read(self, number: int, keep: Callable[[], None]) -> Part:
         """Reads a part; a second time where the first reading disagrees: the reading may have been wrong."""
         length = digests.part_length(number, self._size, self._length)
         for _ in range(2):
-            sha256, data = self._hash((number - 1) * self._length, length)
+            sha256, data = self._hash((number - 1) * self._length, length, keep)
             if sha256 == self._hashes[number - 1]:
                 return Part(number, length, True, data)
         return Part(number, length, False, ())
 
-    def _hash(self, offset: int, length: int) -> tuple[bytes, tuple[bytes, ...]]:
+    def _hash(self, offset: int, length: int, keep: Callable[[], None]) -> tuple[bytes, tuple[bytes, ...]]:
         """An object that is gone has no bytes."""
         sha256, left, kept = hashlib.sha256(), length, list[bytes]()
         try:
@@ -118,6 +123,7 @@ class ReadBack:
                     if self._with_data:
                         kept.append(data)
                     left -= len(data)
+                    keep()
         except ObjectNotFound:
             return b"", ()
         return sha256.digest(), tuple(kept)

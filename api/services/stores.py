@@ -64,12 +64,16 @@ class Stores:
 
     def first_healthy(self, replicas: Sequence[tuple[str, str]]) -> tuple[str, str] | None:
         """The replica to read: the first in the storages' order whose storage answers, or else just the first."""
+        return next(iter(self.in_order(replicas)), None)
+
+    def in_order(self, replicas: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+        """Replicas as they are to be tried: in the storages' order, those whose storage does not answer last."""
         ordered = sorted(
             (replica for replica in replicas if replica[0] in self._order), key=lambda replica: self._order[replica[0]]
         )
         if len(ordered) > 1:
             ordered.sort(key=lambda replica: not self.answers(replica[0]))
-        return ordered[0] if ordered else None
+        return ordered
 
     def answers(self, name: str) -> bool:
         """Whether a storage is configured and can be used, asked every few seconds at most."""
@@ -87,7 +91,7 @@ class Stores:
         return answer
 
 
-def multipart_ref(upload: Upload, generation: int = 0) -> MultipartRef:
+def multipart_ref(upload: Upload, generation: int = 0, tier: str = "default") -> MultipartRef:
     """How a storage knows an upload."""
     return MultipartRef(
         upload_id=upload.id.hex(),
@@ -99,4 +103,5 @@ def multipart_ref(upload: Upload, generation: int = 0) -> MultipartRef:
         user_id=upload.user_id.hex(),
         generation=generation,
         binds_hash=upload.binds_hash,
+        tier=tier,
     )

@@ -150,7 +150,7 @@ class Uploads:
         expiry = min(int(self._clock().timestamp()) + self._config.part_url_ttl, int(upload.expires_at.timestamp()))
         presign, ref = (
             self._stores.named(upload.storage).presign_part,
-            multipart_ref(upload, identity.generation),
+            multipart_ref(upload, identity.generation, identity.tier),
         )
         signed = {number: presign(ref, number, sha256, expiry) for number, sha256 in parts.items()}
         return SignedParts(signed, datetime.fromtimestamp(expiry, UTC))

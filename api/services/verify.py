@@ -78,18 +78,22 @@ class Verifier:
             keep=lease.keep,
             with_data=whole is not None,
         )
-        for part in reader.parts(lease.place):
+        done = lease.place
+        # what is read ahead of a segment's end would be read twice
+        for part in reader.parts(done, max(SEGMENT_BYTES // digests.part_size(work.blob.size), 1)):
             if not part.right:
                 return self._corrupt(work, lease, part.number)
+            done = part.number
             lease.moved += part.length
             if whole is not None:
                 for data in part.data:
                     whole.update(data)
-            if part.number == count:
-                break
-            lease.save(part.number, whole.state() if whole else None)
-            if lease.moved >= SEGMENT_BYTES or lease.stopping:
-                return Outcome.MORE
+            if done < count:
+                lease.save(done, whole.state() if whole else None)
+                if lease.stopping:
+                    break
+        if done < count:
+            return Outcome.MORE
         # the whole of a single part is that part
         return self._verified(work, lease, work.hashes if count == 1 else whole.digest() if whole else None)
 
@@ -130,7 +134,8 @@ class Verifier:
     def _merge(self, work: Verification) -> bool:
         """Files go to the blob that was verified first; one of the two objects goes."""
         blob = work.blob
-        first = merge.find(self._db, self._stores, blob.digest, blob.size, work.scope)
+        assert blob.storage is not None
+        first = merge.find(self._db, self._stores, blob.digest, blob.size, work.scope, blob.storage)
         if first is None:
             return False
 

@@ -31,6 +31,7 @@ class MultipartRef:
         multipart_id: what `MultipartStorage.create` answered.
         user_id: the user's id, 32 hexadecimal characters.
         generation: the user's token generation.
+        tier: the user's, which the edge limits parts by.
         binds_hash: the upload's part URLs make the storage compare each body with its SHA-256.
     """
 
@@ -43,6 +44,7 @@ class MultipartRef:
     user_id: str
     generation: int
     binds_hash: bool = False
+    tier: str = "default"
 
 
 @dataclass(frozen=True, slots=True)

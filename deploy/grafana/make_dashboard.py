@@ -114,6 +114,10 @@ ROWS: dict[str, tuple[Panel, ...]] = {
         Panel("Jobs", "short", ((rate("sluice_job_runs_total", "kind, outcome"), "{{kind}} {{outcome}}"),)),
         Panel("Bytes of jobs", "Bps", ((rate("sluice_job_bytes_total", "kind"), "{{kind}}"),)),
         Panel("Jobs: p99", "s", ((quantile(0.99, "sluice_job_seconds", "kind"), "{{kind}}"),)),
+        Panel(
+            "Jobs that wait or were given up", "short", (("max by (kind, state) (sluice_jobs)", "{{kind}} {{state}}"),)
+        ),
+        Panel("Oldest job", "s", (("max by (kind, state) (sluice_job_oldest_seconds)", "{{kind}} {{state}}"),)),
         Panel("Queue", "short", (("sluice_queue_depth", "{{queue}}"),)),
         Panel("Swept", "short", ((rate("sluice_swept_total", "what"), "{{what}}"),)),
     ),

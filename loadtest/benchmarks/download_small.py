@@ -11,7 +11,7 @@ from loadtest.benchmarks.wrk import Load
 
 _LINKS = 16
 _SIZE = 1024
-_CPU_LIMIT = 1.3
+_CPU_LIMIT = 1.4
 _WHAT = "signed download of 1 KiB, warm; nginx `secure_link`"
 
 

@@ -109,8 +109,8 @@ class Peer:
         return _CONFIG.format(
             folder=self._folder,
             log=log.replace("${SLUICE_LOG_DIR}", str(self._folder)),
-            # a zone by a variable of ours is nothing to a plain nginx
-            limits="".join(line for line in limits.splitlines(True) if not line.startswith("limit_conn")),
+            # limits are part of what is measured; the peer has none
+            limits="".join(line for line in limits.splitlines(True) if not line.startswith("limit_")),
             cache="\n            ".join(re.findall(r"^open_file_cache.*;$", download, re.M)),
             common="\n    ".join(re.findall(rf"^ {{4}}((?:{'|'.join(_COMMON)}) .*;)$", edge, re.M)),
             objects=self._stack.objects,

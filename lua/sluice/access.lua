@@ -5,6 +5,7 @@
 local api = require("sluice.api")
 local conditional = require("sluice.conditional")
 local failure = require("sluice.failure")
+local grant = require("sluice.grant")
 local journal = require("sluice.journal")
 local limits = require("sluice.limits")
 local metrics = require("sluice.metrics")
@@ -12,7 +13,10 @@ local proxy = require("sluice.proxy")
 local response = require("sluice.response")
 local revocation = require("sluice.revocation")
 local settings = require("sluice.settings")
+local shaper = require("sluice.shaper")
 local target = require("sluice.target")
+local tier = require("sluice.tier")
+local traffic = require("sluice.traffic")
 local verified = require("sluice.verified")
 
 local ngx = ngx
@@ -22,11 +26,15 @@ local get_method = ngx.req.get_method
 local _M = {}
 
 -- Calls that are there before anybody has a token; an Authorization header, even a bad one, means nothing to them.
+-- Each with the limit per address that it has beside nginx' own, and the code that says so.
 local PUBLIC = {
-    ["POST /api/v1/users"] = true,
-    ["POST /api/v1/sessions"] = true,
-    ["POST /api/v1/sessions/refresh"] = true,
+    ["POST /api/v1/users"] = { "signup", "SIGNUPS_LIMITED" },
+    ["POST /api/v1/sessions"] = { "signin", "SIGNIN_LIMITED" },
+    ["POST /api/v1/sessions/refresh"] = {},
 }
+
+-- What the API's framework knows; it calls anything else malformed.
+local METHODS = { GET = true, HEAD = true, POST = true, PUT = true, PATCH = true, DELETE = true, OPTIONS = true }
 
 local BEARER_PROBLEMS = {
     invalid = "TOKEN_INVALID", expired = "TOKEN_EXPIRED", revoked = "TOKEN_REVOKED", stale = "EDGE_STALE",
@@ -79,9 +87,13 @@ local function check(purpose, text, grace)
 end
 
 local function decide_bearer()
-    if PUBLIC[get_method() .. " " .. var.uri] then
+    local public = PUBLIC[get_method() .. " " .. var.uri]
+    if public then
         ngx.req.clear_header("Authorization")
-        return nil
+        return traffic.admit_stranger(public[1], public[2])
+    end
+    if not METHODS[get_method()] then
+        return "METHOD_NOT_IMPLEMENTED"
     end
     local header = var.http_authorization
     if not header then
@@ -92,7 +104,12 @@ local function decide_bearer()
     if text then
         claims, problem = check("access", text, 0)
     end
-    return not claims and BEARER_PROBLEMS[problem] or nil
+    if not claims then
+        return BEARER_PROBLEMS[problem]
+    elseif claims.role == "admin" and var.admin_address == "0" then
+        return "FORBIDDEN"
+    end
+    return traffic.admit("api", claims)
 end
 
 local function decide_ready()
@@ -133,6 +150,17 @@ local function send_on(part)
     return ngx.exec("/_storage/put")
 end
 
+-- Lets a part wait for its user's bandwidth.
+local function await_time(part)
+    local rate = tier.of(part.tier).rate
+    local wait = rate and shaper.await_part(part.account, rate, part.size)
+    if wait then
+        ngx.header["Retry-After"] = wait
+        return "BANDWIDTH_LIMITED"
+    end
+    return nil
+end
+
 local function decide_part()
     local text = var.uri:match("^/p/([^/]+)$")
     if not text then
@@ -152,7 +180,12 @@ local function decide_part()
     if tonumber(length) ~= part.size then
         return "LENGTH_MISMATCH"
     end
+    local code = traffic.admit("part", part) or await_time(part)
+    if code then
+        return code
+    end
     var.subject = part.upload
+    traffic.begin_part(part)
     return part.to and send_on(part) or store(part)
 end
 
@@ -165,22 +198,10 @@ local function send_file(uri, first, last)
     return nil
 end
 
--- Lets nginx send a blob's bytes.
-local function deliver(found, first, last)
+-- Lets nginx send a blob's bytes from where they lie.
+local function send(found, first, last)
     if found.storage == "local" then
         return send_file(found.uri, first, last)
-    elseif found.storage ~= "empty" and not proxy.RANGE_BEHAVIORS[found.storage] then
-        return "STORAGE_UNSUPPORTED"
-    end
-    local header = ngx.header
-    if first then
-        header["Content-Range"] = string.format("bytes %d-%d/%d", first, last, found.size)
-    else
-        header["Accept-Ranges"] = "bytes"
-    end
-    if found.size == 0 or get_method() == "HEAD" then
-        header["Content-Length"] = first and last - first + 1 or found.size
-        return finish(first and ngx.HTTP_PARTIAL_CONTENT or ngx.HTTP_OK)
     end
     var.storage_kind = found.storage
     local code = proxy.aim_at_blob(found)
@@ -188,9 +209,63 @@ local function deliver(found, first, last)
         return code
     end
     proxy.want(first, last, found.size)
-    var.storage_type = header["Content-Type"]
+    var.storage_type = ngx.header["Content-Type"]
     ngx.req.discard_body()
     return ngx.exec("/_storage/get")
+end
+
+-- Sends them at the pace of a tier's rate.
+local function send_paced(found, first, last, rate)
+    proxy.want(first, last, found.size)
+    var.storage_type = ngx.header["Content-Type"]
+    var.storage_kind = found.storage ~= "local" and found.storage or ""
+    var.rate = rate
+    ngx.req.discard_body()
+    return ngx.exec("/_paced")
+end
+
+-- Answers a download that has passed its conditions.
+local function deliver(link, found, first, last)
+    local is_local = found.storage == "local"
+    if not is_local and found.storage ~= "empty" and not proxy.RANGE_BEHAVIORS[found.storage] then
+        return "STORAGE_UNSUPPORTED"
+    end
+    local length = first and last - first + 1 or found.size
+    local is_head = get_method() == "HEAD"
+    if length > 0 and not is_head then
+        local code, rate = traffic.begin(link, length)
+        if code then
+            return code
+        elseif rate then
+            return send_paced(found, first, last, rate)
+        end
+    end
+    if is_local then
+        return send_file(found.uri, first, last)
+    end
+    local header = ngx.header
+    if first then
+        header["Content-Range"] = string.format("bytes %d-%d/%d", first, last, found.size)
+    else
+        header["Accept-Ranges"] = "bytes"
+    end
+    if length == 0 or is_head then
+        header["Content-Length"] = length
+        return finish(first and ngx.HTTP_PARTIAL_CONTENT or ngx.HTTP_OK)
+    end
+    return send(found, first, last)
+end
+
+-- A link, or a share's download.
+local function check_link(text)
+    local link, problem = check("link", text, settings.link_grace)
+    if problem == "invalid" then
+        link, problem = check("share", text, settings.link_grace)
+    end
+    if not link then
+        return nil, LINK_PROBLEMS[problem]
+    end
+    return link, link.share and grant.check(link, var.remote_addr) or traffic.admit("download", link)
 end
 
 local function decide_link()
@@ -205,11 +280,12 @@ local function decide_link()
     if not stop or stop == start or uri:find("/", stop + 1, true) then
         return "NOT_FOUND"
     end
-    local link, problem = check("link", uri:sub(start, stop - 1), settings.link_grace)
-    if not link then
-        return LINK_PROBLEMS[problem]
+    local link, code = check_link(uri:sub(start, stop - 1))
+    if code then
+        return code
     end
-    local found, code = target.find(link.blob)
+    local found
+    found, code = target.find(link.blob)
     if not found then
         return code
     end
@@ -229,7 +305,47 @@ local function decide_link()
     elseif verdict == "RANGE_NOT_SATISFIABLE" then
         header["Content-Range"] = string.format("bytes */%d", found.size)
     end
-    return verdict or deliver(found, first, last)
+    return verdict or deliver(link, found, first, last)
+end
+
+-- What the edge asks itself for a paced download: a blob, and the range that was decided on.
+local function decide_inner()
+    if var.http_x_sluice_inner ~= shaper.secret() then
+        return "NOT_FOUND"
+    end
+    local blob = var.uri:sub(2)
+    local found, code = target.find(blob)
+    if not found then
+        return code
+    end
+    var.subject = blob
+    local first, last = (var.http_range or ""):match("^bytes=(%d+)%-(%d+)$")
+    return send(found, tonumber(first), tonumber(last))
+end
+
+-- Answers a download whose bytes are sent by Lua.
+local function decide_paced()
+    local status, length = var.storage_wanted:match("^(%d+) (%d+)")
+    length = tonumber(length)
+    local socket, code, err = shaper.ask(var.subject, var.storage_range, length)
+    if not socket then
+        journal.note("could not send blob " .. var.subject .. ": " .. err)
+        return code or "STORAGE_UNAVAILABLE"
+    end
+    local header = ngx.header
+    ngx.status = tonumber(status)
+    header["Content-Type"] = var.storage_type
+    header["Content-Length"] = length
+    header["Content-Range"] = var.storage_wanted:match(" (bytes .*)$")
+    header["Accept-Ranges"] = ngx.status == ngx.HTTP_OK and "bytes" or nil
+    local sent
+    sent, err = shaper.send(socket, length, var.account, tonumber(var.rate))
+    traffic.note_booked(sent)
+    if err then
+        journal.note("a paced download of blob " .. var.subject .. " was cut: " .. err)
+    end
+    -- Too short: nginx hangs up, so that nobody takes it for the whole.
+    return sent < length and ngx.exit(ngx.ERROR) or nil
 end
 
 --- The bearer token of a call to the API.
@@ -262,6 +378,16 @@ function _M.content()
     -- What the API said about its own answer came along with its X-Accel-Redirect.
     ngx.header["Cache-Control"] = nil
     return decide(decide_link)
+end
+
+--- A download at the pace of its tier's rate.
+function _M.paced()
+    return decide(decide_paced)
+end
+
+--- The edge's own question for a paced download's bytes.
+function _M.inner()
+    return decide(decide_inner)
 end
 
 --- The figures of this edge, and of the API and the workers that count with it.

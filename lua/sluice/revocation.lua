@@ -7,6 +7,7 @@ local cjson = require("cjson.safe")
 local api = require("sluice.api")
 local journal = require("sluice.journal")
 local settings = require("sluice.settings")
+local tier = require("sluice.tier")
 
 local _M = {}
 
@@ -25,12 +26,14 @@ local entries = ngx.shared.revocations
 local feed = ngx.shared.feed
 
 --- The dict's keys that end a token, each followed by the token's generation. Made once for each verified token.
--- @param purpose access, link or part
+-- @param purpose access, link, share or part
 -- @param claims its claims
 function _M.keys(purpose, claims)
     local user = "user:" .. claims.sub
     if purpose == "access" then
         return { "session:" .. claims.sid, 0, user, claims.gen }
+    elseif purpose == "share" then
+        return { "share:" .. claims.share, 0, "file:" .. claims.file, claims.fgen, user, claims.gen }
     elseif purpose == "link" then
         return { "link:" .. claims.jti, 0, "file:" .. claims.file, claims.fgen, user, claims.gen }
     end
@@ -132,7 +135,7 @@ local function load()
         last_id = 0
     end
     local more = true
-    local full = false
+    local full, tiers = false, nil
     while more do
         local page, err = fetch(last_id)
         if not page then
@@ -144,13 +147,18 @@ local function load()
                 return nil, problem
             end
         end
-        full = page.full == true
+        full, tiers = page.full == true, page.tiers
         more = page.more
         if more and page.last_id <= last_id then
             return nil, "the feed does not advance"
         end
         last_id = page.last_id
         feed:expire("lock", LOCK_SECONDS)
+    end
+    -- Before the edge counts as fresh: nobody is let in by limits that are not known yet.
+    local ok, err = tier.load(tiers)
+    if not ok then
+        return nil, err
     end
     feed:set("last_id", last_id)
     feed:set("full", full)
@@ -159,6 +167,7 @@ local function load()
 end
 
 local function poll(premature)
+    tier.refresh()
     if premature or not feed:add("lock", true, LOCK_SECONDS) then
         return
     end

@@ -7,11 +7,12 @@ local revocation = require("sluice.revocation")
 local settings = require("sluice.settings")
 local token = require("sluice.token")
 local disposition = require("sluice.disposition")
+local traffic = require("sluice.traffic")
 
 local _M = {}
 
 -- At most about 2.5 KiB each. A part's URL is used once: remembering it gains nothing.
-local SIZES = { access = 4096, link = 8192 }
+local SIZES = { access = 4096, link = 8192, share = 4096 }
 
 local verifier
 local caches = {}
@@ -30,7 +31,8 @@ _M.use(settings.keys)
 -- What every request with this token needs is made once.
 local function prepare(purpose, claims)
     claims.revoked_by = revocation.keys(purpose, claims)
-    if purpose == "link" then
+    traffic.prepare(purpose, claims)
+    if purpose == "link" or purpose == "share" then
         claims.disposition = disposition.header(claims.disp, claims.name)
         claims.content_type = claims.type ~= "" and claims.type or "application/octet-stream"
     end
@@ -38,7 +40,7 @@ local function prepare(purpose, claims)
 end
 
 --- The claims of a token.
--- @param purpose access, link or part
+-- @param purpose access, link, share or part
 -- @param text the token
 -- @return claims, or nil and "invalid" or "expired"
 function _M.claims(purpose, text)

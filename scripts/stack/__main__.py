@@ -30,6 +30,7 @@ from scripts.stack.process import ServiceError, adopt_orphans
 from scripts.stack.secrets import Secrets
 from scripts.stack.services import MariaDB, Redis
 from scripts.stack.supervisor import Stopped, Supervisor
+from scripts.stack.tls import Certificate
 
 ALREADY_EXISTS = 3  # the exit code of `python -m api user create` for a name that is taken
 
@@ -41,10 +42,12 @@ def main() -> int:
     parser.add_argument("--data", required=True, type=Path)
     parser.add_argument("--storage", choices=["local", "ceph"], default="local")
     parser.add_argument("--ceph-port", type=int)
+    parser.add_argument("--tls", action="store_true")
     options = parser.parse_args()
     os.umask(0o077)
     try:
-        run(Address(options.host, options.port), options.data, options.storage == "ceph", options.ceph_port)
+        address = Address(options.host, options.port, options.tls or "SLUICE_TLS_CERT" in os.environ)
+        run(address, options.data, options.storage == "ceph", options.ceph_port, options.tls)
     except Stopped:
         say("stopped")
         return 0
@@ -67,7 +70,9 @@ def tell(*lines: str) -> None:
         print(*lines, sep="\n", flush=True)
 
 
-def run(address: Address, data: Path, with_ceph: bool = False, ceph_port: int | None = None) -> None:
+def run(
+    address: Address, data: Path, with_ceph: bool = False, ceph_port: int | None = None, on_trial: bool = False
+) -> None:
     """Start everything, show the logs, and stay until told to stop.
 
     Args:
@@ -75,6 +80,7 @@ def run(address: Address, data: Path, with_ceph: bool = False, ceph_port: int | 
         data: the data folder.
         with_ceph: start a Ceph, too, which takes new uploads.
         ceph_port: where its S3 answers.
+        on_trial: make a certificate that is signed by itself.
 
     Raises:
         Stopped: when told.
@@ -94,7 +100,10 @@ def run(address: Address, data: Path, with_ceph: bool = False, ceph_port: int | 
             ceph.configure()
         elif ceph.holds_data:
             say(f"{ceph.folder} holds a Ceph, which is not started: files on it cannot be reached (--storage ceph)")
-        settings = stack_settings(paths, address, database, redis, ceph if with_ceph else None)
+        certificate = Certificate(paths.secrets) if on_trial else None
+        if certificate:
+            certificate.make(address.reachable_host)
+        settings = stack_settings(paths, address, database, redis, ceph if with_ceph else None, certificate)
         secrets = Secrets(paths.secrets)
         secrets.make()
         in_force = settings_in_force(settings)

@@ -6,6 +6,7 @@ import re
 import shlex
 import shutil
 import socket
+import ssl
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from scripts.stack.checks import CannotStart
 from scripts.stack.paths import CODE, Paths
 from scripts.stack.secrets import Secrets
 from scripts.stack.services import MariaDB, Pause, Redis, Service
+from scripts.stack.tls import Certificate
 
 PYTHON = str(CODE / ".venv" / "bin" / "python")
 RENDER = str(CODE / "scripts" / "render-nginx")
@@ -28,10 +30,15 @@ ANY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 - compared with, and printed
 
 @dataclass(frozen=True)
 class Address:
-    """Where nginx listens."""
+    """Where nginx listens.
+
+    Attributes:
+        tls: whether clients speak HTTPS to it.
+    """
 
     host: str
     port: int
+    tls: bool = False
 
     @property
     def reachable_host(self) -> str:
@@ -40,7 +47,14 @@ class Address:
 
     @property
     def url(self) -> str:
-        return f"http://{_join(self.reachable_host, self.port)}"
+        return f"{'https' if self.tls else 'http'}://{_join(self.reachable_host, self.port)}"
+
+    def connection(self) -> http.client.HTTPConnection:
+        """A connection to it, for a question about how it is: whoever answers on our own port will do."""
+        if self.tls:
+            context = ssl._create_unverified_context()  # noqa: S323
+            return http.client.HTTPSConnection(self.reachable_host, self.port, timeout=5, context=context)
+        return http.client.HTTPConnection(self.reachable_host, self.port, timeout=5)
 
     @property
     def listen(self) -> str:
@@ -53,12 +67,18 @@ def _join(host: str, port: int) -> str:
 
 
 def stack_settings(
-    paths: Paths, address: Address, database: MariaDB, redis: Redis, ceph: Ceph | None = None
+    paths: Paths,
+    address: Address,
+    database: MariaDB,
+    redis: Redis,
+    ceph: Ceph | None = None,
+    certificate: Certificate | None = None,
 ) -> dict[str, str]:
     """The settings that follow from the stack itself, beside the person's own.
 
     Args:
         ceph: takes new uploads where it is given; what lies on the local disk stays readable.
+        certificate: the edge's, where the person has none.
 
     Raises:
         CannotStart: the person has set one that would point away from the stack's own servers.
@@ -73,6 +93,7 @@ def stack_settings(
         "SLUICE_API_BIND": f"unix:{paths.run / 'api.sock'}",
         "SLUICE_METRICS_FOLDER": str(paths.run / "metrics"),
         **(ceph.settings() if ceph else {}),
+        **(certificate.settings() if certificate else {}),
     }
     ours = {*fixed, *(name.removesuffix("_FILE") for name in fixed), *(f"{name}_FILE" for name in fixed)}
     if clash := sorted(ours & os.environ.keys()):
@@ -112,7 +133,7 @@ def settings_in_force(settings: Mapping[str, str]) -> dict[str, str]:
     if result.returncode:
         lines = (result.stderr or result.stdout).strip().splitlines()
         raise CannotStart("the settings are wrong: " + "; ".join(lines[-20:]))
-    return dict(re.findall(r"^\s*(SLUICE_\w+)\s*[=:]?\s*(.*?)\s*$", result.stdout, re.M))
+    return dict(re.findall(r"^(SLUICE_\w+)=(.*)$", result.stdout, re.M))
 
 
 def api_command(
@@ -211,6 +232,7 @@ class Nginx(Service):
             "SLUICE_NGINX_DIR": str(self.paths.nginx),
             "SLUICE_LOG_DIR": str(self.paths.log),
             "SLUICE_API_SOCKET": str(self.paths.run / "api.sock"),
+            "SLUICE_EDGE_SOCKET": str(self.paths.run / "edge.sock"),
         }
         return {name: known.get(name, "") for name in _edge_variables()}
 
@@ -233,8 +255,7 @@ class Nginx(Service):
         return status == 200 or (status == 403 and self._ask("/healthz") == 200)
 
     def _ask(self, path: str) -> int:
-        address = self.address
-        return _status(http.client.HTTPConnection(address.reachable_host, address.port, timeout=5), path)
+        return _status(self.address.connection(), path)
 
 
 @cache

@@ -289,5 +289,9 @@ def edge(gateway: Gateway, user: User) -> None:
     gateway.statements.pop()
     gateway.http.simulate_get(f"/internal/targets/{blob}", headers=headers)
     gateway.http.simulate_get("/internal/revocations", headers=headers)
+    report = {"edge": "0" * 32, "sequence": 1, "rows": [["user", user.id, "2026-01-01", 1, 1]]}
+    gateway.http.simulate_post("/internal/usage", headers=headers, json=report | {"totals": [["user", user.id]]})
+    gateway.http.simulate_get(f"/internal/usage/user/{user.id}", headers=headers)
+    gateway.services.accounts.set_tier(user.name, "default")
     gateway.http.simulate_get("/readyz")
     gateway.http.simulate_get("/internal/metrics", headers=headers)

@@ -254,6 +254,48 @@ class TestBackground:
         monkeypatch.setattr("api.services.uploads._PARTS_AT_ONCE", 1)
         assert user.complete(ready(user, Content.of_parts(2, "many parts"))).status_code == 202
 
+    def test_it_is_enqueued_with_its_row(self, gateway: Gateway, user: User) -> None:
+        upload = ready(user, Content(b"enqueued"))
+        gateway.queue.kept.clear()
+        user.complete(upload)
+        assert gateway.queue.kept == [("finalize", bytes.fromhex(upload["id"]))]
+        assert gateway.take(*gateway.queue.kept[0])
+        assert gateway.rows("SELECT COUNT(*) FROM job WHERE subject = UNHEX(%s)", upload["id"]) == ((0,),)
+
+    def test_a_worker_told_to_stop_gives_it_to_the_next_at_once(self, gateway: Gateway, user: User) -> None:
+        upload, real = ready(user, Content(b"stopped")), gateway.storage.complete
+        user.complete(upload)
+
+        def stopped(ref: Any, hashes: bytes, keep_alive: Callable[[], None]) -> Any:
+            gateway.services.runner.stop()
+            keep_alive()
+            return real(ref, hashes, keep_alive)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(gateway.storage, "complete", stopped)
+            assert gateway.take("finalize", bytes.fromhex(upload["id"]))
+        assert state(user, upload)["state"] == "finalizing"
+        patch = pytest.MonkeyPatch()
+        patch.setattr(gateway.services.runner, "_stop", threading.Event())  # the next worker's
+        assert gateway.take("finalize", bytes.fromhex(upload["id"]))
+        patch.undo()
+        assert state(user, upload)["state"] == "done"
+
+    def test_a_storage_that_is_away_is_tried_again_after_a_while(self, gateway: Gateway, user: User) -> None:
+        upload = ready(user, Content(b"away in the background"))
+        user.complete(upload)
+
+        def away(*_: Any) -> Any:
+            raise StorageUnavailable("away")
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(gateway.storage, "complete", away)
+            assert gateway.take("finalize", bytes.fromhex(upload["id"]))
+        assert not gateway.take("finalize", bytes.fromhex(upload["id"]))
+        gateway.clock.turn(5)
+        assert gateway.take("finalize", bytes.fromhex(upload["id"]))
+        assert state(user, upload)["state"] == "done"
+
     def test_two_workers_never_take_the_same_one(self, gateway: Gateway, user: User) -> None:
         for n in range(3):
             upload = ready(user, Content(f"workers {n}".encode()))

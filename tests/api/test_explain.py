@@ -59,6 +59,9 @@ FILL = (
     "INSERT INTO upload_part (upload_id, part_number, sha256) SELECT id, seq, REPEAT('h', 32) FROM upload "
     "JOIN seq_1_to_20 WHERE parts_kept",
     "INSERT INTO doomed SELECT seq, 'local', CONCAT('d', seq), NOW(6), NULL FROM {seq}",
+    "INSERT INTO usage_day SELECT 'user', IF(seq % 3, {id}, UNHEX('{user}')), CURDATE() - INTERVAL 300 DAY + "
+    "INTERVAL seq DAY, 1, 1 FROM {seq} WHERE seq < 700",
+    "INSERT INTO usage_report SELECT {id}, seq, NOW(6) + INTERVAL 9 DAY FROM {seq}",
     "INSERT INTO job (kind, subject, state, due_at, enqueued_at, created_at, updated_at) SELECT ELT(1 + seq % 4, "
     "'finalize', 'verify', 'transfer', 'scrub'), {id}, IF(seq % 50, 'waiting', 'dead'), NOW(6) - INTERVAL 200 SECOND "
     "+ INTERVAL seq SECOND, NULL, NOW(6), NOW(6) FROM {seq}",

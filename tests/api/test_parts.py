@@ -108,7 +108,15 @@ class TestURLs:
         url = edge_part_url(Tokens([KEY]), "https://files.example")(ref, 3, 8388608, 4_000_000_000)
         place, _, token = url.rpartition("/")
         assert place == "https://files.example/p"
-        claims = {"upload": "1" * 32, "part": 3, "size": 8388608, "sub": "2" * 32, "gen": 7, "exp": 4_000_000_000}
+        claims = {
+            "upload": "1" * 32,
+            "part": 3,
+            "size": 8388608,
+            "sub": "2" * 32,
+            "gen": 7,
+            "tier": "default",
+            "exp": 4_000_000_000,
+        }
         assert Tokens([KEY]).verify("part", token) == claims
 
 

@@ -30,9 +30,8 @@ class TestClocks:
         def read() -> Moment:
             return Moment(**hands, boot_id="here")
 
-        made = Sweep(
-            gateway.db, old._orphans._stores, gateway.config, gateway.clock, old._orphans._prefix, read
-        )  # fmt: skip
+        stores, prefix, usage = old._orphans._stores, old._orphans._prefix, gateway.services.usage
+        made = Sweep(gateway.db, stores, gateway.config, gateway.clock, prefix, usage, read)
         object.__setattr__(gateway.services, "sweep", made)
         return hands
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from api import digests
 from api.config import load
 from api.db import jobs
 from api.errors import StorageUnavailable
@@ -205,6 +206,63 @@ def test_a_killed_reader_is_followed_by_another_at_the_last_right_part(gateway: 
     assert verify(gateway) == [True]
     assert gateway.storage.reads == 1
     assert state(user, file) == "ready"
+
+
+def test_a_large_one_is_read_in_segments_and_its_whole_hash_goes_through_all_of_them(
+    gateway: Gateway, user: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api.services.verify.SEGMENT_BYTES", 2 * digests.MIN_PART_SIZE)
+    content = Content.of_parts(5, "in segments")
+    file = send(user, content)
+    places = []
+    while verify(gateway):
+        places += [place for (place,) in gateway.rows("SELECT place FROM job")]
+    assert places == [2, 4]
+    assert isinstance(gateway.storage, Trusting)
+    assert gateway.storage.reads == 5
+    assert user.get(f"/files/{file['id']}").json["sha256"] == hashlib.sha256(content.data).hexdigest()
+
+
+def test_the_whole_hash_that_is_found_later_goes_on_where_it_was(
+    gateway: Gateway, user: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = Content.of_parts(5, "whole in segments")
+    file = send(user, content)
+    verify(gateway)
+    gateway.rows("UPDATE `blob` SET sha256 = NULL WHERE digest = UNHEX(%s)", content.digest)
+    ((blob,),) = gateway.rows("SELECT blob_id FROM file WHERE id = UNHEX(%s)", file["id"])
+    jobs.insert(gateway.db, "verify", blob, gateway.clock())
+    monkeypatch.setattr("api.services.verify.SEGMENT_BYTES", 2 * digests.MIN_PART_SIZE)
+    assert isinstance(gateway.storage, Trusting)
+    gateway.storage.reads = 0
+    assert [verify(gateway) for _ in range(4)] == [[True], [True], [True], []]
+    assert gateway.storage.reads == 5
+    assert user.get(f"/files/{file['id']}").json["sha256"] == hashlib.sha256(content.data).hexdigest()
+
+
+def test_an_unverified_blob_without_a_job_gets_one(gateway: Gateway, user: User) -> None:
+    file = send(user, Content(b"without a job"))
+    gateway.db.execute("DELETE FROM job")
+    assert cast(Any, gateway.services.jobs["verify"]).rescue() == 1
+    assert cast(Any, gateway.services.jobs["verify"]).rescue() == 0
+    verify(gateway)
+    assert state(user, file) == "ready"
+
+
+def test_what_was_uploaded_is_enqueued_when_its_row_is_there(gateway: Gateway, user: User) -> None:
+    gateway.queue.kept.clear()
+    send(user, Content(b"enqueued"))
+    ((blob,),) = gateway.rows("SELECT subject FROM job")
+    assert gateway.queue.kept == [("verify", blob)]
+    assert gateway.take(*gateway.queue.kept[0])
+
+
+def test_a_small_one_costs_eight_statements(gateway: Gateway, user: User) -> None:
+    send(user, Content(b"statements of a job"))
+    (blob,) = gateway.due("verify")
+    gateway.statements.clear()
+    assert gateway.take("verify", blob)
+    assert len(gateway.statements) == 8, "\n".join(sql for sql, _ in gateway.statements)
 
 
 def test_two_readers_at_once_share_nothing(gateway: Gateway, user: User) -> None:

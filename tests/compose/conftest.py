@@ -5,18 +5,19 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from tests.compose import figures
-from tests.compose.engine import engine, make_base, make_standins
+from tests.compose.engine import CannotStart, engine, make_base, make_standins
 from tests.compose.stack import Stack, running
 from tests.e2e.client import Client
 from tests.e2e.leaks import Secrets
 from tests.e2e.sources import Source
 
-FOLDER = os.environ.get("SLUICE_TEST_ENGINE")
+FOLDER = os.environ.get("TEST_ENGINE_FOLDER")
 if not FOLDER:
     collect_ignore_glob = ["test_*.py"]
 
@@ -27,8 +28,11 @@ def docker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     assert FOLDER
     folder = Path(FOLDER)
     given = os.environ.get("DOCKER_HOST")
-    with engine(folder) as host:
-        os.environ["DOCKER_HOST"] = host
+    with ExitStack() as ends:
+        try:
+            os.environ["DOCKER_HOST"] = ends.enter_context(engine(folder))
+        except CannotStart as ex:
+            pytest.skip(f"LEFT OUT: NO CONTAINER ENGINE CAN BE STARTED HERE: {ex}")
         if not given:
             make_base(folder)
             make_standins("mariadb", "redis", "rabbitmq")
@@ -39,6 +43,14 @@ def docker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
         if not given:
             del os.environ["DOCKER_HOST"]
+
+
+@pytest.hookimpl
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if lines := figures.lines():
+        terminalreporter.section("measured")
+        for line in lines:
+            terminalreporter.write_line(line)
 
 
 @pytest.fixture(scope="session")

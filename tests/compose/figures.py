@@ -12,7 +12,6 @@ _noted: list[tuple[str, str]] = []
 
 def note(what: str, value: str) -> None:
     _noted.append((what, value))
-    print(f"MEASURED {what}: {value}")
 
 
 def note_images() -> None:

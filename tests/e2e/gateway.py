@@ -29,7 +29,8 @@ class Gateway:
 
     def __init__(self, data: Path, settings: dict[str, str]) -> None:
         self.data = data
-        self.settings = {"SLUICE_SWEEP_INTERVAL": "1", **settings}
+        # the whole suite signs up from one address
+        self.settings = {"SLUICE_SWEEP_INTERVAL": "1", "SLUICE_SIGNUP_RATE": "100000", **settings}
         self.secrets = Secrets()
         self.storage = data / "storage"
         self._port = 0

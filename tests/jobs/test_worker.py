@@ -64,38 +64,38 @@ def test_every_blob_is_verified_and_wrong_ones_are_corrupt(workshop: Workshop) -
 
 
 def test_a_queue_that_is_emptied_in_the_middle_loses_nothing(workshop: Workshop) -> None:
-    workshop.blobs(1500)
+    workshop.blobs(600)
     workshop.work()
-    workshop.await_left(1400)
+    workshop.await_left(550)
     Queue(workshop.environment["SLUICE_QUEUE_URL"]).purge()
     assert workshop.count("job") > 0
     workshop.pass_time()
     workshop.await_left(0)
-    all_verified(workshop, 1500)
+    all_verified(workshop, 600)
 
 
 def test_workers_killed_at_random_moments_lose_nothing(workshop: Workshop) -> None:
-    workshop.blobs(1000, wrong=5)
+    workshop.blobs(400, wrong=5)
     chance = random.Random(4)
     killed = 0
     while workshop.count("job"):
         workers = [workshop.work() for _ in range(2)]
         left = workshop.count("job")
-        workshop.await_left(left - chance.randrange(1, 150) if left > 150 else 0)
+        workshop.await_left(left - chance.randrange(1, 80) if left > 80 else 0)
         time.sleep(chance.uniform(0, 0.02))
         for worker in workers:
             worker.kill()
         killed += 1
         workshop.pass_time()
     assert killed >= 4
-    all_verified(workshop, 1000, corrupt=5)
+    all_verified(workshop, 400, corrupt=5)
 
 
 def test_two_workers_share_the_work(workshop: Workshop) -> None:
-    workshop.blobs(600)
+    workshop.blobs(300)
     workers = [workshop.work() for _ in range(2)]
     workshop.await_left(0)
-    all_verified(workshop, 600)
+    all_verified(workshop, 300)
     for worker in workers:
         assert worker.end() < 10
 
@@ -140,9 +140,9 @@ class TestOutages:
             server = Server(service(folder))
             try:
                 workshop = make(server.service.url)  # type: ignore[attr-defined]
-                workshop.blobs(1500)
+                workshop.blobs(600)
                 worker = workshop.work()
-                workshop.await_left(1450)
+                workshop.await_left(570)
                 server.kill()
                 left = workshop.count("job")
                 assert left
@@ -151,7 +151,7 @@ class TestOutages:
                 server.start()
                 workshop.pass_time()
                 workshop.await_left(0)
-                all_verified(workshop, 1500)
+                all_verified(workshop, 600)
                 assert worker.end() < 30
             finally:
                 server.kill()
@@ -165,15 +165,15 @@ class TestOutages:
             try:
                 own = Servers(folder, MariaDB(folder).url, servers.redis_url)
                 workshop = Workshop(own, fresh_database(own), queue_url, tmp_path)
-                workshop.blobs(1000)
+                workshop.blobs(400)
                 workshop.work()
-                workshop.await_left(950)
+                workshop.await_left(370)
                 server.kill()
                 time.sleep(1)
                 server.start()
                 workshop.pass_time()
                 workshop.await_left(0, 90)
-                all_verified(workshop, 1000)
+                all_verified(workshop, 400)
                 workshop.close()
             finally:
                 server.kill()

@@ -8,6 +8,7 @@ import re
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -41,6 +42,8 @@ class Edge:
         folder: everything is written below it.
         settings: SLUICE_… beside or instead of the defaults.
         api: whether the API's stand-in runs from the start.
+        certificate: whom to believe, where SLUICE_TLS_CERT is among the settings.
+        tiers: what the API's stand-in says of tiers; see tests/nginx/tiers.py.
         change: what a test does to a rendered file, by name, such as a smaller dict or a shorter wait.
     """
 
@@ -49,10 +52,13 @@ class Edge:
         folder: Path,
         *,
         api: bool = True,
+        tiers: Mapping[str, Any] | None = None,
         change: Mapping[str, Callable[[str], str]] | None = None,
+        certificate: Path | None = None,
         **settings: str,
     ) -> None:
         self.folder = folder
+        self.certificate = certificate
         self.storage = folder / "storage"
         self.access_log = folder / "log" / "access.log"
         self.error_log = folder / "log" / "edge.log"
@@ -64,6 +70,7 @@ class Edge:
         self.socket_folder = Path(f"/tmp/sluice-test-{os.getpid()}-{id(self):x}")
         self.socket_folder.mkdir(mode=0o700)
         self.api = StubAPI(self.socket_folder / "api.sock")
+        self.api.tiers = dict(tiers) if tiers else None
         if not api:
             self.api.stop()
         with socket.socket() as probe:
@@ -75,6 +82,7 @@ class Edge:
             "SLUICE_LOG_DIR": str(folder / "log"),
             "SLUICE_STORAGE_ROOT": str(self.storage),
             "SLUICE_API_SOCKET": str(self.api.path),
+            "SLUICE_EDGE_SOCKET": str(self.socket_folder / "edge.sock"),
             "SLUICE_SECRET_KEYS_FILE": str(folder / "token_keys"),
             "SLUICE_EDGE_KEY_FILE": str(folder / "edge_key"),
             "SLUICE_READY_NETWORKS": "127.0.0.0/8 ::1/128",
@@ -134,8 +142,20 @@ class Edge:
 
     # -- asking
 
-    def ask(self, method: str, path: str, *, headers: Mapping[str, str] | None = None, body: Any = None) -> "Reply":
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=DEADLINE)
+    def ask(
+        self,
+        method: str,
+        path: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        body: Any = None,
+        seconds: float = DEADLINE,
+    ) -> "Reply":
+        if self.certificate:
+            context = ssl.create_default_context(cafile=str(self.certificate))
+            connection = http.client.HTTPSConnection("127.0.0.1", self.port, timeout=seconds, context=context)
+        else:
+            connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=seconds)
         try:
             connection.request(method, path, body=body, headers=dict(headers or {}))
             response = connection.getresponse()

@@ -1,5 +1,6 @@
 """A stand-in for the API on a unix socket or by TCP: a feed and targets that a test sets, everything else recorded."""
 
+import hashlib
 import json
 import socketserver
 import threading
@@ -56,6 +57,9 @@ class StubAPI:
         rows: the feed, (id, kind, subject, generation, expires_at).
         targets: answers of /internal/targets by blob id.
         page: rows in one answer of the feed.
+        tiers: what /internal/tiers answers; None: an API that knows of none.
+        reports: batches of usage that were taken, by (edge, sequence).
+        used: bytes of (day, month) by "kind/id", for /internal/usage; booked reports add to them.
         answer: makes the answer to a client's request; None waits for `release`.
     """
 
@@ -69,6 +73,12 @@ class StubAPI:
         self.figures = Answer(body=b"")
         self.full = False
         self.answer: Callable[[Seen], Answer] = lambda seen: Answer()
+        self.tiers: dict[str, Any] | None = None
+        self.reports: dict[tuple[str, int], dict[str, Any]] = {}
+        self.reports_seen = 0
+        self.used: dict[str, tuple[int, int]] = {}
+        self.used_asked: list[str] = []
+        self.report_answer: Callable[[Seen], Answer] = self._book
         self.seen: list[Seen] = []
         self.feed_asked: list[int] = []
         self.feed_answer: Callable[[int], Answer] = self._feed
@@ -140,6 +150,16 @@ class StubAPI:
                 return self.feed_answer(after)
             if request.path == "/internal/metrics":
                 return self.figures
+            if request.path == "/internal/tiers":
+                return Answer(body=json.dumps(self.tiers).encode()) if self.tiers else Answer(404)
+            if request.path == "/internal/usage":
+                self.reports_seen += 1
+                return self.report_answer(request)
+            if request.path.startswith("/internal/usage/"):
+                subject = request.path.removeprefix("/internal/usage/")
+                self.used_asked.append(subject)
+                day, month = self.used.get(subject, (0, 0))
+                return Answer(body=json.dumps({"day": day, "month": month}).encode())
             blob = request.path.removeprefix("/internal/targets/")
             self.targets_asked.append(blob)
             return self.targets.get(blob, Answer(404, body=b'{"error":{"code":"FILE_NOT_FOUND"}}'))
@@ -148,11 +168,32 @@ class StubAPI:
         self.seen.append(request)
         return self.answer(request)
 
+    def _book(self, request: Seen) -> Answer:
+        """Books a report once, as the API does."""
+        report = json.loads(request.body)
+        key = (report["edge"], report["sequence"])
+        if key not in self.reports:
+            self.reports[key] = report
+            for kind, subject, _, sent, _ in report["rows"]:
+                day, month = self.used.get(f"{kind}/{subject}", (0, 0))
+                self.used[f"{kind}/{subject}"] = (day + sent, month + sent)
+        totals = [
+            [kind, subject, *self.used.get(f"{kind}/{subject}", (0, 0))] for kind, subject in report.get("totals", [])
+        ]
+        return Answer(body=json.dumps({"totals": totals}).encode())
+
+    def moved(self, kind: str, subject: str) -> tuple[int, int]:
+        """Bytes sent and received that were reported of somebody."""
+        rows = [row for report in list(self.reports.values()) for row in report["rows"] if row[:2] == [kind, subject]]
+        return sum(row[3] for row in rows), sum(row[4] for row in rows)
+
     def _feed(self, after: int) -> Answer:
         newer = sorted(row for row in self.rows if row[0] > after)
         page, rest = newer[: self.page], newer[self.page :]
         last_id = page[-1][0] if page else after
         body = {"last_id": last_id, "more": bool(rest), "full": self.full, "revocations": page}
+        if self.tiers:
+            body["tiers"] = hashlib.sha256(json.dumps(self.tiers).encode()).hexdigest()
         return Answer(body=json.dumps(body).encode())
 
     def wait_for_feed(self) -> None:

@@ -154,7 +154,7 @@ class TestAFailure:
             assert word not in text
         assert set(reply.headers) <= {
             "Server", "Date", "Content-Type", "Content-Length", "Connection", "X-Request-Id", "Cache-Control",
-            "Retry-After",
+            "Retry-After", "X-Content-Type-Options", "Referrer-Policy", "Content-Security-Policy",
         }  # fmt: skip
 
     @pytest.mark.parametrize(

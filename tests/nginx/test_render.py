@@ -22,7 +22,16 @@ SETTINGS = {
     "SLUICE_EDGE_KEY_FILE": "/tmp/s/edge_key",
 }
 WITH_DEFAULT = ["SLUICE_READY_NETWORKS", "SLUICE_TARGET_TTL", "SLUICE_REVOCATION_LAG", "SLUICE_LINK_GRACE"]
-OPTIONAL = ["SLUICE_API_ADDRESS", "SLUICE_CA_BUNDLE", "SLUICE_METRICS_NETWORKS", "SLUICE_RESOLVER"]
+WITH_DEFAULT += ["SLUICE_METRICS_NETWORKS", "SLUICE_ADDRESS_RATE", "SLUICE_ADDRESS_CONNECTIONS"]
+OPTIONAL = [
+    "SLUICE_API_ADDRESS",
+    "SLUICE_CA_BUNDLE",
+    "SLUICE_RESOLVER",
+    "SLUICE_TRUSTED_PROXIES",
+    "SLUICE_ALLOW_NETWORKS",
+]
+OPTIONAL += ["SLUICE_DENY_NETWORKS", "SLUICE_ADMIN_NETWORKS", "SLUICE_TLS_CERT", "SLUICE_TLS_KEY", "SLUICE_PUBLIC_URL"]
+OPTIONAL += ["SLUICE_REDIRECT_LISTEN", "SLUICE_CONTENT_HOST", "SLUICE_EDGE_SOCKET"]
 
 
 def run(out: Path, settings: dict[str, str]) -> "subprocess.CompletedProcess[str]":
@@ -79,6 +88,15 @@ BAD = {
     "SLUICE_REVOCATION_LAG": ["2 "],
     "SLUICE_METRICS_NETWORKS": ["all", "127.0.0.1;"],
     "SLUICE_READY_NETWORKS": ["all", "127.0.0.1; evil", "10.0.0.0/8 x"],
+    "SLUICE_TRUSTED_PROXIES": ["all", "10.0.0.0/8; evil"],
+    "SLUICE_ALLOW_NETWORKS": ["x", "10.0.0.0/8 1; evil"],
+    "SLUICE_DENY_NETWORKS": ["10.0.0.0/8}"],
+    "SLUICE_ADMIN_NETWORKS": ["here"],
+    "SLUICE_TLS_CERT": ["cert.pem", "/a;b", "/alone.pem"],
+    "SLUICE_TLS_KEY": ["/alone.pem"],
+    "SLUICE_PUBLIC_URL": ["ftp://x", "http://a;b", "http://a b/"],
+    "SLUICE_REDIRECT_LISTEN": ["x", "80; evil", "8081"],
+    "SLUICE_CONTENT_HOST": ["A.example", "a b", "a;b", "a:x", "http://a"],
     "SLUICE_RESOLVER": ["dns.example", "10.0.0.1; evil", "10.0.0.1:x", "fe80::1%eth0", '10.0.0.1"'],
     "SLUICE_CA_BUNDLE": ["ca.pem", '/a"b', "/nowhere/ca.pem"],
 }

@@ -86,7 +86,7 @@ def test_the_token_holds_the_internal_url(storage: S3Storage, upload: Content, c
     assert f"uploadId={upload.ref.multipart_id}&partNumber=2&" in to
     assert claims.pop("exp") > time.time()
     assert claims == {
-        "upload": upload.ref.upload_id, "part": 2, "size": 10, "sub": upload.ref.user_id, "gen": 0,
+        "upload": upload.ref.upload_id, "part": 2, "size": 10, "sub": upload.ref.user_id, "gen": 0, "tier": "default",
         "storage": "main", "sha256": hashlib.sha256(upload.part(2)).hexdigest(),
     }  # fmt: skip
 

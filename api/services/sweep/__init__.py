@@ -24,6 +24,7 @@ from api.services.sweep.ended import Ended
 from api.services.sweep.moments import Moments, of
 from api.services.sweep.orphans import Orphans
 from api.services.sweep.run import Run, Tell
+from api.services.usage import Usage
 
 _LOCK = "sweep"
 
@@ -45,12 +46,13 @@ class Sweep:
         config: Config,
         clock: Clock,
         prefix: Callable[[], str],
+        usage: Usage,
         moments: Moments | None = None,
     ) -> None:
         self._db = db
         self._stores = stores
         self._moments = moments or of(clock)
-        self._ended = Ended(db, stores, config)
+        self._ended = Ended(db, stores, config, usage)
         self._contents = Contents(db, stores, config)
         self._doubts = Doubts(db, config)
         self._orphans = Orphans(db, stores, config, self._doubts, prefix)

@@ -14,6 +14,7 @@ from api.errors import StorageError
 from api.models import Upload
 from api.services.stores import Stores, multipart_ref
 from api.services.sweep.run import Run
+from api.services.usage import Usage
 from api.storage.base import MultipartStorage
 
 _log = logging.getLogger(__name__)
@@ -22,10 +23,11 @@ _log = logging.getLogger(__name__)
 class Ended:
     """See the module's docstring."""
 
-    def __init__(self, db: Database, stores: Stores, config: Config) -> None:
+    def __init__(self, db: Database, stores: Stores, config: Config, usage: Usage) -> None:
         self._db = db
         self._stores = stores
         self._config = config
+        self._usage = usage
 
     def expire(self, run: Run) -> None:
         """State first, storage second; finalizing uploads are left to finish."""
@@ -88,6 +90,7 @@ class Ended:
         )
         if not run.dry:
             run.counts["sessions_dropped"] += accounts.prune_sessions(self._db, before)
+            run.counts["usage_dropped"] += self._usage.prune()
             run.counts["revocations_dropped"] += revocations.prune(self._db, run.now - timedelta(days=1))
 
     def _drop(self, upload_id: bytes) -> None:

@@ -1,0 +1,185 @@
+--- What a request may take, and what it took: tiers, limits, quotas and accounts, in the order in which a request meets
+-- them. Everything is kept under the ids in a token's claims, so a user's sessions and links share one account, and a
+-- token that does not verify uses up nobody's.
+--
+-- What a response holds until its end stands in two variables of nginx', because they outlive internal redirects:
+-- $account, "kind:id", and $held: "1" for an open download, "part" for a part that is stored, or an open download with
+-- more to settle: "<reserved bytes or -1> <a share's download or -> <length> <bytes that were booked on the way>".
+
+local gcra = require("sluice.gcra")
+local grant = require("sluice.grant")
+local holds = require("sluice.holds")
+local metrics = require("sluice.metrics")
+local quota = require("sluice.quota")
+local tier = require("sluice.tier")
+local usage = require("sluice.usage")
+
+local ngx = ngx
+local var = ngx.var
+
+local _M = {}
+
+local PREFIXES = { api = "a:", part = "p:", download = "d:" }
+
+--- What every request with some claims needs is made once (lua/sluice/verified.lua).
+function _M.prepare(purpose, claims)
+    if purpose == "share" then
+        claims.account = "share:" .. claims.share
+    elseif purpose == "link" and claims.tier == "anonymous" then
+        -- Strangers' downloads by a user's links, where SLUICE_LINK_TIER keeps them apart.
+        claims.account = "anonymous:" .. claims.sub
+    else
+        claims.account = "user:" .. claims.sub
+    end
+    claims.clocks = {}
+    for kind, prefix in pairs(PREFIXES) do
+        claims.clocks[kind] = prefix .. claims.account
+    end
+end
+
+-- Headers are for who is refused, and for calls of the API, which cost more than they do.
+local function tell(limit, ahead)
+    local header = ngx.header
+    header["RateLimit-Limit"], header["RateLimit-Remaining"], header["RateLimit-Reset"] = gcra.quota(limit, ahead)
+end
+
+local function refuse(limit, wait, ahead, code)
+    tell(limit, ahead)
+    ngx.header["Retry-After"] = math.max(1, math.ceil(wait))
+    return code
+end
+
+--- Counts a request.
+-- @param kind api, part or download
+-- @return nil, or an error code
+function _M.admit(kind, claims)
+    local limit = tier.of(claims.tier)[kind]
+    if not limit then
+        return nil
+    end
+    local wait, ahead = gcra.take(claims.clocks[kind], limit)
+    metrics.add("limits", kind, wait and "refused" or "passed")
+    if wait then
+        return refuse(limit, wait, ahead, "REQUESTS_LIMITED")
+    elseif kind == "api" then
+        tell(limit, ahead)
+    end
+    return nil
+end
+
+--- Counts a call that needs no token, by its address; of an IPv6 address by its network, which one machine has all of.
+-- @param kind signup or signin
+-- @return nil, or an error code
+function _M.admit_stranger(kind, code)
+    local limit = kind and tier.public(kind)
+    if not limit then
+        return nil
+    end
+    local wait, ahead = gcra.take(kind .. ":" .. var.binary_remote_addr:sub(1, 8), limit)
+    metrics.add("limits", kind, wait and "refused" or "passed")
+    return wait and refuse(limit, wait, ahead, code) or nil
+end
+
+-- What is not held by everybody's downloads.
+local function begin_rare(claims, allowed, length)
+    local account = claims.account
+    if claims.share then
+        local code = grant.begin(claims, var.remote_addr, length)
+        if code then
+            return code
+        end
+    end
+    local reserved = -1
+    if allowed.quota then
+        local code, wait = quota.reserve(account, allowed, length)
+        metrics.add("limits", "quota", code and "refused" or "passed")
+        if code then
+            if claims.share then
+                grant.settle(claims.jti, length, 0)
+            end
+            ngx.header["Retry-After"] = wait
+            return code
+        end
+        reserved = length
+    end
+    var.held = string.format("%d %s %d 0", reserved, claims.share and claims.jti or "-", length)
+    return nil
+end
+
+--- Begins a response that sends a blob's bytes.
+-- @param length of them, more than 0
+-- @return nil, or an error code; the rate in bytes a second where the tier has one
+function _M.begin(claims, length)
+    local allowed = tier.of(claims.tier)
+    local account = claims.account
+    local open = holds.take(account, 1)
+    if allowed.connections and open > allowed.connections then
+        holds.give(account, 1)
+        metrics.add("limits", "connections", "refused")
+        return "CONNECTIONS_LIMITED"
+    end
+    var.account = account
+    var.held = "1"
+    if allowed.quota or claims.share then
+        local code = begin_rare(claims, allowed, length)
+        if code then
+            -- Nothing was begun, so nothing is left for the end to settle.
+            holds.give(account, 1)
+            var.account = ""
+            return code
+        end
+    end
+    return nil, allowed.rate
+end
+
+--- Begins to take a part in.
+function _M.begin_part(part)
+    var.account = part.account
+    var.held = "part"
+end
+
+--- Notes bytes that usage holds already.
+function _M.note_booked(bytes)
+    local held = var.held
+    if held == "1" then
+        held = "-1 - 0 0"
+    end
+    var.held = held:gsub("%d+$", string.format("%d", bytes))
+end
+
+local function settle_rare(held, account, sent)
+    local reserved, jti, length, booked = held:match("^(%S+) (%S+) (%S+) (%S+)$")
+    reserved = tonumber(reserved)
+    if reserved >= 0 then
+        quota.settle(account, reserved, sent)
+    end
+    if jti ~= "-" then
+        grant.settle(jti, tonumber(length), sent)
+    end
+    return sent - tonumber(booked)
+end
+
+--- The log phase: books what was moved, and gives back what was held.
+function _M.finish()
+    local account = var.account
+    if not account or account == "" then
+        return
+    end
+    local held = var.held
+    if held == "part" then
+        local received = ngx.status < 300 and var.content_length or var.request_length
+        usage.add(account, 0, tonumber(received) or 0)
+        return
+    end
+    holds.give(account, 1)
+    -- The body of a refusal is not traffic.
+    local sent = ngx.status < 400 and tonumber(var.body_bytes_sent) or 0
+    if held ~= "1" then
+        sent = settle_rare(held, account, sent)
+    end
+    if sent > 0 then
+        usage.add(account, sent, 0)
+    end
+end
+
+return _M

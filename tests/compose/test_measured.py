@@ -1,0 +1,54 @@
+"""Requests a second of a warm link: through the published port, beside what `scripts/run` gives on this machine."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from scripts.stack.services import server_folder
+from tests.compose import figures
+from tests.compose.engine import run
+from tests.compose.stack import Stack
+from tests.e2e.client import Client
+from tests.e2e.leaks import Secrets
+from tests.e2e.sources import Source
+from tests.run.running import RunningStack
+
+_SECONDS = 5
+
+
+def warm_link(address: str, secrets: Secrets, folder: Path) -> str:
+    client = Client(address, secrets).sign_up()
+    source = Source(folder / "small", 1024)
+    source.path.write_bytes(os.urandom(source.size))
+    link = client.link(client.upload(source))
+    assert client.sha256_of(link) == source.sha256
+    client.close()
+    return link
+
+
+def requests_a_second(link: str) -> float:
+    said = run("wrk", "-t1", "-c16", f"-d{_SECONDS}s", link)
+    assert "Non-2xx" not in said, said
+    found = re.search(r"Requests/sec:\s+([\d.]+)", said)
+    assert found, said
+    return float(found.group(1))
+
+
+def test_a_warm_link(stack: Stack, secrets: Secrets, tmp_path: Path) -> None:
+    """In turns, because other things run on the machine, too; the best of each."""
+    with server_folder() as data:
+        bare = RunningStack(data).ready()
+        try:
+            links = {
+                "in containers": warm_link(stack.address, secrets, tmp_path),
+                "by scripts/run": warm_link(f"http://127.0.0.1:{bare.port}", secrets, tmp_path),
+            }
+            found = {where: max(requests_a_second(link) for _ in range(3)) for where, link in links.items()}
+        finally:
+            bare.stop()
+            bare.close()
+    for where, number in found.items():
+        figures.note(f"warm link of 1 KiB, {where}", f"{number:,.0f} requests/s")
+    assert found["in containers"] > found["by scripts/run"] / 10

@@ -1,0 +1,105 @@
+"""Who may ask, by address: networks that are allowed or denied, an admin's, and whose X-Forwarded-For is believed."""
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.nginx.edge import Edge
+from tests.nginx.stub_api import wait_for
+from tests.vectors.make_tokens import CLAIMS
+
+BLOB = "b" * 32
+MakeEdge = Callable[..., Edge]
+PROXY = {"SLUICE_TRUSTED_PROXIES": "127.0.0.0/8 10.0.0.0/8"}
+
+
+def every_way(edge: Edge, **headers: str) -> list[int]:
+    """The statuses of a call, a download, its HEAD and a part: each is open."""
+    edge.store(BLOB, b"content")
+    folder = edge.storage / "parts" / CLAIMS["part"]["upload"]
+    folder.mkdir(exist_ok=True)
+    link, part = f"/d/{edge.token('link', blob=BLOB)}/x", f"/p/{edge.token('part', size=3)}"
+    given = {name.replace("_", "-"): value for name, value in headers.items()}
+    return [
+        edge.ask("GET", "/api/v1/files", headers={**edge.bearer(), **given}).status,
+        edge.ask("POST", "/api/v1/sessions", headers=given, body=b"{}").status,
+        edge.ask("GET", link, headers=given).status,
+        edge.ask("HEAD", link, headers=given).status,
+        {201: 200, 204: 200}.get(put := edge.ask("PUT", part, headers=given, body=b"abc").status, put),
+        edge.ask("GET", "/healthz", headers=given).status,
+    ]
+
+
+OPEN = [200, 200, 200, 200, 200, 200]
+CLOSED = [403] * 6
+
+
+@pytest.mark.parametrize(
+    ("rules", "expected"),
+    [
+        ({"SLUICE_DENY_NETWORKS": "127.0.0.0/8"}, CLOSED),
+        ({"SLUICE_DENY_NETWORKS": "10.0.0.0/8 2001:db8::/32"}, OPEN),
+        ({"SLUICE_ALLOW_NETWORKS": "127.0.0.1"}, OPEN),
+        ({"SLUICE_ALLOW_NETWORKS": "10.0.0.0/8"}, CLOSED),
+        ({"SLUICE_ALLOW_NETWORKS": "127.0.0.0/8", "SLUICE_DENY_NETWORKS": "127.0.0.1"}, CLOSED),
+        # in both: denied, however exact either is
+        ({"SLUICE_ALLOW_NETWORKS": "127.0.0.1", "SLUICE_DENY_NETWORKS": "127.0.0.0/8"}, CLOSED),
+    ],
+)
+def test_networks_are_allowed_and_denied(make_edge: MakeEdge, rules: dict[str, str], expected: list[int]) -> None:
+    edge = make_edge(api=False, **rules)
+    edge.api.start()
+    wait_for(lambda: len(edge.api.feed_asked) >= 2, "revocations")
+    assert every_way(edge) == expected
+
+
+def test_a_refusal_looks_like_all_others_and_comes_before_the_token(make_edge: MakeEdge) -> None:
+    edge = make_edge(api=False, SLUICE_DENY_NETWORKS="127.0.0.0/8")
+    for path in ("/d/nonsense/x", "/p/nonsense", "/api/v1/files", "/metrics", "/readyz", "/healthz"):
+        reply = edge.get(path)
+        assert (reply.status, reply.code) == (403, "FORBIDDEN")
+    assert edge.get("/").status == 404
+
+
+def test_an_admins_token_is_one_in_its_networks_only(make_edge: MakeEdge) -> None:
+    edge = make_edge(SLUICE_ADMIN_NETWORKS="10.0.0.0/8", **PROXY)
+    admin, user = edge.bearer(role="admin"), edge.bearer()
+    outside, inside = {"X-Forwarded-For": "192.0.2.1"}, {"X-Forwarded-For": "10.9.8.7"}
+    # 10.0.0.0/8 is trusted as well: the address before it counts
+    assert edge.ask("GET", "/api/v1/transfers", headers={**admin, **inside}).status == 200
+    reply = edge.ask("GET", "/api/v1/transfers", headers={**admin, **outside})
+    assert (reply.status, reply.code) == (403, "FORBIDDEN")
+    assert edge.ask("GET", "/api/v1/files", headers={**user, **outside}).status == 200
+
+
+def test_a_proxy_of_ours_is_believed_and_its_proxies_too(make_edge: MakeEdge) -> None:
+    edge = make_edge(SLUICE_DENY_NETWORKS="192.0.2.0/24", **PROXY)
+    assert every_way(edge, X_Forwarded_For="192.0.2.1") == CLOSED
+    assert every_way(edge, X_Forwarded_For="192.0.2.1, 10.0.0.9") == CLOSED
+    # what stands left of a stranger was written by the stranger
+    assert every_way(edge, X_Forwarded_For="192.0.2.1, 198.51.100.7, 10.0.0.9") == OPEN
+    edge.api.seen.clear()
+    reply = edge.ask("GET", "/api/v1/files", headers={**edge.bearer(), "X-Forwarded-For": "192.0.2.1, 198.51.100.7"})
+    seen = edge.api.seen[-1]
+    assert seen.header("X-Real-IP") == seen.header("X-Forwarded-For") == ["198.51.100.7"]
+    assert edge.log_line(reply.headers["X-Request-Id"])["remote_addr"] == "198.51.100.7"
+
+
+def test_nobody_else_is_believed(edge: Edge, make_edge: MakeEdge) -> None:
+    edge.ask(
+        "GET", "/api/v1/files", headers={**edge.bearer(), "X-Forwarded-For": "192.0.2.1", "X-Real-IP": "192.0.2.1"}
+    )
+    seen = edge.api.seen[-1]
+    assert seen.header("X-Real-IP") == seen.header("X-Forwarded-For") == ["127.0.0.1"]
+    closed = make_edge(SLUICE_TRUSTED_PROXIES="10.0.0.0/8", SLUICE_METRICS_NETWORKS="192.0.2.0/24")
+    assert closed.get("/metrics", X_Forwarded_For="192.0.2.1").status == 403
+
+
+@pytest.mark.parametrize(
+    "value", ["", "x", "192.0.2.1.5", "::::", "192.0.2.1:99999, y", "a" * 3000, "127.0.0.1, 127.0.0.1"]
+)
+def test_what_is_no_address_changes_nothing(make_edge: MakeEdge, value: str) -> None:
+    edge = make_edge(**PROXY)
+    edge.ask("GET", "/api/v1/files", headers={**edge.bearer(), "X-Forwarded-For": value})
+    seen = edge.api.seen[-1]
+    assert seen.header("X-Real-IP") in (["127.0.0.1"], ["192.0.2.1"])
