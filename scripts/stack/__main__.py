@@ -32,6 +32,8 @@ from scripts.stack.services import MariaDB, Redis
 from scripts.stack.supervisor import Stopped, Supervisor
 from scripts.stack.tls import Certificate
 
+# Debian's own Python takes no packages from pip, so the client gets an environment.
+CLIENT = "python3 -m venv ~/.sluice && ~/.sluice/bin/pip install ./client && ~/.sluice/bin/sluice"
 ALREADY_EXISTS = 3  # the exit code of `python -m api user create` for a name that is taken
 
 
@@ -183,6 +185,7 @@ def show(address: Address, paths: Paths, in_force: dict[str, str], seconds: floa
         f"  storage   {f'ceph, S3 on {ceph.url}; ' if ceph else ''}local, {free} GiB free",
         f"  servers   {', '.join(_versions(['radosgw'] if ceph else []))}",
         f"  commands  {paths.run / 'api'} storage check, and others: --help",
+        f"  client    {CLIENT} login {in_force.get('SLUICE_PUBLIC_URL', address.url)}",
         f"  settings  {', '.join(own) or 'the defaults'}",
     )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 from tests.client.conftest import Command
 from tests.e2e.sources import PART, Sources
@@ -48,8 +47,3 @@ def test_tokens_are_for_their_owner_alone(command: Command) -> None:
     command.run("logout")
     assert not path.exists()
     assert "sluice login" in command.run("ls", code=3).stderr
-
-
-def test_nothing_of_the_server_is_imported() -> None:
-    for path in Path("client/src").rglob("*.py"):
-        assert not [line for line in path.read_text().splitlines() if line.startswith(("import api", "from api"))], path

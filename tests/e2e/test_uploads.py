@@ -143,8 +143,8 @@ def test_the_files_and_uploads_are_listed(gateway: Gateway, sources: Sources) ->
     assert [upload["name"] for upload in uploads] == [file["name"] for file in files][::-1]
 
 
-def test_the_walk_in_the_readme_works_as_it_is_printed(gateway: Gateway, tmp_path: Path) -> None:
-    block = re.search(r"(?:^    .*\n)*^    S=http:(?:.*\n)(?:^    .*\n)*", (ROOT / "README.md").read_text(), re.M)
+def test_the_walk_by_curl_works_as_it_is_printed(gateway: Gateway, tmp_path: Path) -> None:
+    block = re.search(r"(?:^    .*\n)*^    S=http:(?:.*\n)(?:^    .*\n)*", (ROOT / "docs" / "api.md").read_text(), re.M)
     assert block
     script = re.sub(r"http://127\.0\.0\.1:8080", gateway.address, block[0])
     result = subprocess.run(

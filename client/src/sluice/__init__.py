@@ -21,6 +21,7 @@ from sluice.errors import (
     SignInNeeded,
     SluiceError,
     SomeFailed,
+    Unauthorized,
 )
 from sluice.models import File, Link, Upload, User
 from sluice.progress import Progress
@@ -56,6 +57,7 @@ __all__ = [
     "SignInNeeded",
     "SluiceError",
     "SomeFailed",
+    "Unauthorized",
     "Upload",
     "UploadResult",
     "User",

@@ -11,7 +11,7 @@ from sluice.models import File, Link, SignedPart, Upload, User, signed_parts
 from sluice.session import Session
 from sluice.transport import Repeat, Transport
 
-PAGE = 200
+PAGE = 500
 
 
 class Calls:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
@@ -139,6 +139,7 @@ class Client:
         name: str | None = None,
         *,
         content_type: str | None = None,
+        known: Iterable[File] = (),
         on_progress: OnProgress | None = None,
     ) -> UploadResult:
         """Uploads a file by its path, a file object, or bytes.
@@ -147,6 +148,7 @@ class Client:
 
         Args:
             name: what it is called on the server; by default the file's own.
+            known: files that are there; one of the same name and content is answered, and not stored again.
 
         Raises:
             FileChanged: the file was written to meanwhile; nothing was stored.
@@ -157,7 +159,7 @@ class Client:
             raise ConfigError(str(ex)) from ex
         with opened:
             reporter = Reporter(opened.name, opened.size, on_progress)
-            return Uploader(self._engine, opened, opened.name, content_type, reporter).run()
+            return Uploader(self._engine, opened, opened.name, content_type, reporter, known).run()
 
     def download(
         self,

@@ -126,7 +126,7 @@ class Downloader:
         errors: list[BaseException] = []
 
         def work() -> None:
-            view = memoryview(bytearray(min(READ, max(1, self._plan.size))))
+            view = self._buffer()
             while not errors:
                 try:
                     first, last = units.popleft()
@@ -190,7 +190,7 @@ class Downloader:
         self._reporter.stage("receiving")
         hashes: list[str] = []
         sha256, left = hashlib.sha256(), self._plan.part_size
-        for piece in self._bytes(0, self._plan.size, memoryview(bytearray(min(READ, max(1, self._plan.size))))):
+        for piece in self._bytes(0, self._plan.size, self._buffer()):
             rest = piece
             while rest:
                 taken = rest[:left]
@@ -205,6 +205,9 @@ class Downloader:
         if composite(hashes) != self._digest:
             raise DigestMismatch(f"what came of {self._name} is not what its digest says")
         self._reporter.stage("done")
+
+    def _buffer(self) -> memoryview:
+        return memoryview(bytearray(max(1, min(READ, self._plan.size, self._engine.limiter.piece))))
 
     # -- from the server
 

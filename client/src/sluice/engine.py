@@ -44,7 +44,7 @@ class Engine:
 
     def note_speed(self, count: int, seconds: float) -> None:
         """Remembers how fast ``count`` bytes went."""
-        if count < _ENOUGH or seconds <= 0:
+        if count < _ENOUGH or seconds <= 0 or self.settings.limit_rate is not None:
             return
         with self._lock:
             now = count / seconds

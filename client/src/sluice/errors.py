@@ -4,6 +4,7 @@ SluiceError
 ├── ConfigError               settings or arguments that cannot work
 ├── SignInNeeded              nobody is signed in, or the session has ended
 ├── APIError                  the server said no; `code` and `status` are those of docs/api.md
+│   ├── Unauthorized          the password is wrong, or the token is not good
 │   ├── NotFound              there is no such file, upload or address
 │   └── ServerFull            the server's storage has no room
 ├── NetworkError
@@ -80,6 +81,12 @@ class APIError(SluiceError):
 
     def __str__(self) -> str:
         return f"{self.args[0].rstrip('.')} ({self.code})"
+
+
+class Unauthorized(APIError):
+    """The password is wrong, or the token is not good."""
+
+    exit_code = 3
 
 
 class NotFound(APIError):

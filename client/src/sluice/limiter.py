@@ -5,14 +5,21 @@ from __future__ import annotations
 import threading
 import time
 
+LEAST = 4096
+MOST = 1024**2
+
 
 class Limiter:
     """Lets so many bytes a second pass; nothing waits where there is no limit.
 
     Each taker books the next stretch of time and sleeps until it begins, so that many threads share one pace.
+
+    Attributes:
+        piece: bytes to move at a time, at most: a slow pace should be an even one.
     """
 
     def __init__(self, rate: float | None, stop: threading.Event) -> None:
+        self.piece = MOST if rate is None else max(LEAST, min(MOST, int(rate / 8)))
         self._rate = rate
         self._stop = stop
         self._lock = threading.Lock()

@@ -132,19 +132,23 @@ class PartialFile:
             if sync:
                 os.fsync(self._file.fileno())
             if sys.platform == "win32":
-                self.close()  # an open file cannot be renamed there
+                self._close()  # an open file cannot be renamed there
             os.replace(self.part_path, self.path)
-        self.close()
+        self._close()
         self._journal_path.unlink(missing_ok=True)
 
-    def close(self) -> None:
-        """Leaves what is there for another run, if it is worth one."""
+    def _close(self) -> bool:
+        """Whether it was open."""
         if self._file.closed:
-            return
+            return False
         self._file.close()
         if self._journal >= 0:
             os.close(self._journal)
-        if not self.hashes:
+        return True
+
+    def close(self) -> None:
+        """Leaves what is there for another run, if it is worth one; nothing where it is finished."""
+        if self._close() and not self.hashes:
             for path in (self.part_path, self._journal_path):
                 with contextlib.suppress(OSError):
                     path.unlink()
@@ -173,7 +177,7 @@ def local_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as ex:
         if ex.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise DiskFull(f"the disk is full ({path.parent}); what came is kept: make room and run it again") from ex
+            raise DiskFull(f"{path}: the disk is full; what came is kept, so make room and run it again") from ex
         if isinstance(ex, PermissionError) or ex.errno == errno.EROFS:
             raise PermissionRefused(f"{path} cannot be written: {ex.strerror}") from ex
         raise LocalError(f"{path} cannot be written: {ex.strerror}") from ex

@@ -46,7 +46,7 @@ class PartBody:
 
     def send(self, sock: socket.socket) -> None:
         self.take_back()
-        self._source.send(sock, self._offset, self.length, self._on_sent)
+        self._source.send(sock, self._offset, self.length, self._on_sent, self._engine.limiter.piece)
 
     def _on_sent(self, count: int) -> None:
         self.sent += count

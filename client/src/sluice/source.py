@@ -19,7 +19,7 @@ from typing import BinaryIO
 from sluice.errors import FileChanged, LocalError, PermissionRefused
 
 SEND = 256 * 1024
-"""Bytes that are sent at a time, and so the grain of progress, of --limit-rate and of Ctrl-C."""
+"""Bytes that are read and sent at a time where the system cannot do both in one."""
 
 
 class Source(ABC):
@@ -41,9 +41,14 @@ class Source(ABC):
             FileChanged: there are no bytes at that place any more.
         """
 
-    def send(self, sock: socket.socket, offset: int, length: int, on_sent: Callable[[int], None]) -> None:
-        """Sends a stretch. ``on_sent`` is told of each piece, and may wait or raise."""
-        view = memoryview(bytearray(min(SEND, length)))
+    def send(self, sock: socket.socket, offset: int, length: int, on_sent: Callable[[int], None], piece: int) -> None:
+        """Sends a stretch.
+
+        Args:
+            on_sent: told of each piece; it may wait or raise.
+            piece: bytes at a time, at most.
+        """
+        view = memoryview(bytearray(min(SEND, length, piece)))
         while length:
             count = self.read_into(offset, view[: min(len(view), length)])
             sock.sendall(view[:count])
@@ -120,19 +125,19 @@ class FileSource(Source):
             raise self._changed("is shorter than it was")
         return int(count)
 
-    def send(self, sock: socket.socket, offset: int, length: int, on_sent: Callable[[int], None]) -> None:
+    def send(self, sock: socket.socket, offset: int, length: int, on_sent: Callable[[int], None], piece: int) -> None:
         if isinstance(sock, ssl.SSLSocket) or not hasattr(os, "sendfile"):
-            super().send(sock, offset, length, on_sent)
+            super().send(sock, offset, length, on_sent, piece)
             return
         while length:
             try:
-                count = os.sendfile(sock.fileno(), self._descriptor, offset, min(SEND * 4, length))
+                count = os.sendfile(sock.fileno(), self._descriptor, offset, min(piece, length))
             except BlockingIOError:
                 _await_writable(sock)
                 continue
             except OSError as ex:
                 if ex.errno in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):  # a file system that cannot do it
-                    super().send(sock, offset, length, on_sent)
+                    super().send(sock, offset, length, on_sent, piece)
                     return
                 raise
             if count == 0:

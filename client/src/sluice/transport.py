@@ -10,7 +10,16 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Any
 
-from sluice.errors import APIError, CertificateRefused, Intercepted, NetworkError, NotFound, ServerAway, ServerFull
+from sluice.errors import (
+    APIError,
+    CertificateRefused,
+    Intercepted,
+    NetworkError,
+    NotFound,
+    ServerAway,
+    ServerFull,
+    Unauthorized,
+)
 from sluice.retry import Patience
 from sluice.wire import Connections, Response
 
@@ -137,7 +146,7 @@ def refusal(response: Response, text: bytes) -> APIError | NetworkError:
     except (ValueError, KeyError, TypeError, AttributeError):
         return intercepted(response)
     status, request_id = response.status, str(error.pop("request_id", ""))
-    kind = ServerFull if status == 507 else NotFound if status == 404 else APIError
+    kind = {401: Unauthorized, 404: NotFound, 507: ServerFull}.get(status, APIError)
     return kind(status, code, message, request_id, error, retry_after(response))
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
 from sluice.digest import Plan, answer_challenge, composite, hash_part, hash_parts, sample
@@ -31,6 +31,7 @@ class UploadResult:
 
     Attributes:
         instant: the server had the content: nothing was sent.
+        existing: the file was there before, name and all: nothing was stored.
         sent: bytes that were sent.
         kept: bytes that an earlier run, or another machine, had sent.
     """
@@ -39,6 +40,7 @@ class UploadResult:
     instant: bool
     sent: int
     kept: int
+    existing: bool = False
 
 
 class _Anew(Exception):
@@ -51,9 +53,18 @@ class Uploader:
     Args:
         source: where it comes from.
         name: what the file is called on the server.
+        known: files on the server; where one has this name and this content, it is the answer.
     """
 
-    def __init__(self, engine: Engine, source: Source, name: str, content_type: str | None, reporter: Reporter) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        source: Source,
+        name: str,
+        content_type: str | None,
+        reporter: Reporter,
+        known: Iterable[File] = (),
+    ) -> None:
         self._engine = engine
         self._calls = engine.calls
         self._source = source
@@ -63,6 +74,7 @@ class Uploader:
         self._plan = Plan.of(source.size)
         self._hashes: dict[int, str] = {}
         self._upload: Upload | None = None
+        self._known = [f for f in known if (f.name, f.size) == (name, source.size) and f.state != "corrupt"]
 
     def run(self) -> UploadResult:
         """Uploads. What is interrupted is found again by the next one of the same content under the same name.
@@ -86,10 +98,19 @@ class Uploader:
         raise AssertionError("not reached")
 
     def _run(self) -> UploadResult:
+        for file in self._known:
+            if len(self._hashes) < self._plan.part_count:
+                self._hash_first()
+            if file.digest == self._digest():
+                self._reporter.stage("done", instant=True)
+                return UploadResult(file, instant=False, sent=0, kept=0, existing=True)
         upload = self._upload = self._create()
+        found = upload.found
         if upload.state == "proving":
             upload = self._upload = self._prove(upload)
-        instant = upload.state == "done" and not upload.found and upload.size > 0
+        if upload.state == "uploading" and found and upload.digest is not None:
+            upload = self._upload = self._looked_at(upload)
+        instant = upload.state == "done" and not found and upload.size > 0
         if upload.state in ("proving", "uploading"):
             upload = self._send(upload)
         file = self._file_of(upload)
@@ -108,7 +129,7 @@ class Uploader:
                 lambda: create(self._name, plan.size, self._digest(), None, self._content_type, dict(self._hashes))
             )
         key = sample(self._source, plan.size)
-        if self._is_hashed_first():
+        if self._is_hashed_first() or len(self._hashes) == plan.part_count:
             self._hash_first()
             return self._found(create(self._name, plan.size, self._digest(), key, self._content_type))
         # the first parts are hashed while nobody knows of the upload, and get their URLs by the same call
@@ -153,7 +174,8 @@ class Uploader:
         self._hash(list(range(1, self._plan.part_count + 1)))
 
     def _hash(self, parts: list[int]) -> None:
-        """Hashes parts, side by side."""
+        """Hashes parts that are not, side by side."""
+        parts = [number for number in parts if number not in self._hashes]
         if len(parts) == 1:
             offset, length = self._plan.part(parts[0])
             self._hashes[parts[0]] = hash_part(self._source, offset, length, self._engine.check)
@@ -183,6 +205,22 @@ class Uploader:
             return self._calls.prove(upload, proof, ordered)
         except NetworkError:
             return self._calls.upload(upload.id)  # a challenge is taken once: the state says what came of it
+
+    def _looked_at(self, upload: Upload) -> Upload:
+        """An upload that was found again, with what its storage holds at this moment.
+
+        What the server tells of that may be 5 s old, as after a quick restart; a complete always looks.
+        """
+        if len(self._hashes) < self._plan.part_count:
+            return upload
+        try:
+            return replace(self._await(self._calls.complete(upload)), found=True)
+        except APIError as ex:
+            if ex.code != "PARTS_MISSING":
+                return upload  # it is met again where it can be dealt with
+            missing = set(numbers(ex.details["missing"]))
+        received = set(range(1, self._plan.part_count + 1)) - missing
+        return replace(upload, missing=tuple(sorted(missing)), received=tuple(sorted(received)), found=True)
 
     # -- send
 

@@ -217,8 +217,7 @@ class _Connection:
 
     def _answer(self, method: str) -> http.client.HTTPResponse:
         assert self._sock is not None
-        raw = http.client.HTTPResponse(self._sock, method=method)
-        raw.begin()
+        raw = _begin(self._sock, method)
         self.used += 1
         return raw
 
@@ -285,30 +284,31 @@ class _Connection:
 @contextlib.contextmanager
 def _named(connection: _Connection) -> Iterator[None]:
     """Makes one kind of error of all that sockets and their parser raise."""
-    where = f"{connection.place.host}:{connection.place.port}"
-    more = {"may_have_arrived": connection.sent, "stale": connection.used > 0}
     try:
         yield
-        return
-    except ssl.SSLCertVerificationError as ex:
-        raise CertificateRefused(_certificate(where, ex), may_have_arrived=False) from ex
-    except TimeoutError as ex:
-        raise ServerAway(f"{where} does not answer", may_have_arrived=connection.sent) from ex
-    except socket.gaierror as ex:
-        raise ServerAway(f"{connection.place.host} is not known: {ex.strerror}", may_have_arrived=False) from ex
-    except ConnectionRefusedError as ex:
-        raise ServerAway(f"nobody answers at {where}", may_have_arrived=False) from ex
-    except http.client.HTTPException as ex:
-        text = (
-            f"{where} hung up"
-            if isinstance(ex, (http.client.IncompleteRead, http.client.RemoteDisconnected))
-            else (f"{where} does not speak HTTP")
-        )
-        raise NetworkError(text, **more) from ex
-    except ssl.SSLError as ex:
-        raise CertificateRefused(f"no TLS with {where}: {ex.reason}", may_have_arrived=connection.sent) from ex
-    except OSError as ex:
-        raise NetworkError(f"the connection to {where} broke: {ex.strerror or ex}", **more) from ex
+    except (OSError, http.client.HTTPException) as ex:
+        raise _error(connection, ex) from ex
+
+
+def _error(connection: _Connection, ex: Exception) -> NetworkError:
+    where = f"{connection.place.host}:{connection.place.port}"
+    arrived, stale = connection.sent, connection.used > 0
+    if isinstance(ex, ssl.SSLCertVerificationError):
+        return CertificateRefused(_certificate(where, ex), may_have_arrived=False)
+    if isinstance(ex, TimeoutError):
+        return ServerAway(f"{where} does not answer", may_have_arrived=arrived)
+    if isinstance(ex, socket.gaierror):
+        return ServerAway(f"{connection.place.host} is not known: {ex.strerror}", may_have_arrived=False)
+    if isinstance(ex, ConnectionRefusedError):
+        return ServerAway(f"nobody answers at {where}", may_have_arrived=False)
+    if isinstance(ex, (http.client.IncompleteRead, http.client.RemoteDisconnected)):
+        return NetworkError(f"{where} hung up", may_have_arrived=arrived, stale=stale)
+    if isinstance(ex, http.client.HTTPException):
+        return NetworkError(f"{where} does not speak HTTP", may_have_arrived=arrived)
+    if isinstance(ex, ssl.SSLError) and not arrived:
+        return CertificateRefused(f"no TLS with {where}: {ex.reason}", may_have_arrived=False)
+    text = (ex.strerror if isinstance(ex, OSError) else None) or str(ex)
+    return NetworkError(f"the connection to {where} broke: {text}", may_have_arrived=arrived, stale=stale)
 
 
 def _certificate(where: str, ex: ssl.SSLCertVerificationError) -> str:
@@ -316,6 +316,17 @@ def _certificate(where: str, ex: ssl.SSLCertVerificationError) -> str:
     if ex.verify_code in (9, 10):  # X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_CERT_HAS_EXPIRED
         text += f"; by this machine's clock it is {time.strftime('%Y-%m-%d %H:%M:%S')}: is that right?"
     return text
+
+
+def _begin(sock: socket.socket, method: str) -> http.client.HTTPResponse:
+    """Reads an answer's head."""
+    raw = http.client.HTTPResponse(sock, method=method)
+    try:
+        raw.begin()
+    except BaseException:
+        raw.close()  # it holds the socket open
+        raise
+    return raw
 
 
 def _readable(sock: socket.socket) -> bool:
@@ -346,8 +357,7 @@ def _tunnel(sock: socket.socket, place: _Place) -> None:
     target = f"{place.host}:{place.port}"
     lines = [f"CONNECT {target} HTTP/1.1", f"Host: {target}", *_proxy_headers(place.proxy), "", ""]
     sock.sendall("\r\n".join(lines).encode("latin-1"))
-    raw = http.client.HTTPResponse(sock, method="CONNECT")
-    raw.begin()
+    raw = _begin(sock, "CONNECT")
     if raw.status != 200:
         host, port = _address(place.proxy)
         raise ServerAway(f"the proxy {host}:{port} refuses {target}: {raw.status} {raw.reason}", may_have_arrived=False)

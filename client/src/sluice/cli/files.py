@@ -40,9 +40,12 @@ def matching(client: Client, pattern: str | None, order: str = "name") -> Iterat
 def chosen(client: Client, names: tuple[str, ...]) -> Iterator[File]:
     """The files that arguments name: by id, by name (the newest of it), or by pattern. Raises NotFound."""
     for name in names:
-        if not is_pattern(name):
+        try:
             yield client.stat(name)
             continue
+        except NotFound:
+            if not is_pattern(name):  # a file may be called [x]*
+                raise
         found = False
         for file in list(matching(client, name)):
             found = True

@@ -13,7 +13,7 @@ from sluice.cli.batch import Batch, Task
 from sluice.cli.display import Display
 from sluice.cli.files import chosen
 from sluice.cli.put import SEPARATOR
-from sluice.cli.shared import Answer, amount, client_of, printable, transfer
+from sluice.cli.shared import Answer, amount, client_of, output_errors, printable, transfer
 from sluice.client import Client
 from sluice.config import Config
 from sluice.digest import SMALLEST_PART
@@ -74,8 +74,10 @@ def _wanted(client: Client, names: tuple[str, ...]) -> Iterator[File | str]:
 def _to_stdout(client: Client, names: tuple[str, ...]) -> None:
     for file in _wanted(client, names):
         for piece in client.stream(file):
-            sys.stdout.buffer.write(piece)
-    sys.stdout.buffer.flush()
+            with output_errors():
+                sys.stdout.buffer.write(piece)
+    with output_errors():
+        sys.stdout.buffer.flush()
 
 
 class _Get:

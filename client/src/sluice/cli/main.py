@@ -13,17 +13,13 @@ from types import FrameType
 import click
 
 from sluice.cli import account, completion, files, get, put, uploads
-from sluice.errors import SluiceError
+from sluice.cli.shared import OutputGone
+from sluice.errors import SignInNeeded, SluiceError
 
 INTERNAL = 1
 USAGE = 2
 INTERRUPTED = 130
 BROKEN_PIPE = 141
-
-_HINTS = {
-    3: "sign in with: sluice login",
-    9: None,
-}
 
 
 class _Ended(KeyboardInterrupt):
@@ -62,10 +58,8 @@ def main(arguments: list[str] | None = None) -> int:
     with contextlib.suppress(ValueError):  # not in the main thread: a test
         signal.signal(signal.SIGTERM, _on_terminate)
     try:
-        code = _run(arguments)
-        sys.stdout.flush()
-        return code
-    except BrokenPipeError:
+        return _run(arguments)
+    except OutputGone:
         # whoever read our output has gone; Python would say so once more when it closes the streams
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -81,7 +75,7 @@ def _run(arguments: list[str]) -> int:
     except click.ClickException as ex:
         ex.show()
         return USAGE
-    except BrokenPipeError:
+    except OutputGone:
         raise
     except _Ended:
         return 128 + signal.SIGTERM
@@ -101,8 +95,7 @@ def _run(arguments: list[str]) -> int:
 def _say(text: str, ex: Exception, arguments: list[str]) -> None:
     """One line about an error, on stderr."""
     code = getattr(ex, "exit_code", INTERNAL)
-    hint = _HINTS.get(code)
-    line = f"{text}; {hint}" if hint and hint not in text else text
+    line = f"{text}; sign in with: sluice login" if isinstance(ex, SignInNeeded) else text
     if "--json" in arguments:
         print(json.dumps({"error": {"message": line, "exit_code": code}}), file=sys.stderr)
     else:

@@ -7,6 +7,7 @@ import itertools
 import os
 import stat
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,8 +20,10 @@ from sluice.client import Client
 from sluice.config import Config
 from sluice.digest import SMALLEST_PART
 from sluice.errors import ConfigError, LocalError, NameRefused, SluiceError, SomeFailed
+from sluice.models import File
 from sluice.uploader import UploadResult
 
+_FEW = 20
 SEPARATOR = ":"
 """Between the folders of a name: a name on the server is no path."""
 
@@ -32,12 +35,14 @@ SEPARATOR = ":"
 )
 @click.option("--name", "-n", help="What one file is called on the server; needed for - (standard input).")
 @click.option("--instant", help="auto, always, never, or a size from which on files are hashed before they are sent.")
+@click.option("--again", is_flag=True, help="Store files once more that are there already, name and content.")
 @transfer
 def put(
     paths: tuple[str, ...],
     recursive: bool,
     name: str | None,
     instant: str | None,
+    again: bool,
     parallel: int | None,
     limit_rate: str | None,
     profile: str | None,
@@ -49,18 +54,47 @@ def put(
     answer = Answer(as_json=as_json, quiet=quiet)
     options = {"url": url, "parallel": parallel, "limit_rate": limit_rate, "instant": instant}
     config = Config(profile, options)
+    if "-" in paths and name is None:
+        raise ConfigError("standard input has no name: --name NAME")
     found = wanted(paths, recursive, answer)
     if name is not None:
         if recursive or len(paths) != 1:
             raise ConfigError("--name is for one file")
         found = ((path, name) for path, _ in found)
     with client_of(config, answer) as client:
-        _Put(client, answer, many=recursive or len(paths) > 1).run(found)
+        known = None if again else Known(client, whole=recursive or len(paths) > _FEW)
+        _Put(client, answer, known, many=recursive or len(paths) > 1).run(found)
+
+
+class Known:
+    """What the server has by now, so that a second `put` of a folder stores nothing twice.
+
+    Args:
+        whole: all files are listed once, at the first question; else each name is asked for.
+    """
+
+    def __init__(self, client: Client, *, whole: bool) -> None:
+        self._client = client
+        self._whole = whole
+        self._listed: dict[str, list[File]] | None = None
+        self._lock = threading.Lock()
+
+    def of(self, name: str) -> list[File]:
+        """The files of a name."""
+        if not self._whole:
+            return [file for file in self._client.files(name) if file.name == name]
+        with self._lock:
+            if self._listed is None:
+                self._listed = {}
+                for file in self._client.files():
+                    self._listed.setdefault(file.name, []).append(file)
+        return self._listed.get(name, [])
 
 
 class _Put:
-    def __init__(self, client: Client, answer: Answer, *, many: bool) -> None:
+    def __init__(self, client: Client, answer: Answer, known: Known | None, *, many: bool) -> None:
         self._client = client
+        self._known = known
         self._answer = answer
         self._many = many
         self._display = Display(off=answer.quiet or answer.as_json, many=many)
@@ -93,7 +127,10 @@ class _Put:
         check_utf8(name)
         content = path if path is not None else sys.stdin.buffer
         result = self._client.upload(
-            content, name, on_progress=lambda progress: self._display.on_progress(key, progress)
+            content,
+            name,
+            known=self._known.of(name) if self._known else (),
+            on_progress=lambda progress: self._display.on_progress(key, progress),
         )
         self._answer.say(_value(path, result), _line(name, result))
 
@@ -109,6 +146,7 @@ def _value(path: Path | None, result: UploadResult) -> dict[str, object]:
         "path": "-" if path is None else str(path),
         "file": result.file,
         "instant": result.instant,
+        "existing": result.existing,
         "sent": result.sent,
         "kept": result.kept,
     }
@@ -116,7 +154,9 @@ def _value(path: Path | None, result: UploadResult) -> dict[str, object]:
 
 def _line(name: str, result: UploadResult) -> str:
     notes = [amount(result.file.size)]
-    if result.instant:
+    if result.existing:
+        notes.append("is there already")
+    elif result.instant:
         notes.append("instant")
     elif result.kept:
         notes.append(f"{amount(result.kept)} of it were there")

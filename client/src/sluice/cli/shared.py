@@ -5,15 +5,19 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, is_dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 from sluice.client import Client
 from sluice.config import Config
+from sluice.errors import LocalError
+from sluice.partial import local_errors
 
 F = TypeVar("F", bound=Callable[..., Any])
 _CLOCK_SECONDS = 300.0
@@ -49,18 +53,40 @@ class Answer:
     def __init__(self, *, as_json: bool, quiet: bool) -> None:
         self.as_json = as_json
         self.quiet = quiet
+        self._lock = threading.Lock()
 
     def say(self, value: Any, text: str) -> None:
         """One result: ``value`` for programs, ``text`` for people."""
         if self.as_json:
-            print(json.dumps(plain(value), ensure_ascii=False), flush=True)
+            line = json.dumps(plain(value), ensure_ascii=False)
         elif not self.quiet:
-            print(printable(text))
+            line = printable(text)
+        else:
+            return
+        with self._lock, output_errors():  # lines come from many threads
+            sys.stdout.write(f"{line}\n")
+            sys.stdout.flush()
 
     def note(self, text: str) -> None:
         """Something by the way, for people."""
         if not self.quiet and not self.as_json:
             print(f"sluice: {printable(text)}", file=sys.stderr)
+
+
+class OutputGone(Exception):
+    """Whoever read our output has gone. An error of our own: click would end the program for the system's."""
+
+
+@contextlib.contextmanager
+def output_errors() -> Iterator[None]:
+    """Around what writes to standard output."""
+    try:
+        with local_errors(Path("standard output")):
+            yield
+    except LocalError as ex:
+        if isinstance(ex.__cause__, BrokenPipeError):
+            raise OutputGone from ex
+        raise
 
 
 def printable(text: str) -> str:

@@ -1,0 +1,378 @@
+"""`sluice` on a real Ceph beside curl, s5cmd, aws and rclone: ``python -m loadtest.benchmarks.put_get_ceph``.
+
+1 GiB and 2,000 files of 64 KiB, each way, four at once (the small files: eight). Ours does the whole: control calls,
+hashing, the digest's check. The others go straight to the same radosgw: curl with PUTs and GETs signed beforehand (the
+reference: it hashes nothing and asks nobody), the three tools as they are installed by loadtest/peers. Rounds go in
+turns; what is told is the median. Every run reads from and writes to the same folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import boto3
+from botocore.config import Config
+
+from loadtest.benchmarks.client import PASSWORD, Client
+from loadtest.benchmarks.content import GIB
+from loadtest.benchmarks.stack import ROOT, Stack
+
+_BUCKET = "peers"
+_LARGE_AT_ONCE = 4
+_SMALL_AT_ONCE = 8
+_SMALL = 64 * 1024
+_PART = 8 * 1024**2
+_TOOLS = ("s5cmd", "aws", "rclone")
+
+
+@dataclass
+class Run:
+    """What one run of a program took."""
+
+    seconds: float
+    peak: int
+
+
+@dataclass
+class Contest:
+    """One amount, one direction: every program's runs."""
+
+    title: str
+    size: int
+    runs: dict[str, list[Run]] = field(default_factory=dict)
+
+    def median(self, who: str) -> float:
+        return statistics.median(run.seconds for run in self.runs[who])
+
+    def line(self, who: str) -> str:
+        seconds, runs = self.median(who), self.runs[who]
+        peak = max(run.peak for run in runs) / 1024**2
+        speed, ratio = self.size / seconds / 1e6, self.median("curl") / seconds
+        spread = f"{min(run.seconds for run in runs):.2f} to {max(run.seconds for run in runs):.2f}"
+        return f"| {self.title} | {who} | {seconds:.2f} ({spread}) | {speed:.0f} | {ratio:.2f} | {peak:.0f} |"
+
+
+def measured(command: Sequence[str], environment: dict[str, str], folder: Path) -> Run:
+    """Runs a program to its end.
+
+    Its peak is asked for while it runs: what wait4(2) tells of a child begins with the memory of its parent.
+    """
+    log = folder / "last.log"
+    begun = time.monotonic()
+    with log.open("wb") as output, subprocess.Popen(command, env=environment, stdout=output, stderr=output) as process:
+        peak = Peak(process.pid)
+        peak.start()
+        status = process.wait()
+    seconds = time.monotonic() - begun
+    peak.join()
+    if status:
+        raise SystemExit(f"{command[0]} ended with {status}:\n{log.read_text()[-2000:]}")
+    return Run(seconds, peak.found)
+
+
+class Peak(threading.Thread):
+    """The most memory that a process has held (VmHWM, proc_pid_status(5)), up to a moment before its end."""
+
+    def __init__(self, pid: int) -> None:
+        super().__init__(daemon=True)
+        self._path = Path(f"/proc/{pid}/status")
+        self.found = 0
+
+    def run(self) -> None:
+        try:
+            while match := re.search(r"^VmHWM:\s+(\d+)", self._path.read_text(), re.M):
+                self.found = int(match[1]) * 1024
+                time.sleep(0.02)
+        except OSError:
+            return
+
+
+class Bench:
+    """The stack's Ceph, a user, a bucket for the others, and the folders."""
+
+    def __init__(self, stack: Stack, folder: Path, peers: Path, small_count: int) -> None:
+        self.folder = folder
+        self.small_count = small_count
+        self.s3 = _s3_settings(stack)
+        self.programs = {name: str(peers / "bin" / name) for name in _TOOLS if (peers / "bin" / name).exists()}
+        self.client = Client(stack.port)
+        self.home = folder / "home"
+        self.sluice = [sys.executable, "-m", "sluice"]
+        self.environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith(("SLUICE_", "AWS_"))},
+            "PYTHONPATH": str(ROOT / "client" / "src"),
+            "SLUICE_CLIENT_HOME": str(self.home),
+            "SLUICE_CLIENT_CREDENTIALS": "file",
+            "SLUICE_CLIENT_URL": f"http://127.0.0.1:{stack.port}",
+            "SLUICE_CLIENT_USERNAME": self.client.username,
+            "SLUICE_CLIENT_PASSWORD": PASSWORD,
+            "AWS_ACCESS_KEY_ID": self.s3["access_key"],
+            "AWS_SECRET_ACCESS_KEY": self.s3["secret_key"],
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_CONFIG_FILE": str(folder / "aws"),
+            "S3_ENDPOINT_URL": self.s3["endpoint"],
+            "RCLONE_CONFIG_CEPH_TYPE": "s3",
+            "RCLONE_CONFIG_CEPH_PROVIDER": "Ceph",
+            "RCLONE_CONFIG_CEPH_ENV_AUTH": "true",
+            "RCLONE_CONFIG_CEPH_ENDPOINT": self.s3["endpoint"],
+        }
+        (folder / "aws").write_text(
+            f"[default]\ns3 =\n  addressing_style = path\n  max_concurrent_requests = {_SMALL_AT_ONCE}\n"
+            "  multipart_chunksize = 8MB\n"
+        )
+        self.boto = boto3.client(
+            "s3",
+            endpoint_url=self.s3["endpoint"],
+            aws_access_key_id=self.s3["access_key"],
+            aws_secret_access_key=self.s3["secret_key"],
+            region_name="us-east-1",
+            config=Config(s3={"addressing_style": "path"}, signature_version="s3v4"),
+        )
+        self.boto.create_bucket(Bucket=_BUCKET)
+        self._number = 0
+
+    # -- content
+
+    def large(self) -> Path:
+        """1 GiB that is nowhere yet: its first bytes are new each time."""
+        path = self.folder / "large"
+        if not path.exists():
+            with path.open("wb") as file:
+                for _ in range(1024):
+                    file.write(os.urandom(1024**2))
+        self._number += 1
+        with path.open("r+b") as file:
+            for part in range(0, GIB, _PART):
+                file.seek(part)
+                file.write(f"{self._number}".encode())
+        _warm([path])
+        return path
+
+    def small(self) -> Path:
+        """A folder of small files that are nowhere yet."""
+        folder = self.folder / "small"
+        folder.mkdir(exist_ok=True)
+        self._number += 1
+        for number in range(self.small_count):
+            with (folder / f"{number:05}").open("wb") as file:
+                file.write(f"{self._number} {number}".encode().ljust(16) + os.urandom(_SMALL - 16))
+        return folder
+
+    # -- the programs
+
+    def run(self, *command: str) -> Run:
+        return measured(command, self.environment, self.folder)
+
+    def curl(self, pairs: Sequence[tuple[str, str]], at_once: int, *, up: bool) -> Run:
+        """curl, with (URL, file) pairs and nothing else to do."""
+        config = self.folder / "curl"
+        key = "upload-file" if up else "output"
+        config.write_text("".join(f'url = "{url}"\n{key} = "{path}"\n' for url, path in pairs))
+        words = ["-sS", "--fail", "--parallel", "--parallel-immediate", "--parallel-max", str(at_once)]
+        return self.run("curl", *words, "-K", str(config))
+
+    def signed(self, method: str, keys: Sequence[str]) -> list[str]:
+        return [
+            self.boto.generate_presigned_url(method, Params={"Bucket": _BUCKET, "Key": key}, ExpiresIn=3600)
+            for key in keys
+        ]
+
+    def transfer(self, who: str, source: str, target: str, at_once: int, *, many: bool) -> Run:
+        """One of the three tools, from or to ``s3://…``; folders where ``many``."""
+        program = self.programs[who]
+        if who == "s5cmd":
+            words = [program, "--numworkers", str(at_once), "cp"]
+            if not many:
+                words += ["--concurrency", str(at_once), "--part-size", "8"]
+            return self.run(*words, f"{source}/*" if many else source, f"{target}/" if many else target)
+        if who == "aws":
+            more = ["--recursive"] if many else []
+            return self.run(
+                program, "s3", "cp", "--quiet", *more, source, target, "--endpoint-url", self.s3["endpoint"]
+            )
+        words = [program, "copy" if many else "copyto", "--transfers", str(at_once), "--multi-thread-streams", "4"]
+        words += ["--s3-upload-concurrency", str(at_once), "--s3-chunk-size", "8M", "--s3-no-check-bucket"]
+        return self.run(*words, _rclone(source), _rclone(target))
+
+    def back(self) -> Path:
+        folder = self.folder / "back"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        os.sync()
+        return folder
+
+    def forget(self, name: str) -> None:
+        """Our files, and theirs, go: the store stays small."""
+        pages = self.boto.get_paginator("list_objects_v2").paginate(Bucket=_BUCKET, Prefix=name)
+        for page in pages:
+            keys = [{"Key": item["Key"]} for item in page.get("Contents", [])]
+            if keys:
+                self.boto.delete_objects(Bucket=_BUCKET, Delete={"Objects": keys, "Quiet": True})
+
+
+def _rclone(place: str) -> str:
+    return place.replace("s3://", "ceph:", 1)
+
+
+def _warm(paths: Sequence[Path]) -> None:
+    """Into the page cache, and what was written to the disk."""
+    os.sync()
+    for path in paths:
+        with path.open("rb") as file:
+            while file.read(1024**2):
+                pass
+
+
+def _s3_settings(stack: Stack) -> dict[str, str]:
+    """Where the stack's Ceph is, by its own script."""
+    environment = {"CEPH_ROOT": str(stack.data / "ceph")}
+    words = subprocess.run(
+        [ROOT / "scripts" / "ceph", "env"], env=os.environ | environment, check=True, capture_output=True, text=True
+    ).stdout.split()
+    found = dict(word.split("=", 1) for word in words[1:])
+    return {
+        "endpoint": found["SLUICE_S3_ENDPOINT"],
+        "access_key": found["SLUICE_S3_ACCESS_KEY"],
+        "secret_key": found["SLUICE_S3_SECRET_KEY"],
+    }
+
+
+def large_round(bench: Bench, up: Contest, down: Contest, order: Sequence[str]) -> None:
+    """1 GiB up and down by each program."""
+    for who in order:
+        path, name = bench.large(), f"large-{who}"
+        target = f"s3://{_BUCKET}/{name}"
+        if who == "sluice":
+            run = bench.run(*bench.sluice, "put", "-q", "--parallel", str(_LARGE_AT_ONCE), str(path), "--name", name)
+        elif who == "curl":
+            run = bench.curl([(bench.signed("put_object", [name])[0], str(path))], 1, up=True)
+        else:
+            run = bench.transfer(who, str(path), target, _LARGE_AT_ONCE, many=False)
+        up.runs.setdefault(who, []).append(run)
+        back = bench.back() / "large"
+        if who == "sluice":
+            run = bench.run(*bench.sluice, "get", "-q", "--parallel", str(_LARGE_AT_ONCE), name, "-o", str(back))
+        elif who == "curl":
+            run = bench.curl([(bench.signed("get_object", [name])[0], str(back))], 1, up=False)
+        else:
+            run = bench.transfer(who, target, str(back), _LARGE_AT_ONCE, many=False)
+        down.runs.setdefault(who, []).append(run)
+        if back.stat().st_size != GIB:
+            raise SystemExit(f"{who} has brought back {back.stat().st_size} bytes")
+        if who == "sluice":
+            bench.run(*bench.sluice, "rm", "-q", name)
+        bench.forget(name)
+
+
+def small_round(bench: Bench, up: Contest, down: Contest, order: Sequence[str]) -> None:
+    """The small files, up and down by each program."""
+    for who in order:
+        folder, name = bench.small(), f"small-{who}"
+        target, files = f"s3://{_BUCKET}/{name}", sorted(path.name for path in folder.iterdir())
+        keys, at_once = [f"{name}/{file}" for file in files], str(_SMALL_AT_ONCE)
+        if who == "sluice":
+            run = bench.run(*bench.sluice, "put", "-rq", "--parallel", at_once, str(folder))
+        elif who == "curl":
+            urls = bench.signed("put_object", keys)
+            run = bench.curl([(u, str(folder / f)) for u, f in zip(urls, files, strict=True)], _SMALL_AT_ONCE, up=True)
+        else:
+            run = bench.transfer(who, str(folder), target, _SMALL_AT_ONCE, many=True)
+        up.runs.setdefault(who, []).append(run)
+        back = bench.back()
+        if who == "sluice":
+            run = bench.run(*bench.sluice, "get", "-rq", "--parallel", at_once, "small:*", "-o", str(back))
+        elif who == "curl":
+            urls = bench.signed("get_object", keys)
+            run = bench.curl([(u, str(back / f)) for u, f in zip(urls, files, strict=True)], _SMALL_AT_ONCE, up=False)
+        else:
+            run = bench.transfer(who, target, str(back), _SMALL_AT_ONCE, many=True)
+        down.runs.setdefault(who, []).append(run)
+        count = sum(1 for path in back.rglob("*") if path.is_file())
+        if count != bench.small_count:
+            raise SystemExit(f"{who} has brought back {count} files")
+        if who == "sluice":
+            bench.run(*bench.sluice, "rm", "-q", "small:*")
+        bench.forget(name)
+
+
+def verdicts(contests: Sequence[Contest]) -> list[tuple[str, bool]]:
+    """What is asked for, and whether it holds."""
+    found: list[tuple[str, bool]] = []
+    for contest in contests:
+        ours = contest.median("sluice")
+        if contest.size == GIB:
+            ratio = contest.median("curl") / ours
+            found.append((f"{contest.title}: {ratio:.2f} of curl, at least 0.85", ratio >= 0.85))
+        elif "aws" in contest.runs:
+            ratio = contest.median("aws") / ours
+            found.append((f"{contest.title}: {ratio:.2f} of aws, at least 1", ratio >= 1))
+        if "aws" in contest.runs:
+            peaks = {who: max(run.peak for run in contest.runs[who]) for who in ("sluice", "aws")}
+            text = f"{contest.title}: peak {peaks['sluice'] / 1024**2:.0f} MiB, aws {peaks['aws'] / 1024**2:.0f}"
+            found.append((text, peaks["sluice"] < peaks["aws"]))
+    return found
+
+
+def main(words: Sequence[str]) -> int:
+    """The exit code: 1 when something that is asked for does not hold."""
+    parser = argparse.ArgumentParser(prog="python -m loadtest.benchmarks.put_get_ceph", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--small", type=int, default=2000, help="small files")
+    parser.add_argument("--folder", type=Path, default=Path("/var/tmp"), help="a disk with 20 GiB of room")  # noqa: S108
+    parser.add_argument("--json", type=Path, help="write every run there")
+    options = parser.parse_args(words)
+    folder = Path(tempfile.mkdtemp(prefix="sluice-put-get-", dir=options.folder))
+    os.chmod(folder, 0o755)  # noqa: S103 - root's stack runs as another user
+    peers = ROOT / "var" / "peers"
+    subprocess.run(
+        [ROOT / "loadtest" / "peers" / "install", "--folder", peers, "awscli", "s5cmd", "rclone"], check=False
+    )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (4096, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    contests = [
+        Contest("1 GiB up", GIB),
+        Contest("1 GiB down", GIB),
+        Contest(f"{options.small} files of 64 KiB up", options.small * _SMALL),
+        Contest(f"{options.small} files of 64 KiB down", options.small * _SMALL),
+    ]
+    try:
+        with Stack(folder, "--storage", "ceph") as stack:
+            bench = Bench(stack, folder, peers, options.small)
+            everybody = ["curl", "sluice", *bench.programs]
+            for number in range(options.rounds + 1):
+                shift = number % len(everybody)
+                order = everybody[shift:] + everybody[:shift]
+                found = contests if number else [Contest("warming up", 0) for _ in contests]
+                large_round(bench, found[0], found[1], order)
+                small_round(bench, found[2], found[3], order)
+                print(f"round {number} of {options.rounds}", file=sys.stderr, flush=True)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    print("| what | program | seconds (least to most) | MB/s | of curl | peak MiB |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    for contest in contests:
+        for who in contest.runs:
+            print(contest.line(who))
+    judged = verdicts(contests)
+    print("\n".join(f"{'holds' if holds else 'DOES NOT HOLD'}: {text}" for text, holds in judged))
+    if options.json:
+        everything = {c.title: {who: [vars(run) for run in runs] for who, runs in c.runs.items()} for c in contests}
+        options.json.write_text(json.dumps(everything, indent=1))
+    return int(not all(holds for _, holds in judged))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

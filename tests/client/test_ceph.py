@@ -1,0 +1,116 @@
+"""On a real Ceph: every size, parts straight to radosgw, which is killed in the middle."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from sluice import FileChanged
+
+from tests.client.conftest import Account, sign_up
+from tests.client.test_rough import once_moved
+from tests.e2e.conftest import running
+from tests.e2e.gateway import Gateway
+from tests.e2e.sources import MIB, PART, Sources
+from tests.run.running import await_true
+from tests.storage.ceph import Ceph
+
+SIZES = [0, 1, PART - 1, PART, PART + 1, 5 * PART + 12345]
+
+
+@pytest.fixture(scope="module")
+def gateway(ceph: Ceph) -> Iterator[Gateway]:
+    """A gateway whose new uploads go to Ceph."""
+    with running({"SLUICE_STORAGES": "ceph:s3,local:local", **ceph.settings}) as made:
+        await_true(lambda: "binds sha256" in _ready(made))
+        yield made
+
+
+def _ready(gateway: Gateway) -> str:
+    return httpx.get(f"{gateway.address}/readyz", trust_env=False).text
+
+
+@pytest.fixture
+def account(gateway: Gateway) -> Account:
+    return sign_up(gateway.address)
+
+
+@pytest.mark.parametrize("instant", ["never", "always"])
+def test_every_size_goes_up_and_comes_back(account: Account, sources: Sources, tmp_path: Path, instant: str) -> None:
+    with account.client(instant=instant) as client:
+        for size in SIZES:
+            source = sources.make(size, f"ceph {instant}")
+            result = client.upload(source.path)
+            assert (result.file.digest, result.sent) == (source.digest, size)
+            path = client.download(result.file, tmp_path / str(size))
+            assert path.read_bytes() == source.path.read_bytes()
+
+
+def test_a_gigabyte_goes_up_and_comes_back(account: Account, sources: Sources, tmp_path: Path) -> None:
+    source = sources.make(1024 * MIB, "ceph")
+    with account.client() as client:
+        result = client.upload(source.path)
+        assert (result.file.digest, result.sent) == (source.digest, source.size)
+        path = client.download(result.file, tmp_path / "back")
+        with path.open("rb") as file:
+            assert hashlib.file_digest(file, "sha256").hexdigest() == source.sha256
+        client.delete(result.file)
+
+
+def test_radosgw_dies_in_the_middle(account: Account, ceph: Ceph, sources: Sources, tmp_path: Path) -> None:
+    source = sources.make(8 * PART, os.urandom(4).hex())
+    starting: list[threading.Thread] = []
+
+    def kill() -> None:
+        ceph.kill("client.rgw")
+        starting.append(threading.Thread(target=ceph.run, args=("start",)))
+        starting[-1].start()
+
+    with account.client(instant="never", parallel=2, limit_rate=60e6) as client:
+        file = client.upload(source.path, on_progress=once_moved(2 * PART, kill)).file
+        assert file.digest == source.digest
+        path = client.download(file, tmp_path / "back", on_progress=once_moved(2 * PART, kill))
+        assert path.read_bytes() == source.path.read_bytes()
+    assert len(starting) == 2
+    for thread in starting:
+        thread.join()
+
+
+def test_a_part_that_the_storage_has_is_not_sent_again(account: Account, gateway: Gateway, sources: Sources) -> None:
+    """Ceph 16 never frees what a part's second copy took."""
+    source = sources.make(6 * PART, os.urandom(4).hex())
+
+    class Stop(Exception):
+        pass
+
+    def stop() -> None:
+        raise Stop
+
+    with account.client(instant="never", parallel=1) as client:
+        with pytest.raises(Stop):
+            client.upload(source.path, on_progress=once_moved(3 * PART + 5, stop))
+        result = client.upload(source.path)
+        assert result.kept >= 3 * PART
+        assert result.sent + result.kept == source.size
+        assert result.file.digest == source.digest
+
+
+def test_radosgw_itself_refuses_what_changed_on_the_way(account: Account, sources: Sources) -> None:
+    source = sources.make(4 * PART, os.urandom(4).hex())
+    times = source.path.stat()
+
+    def change() -> None:
+        with source.path.open("r+b") as file:
+            file.seek(3 * PART + 5)
+            file.write(b"changed")
+        os.utime(source.path, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+    with account.client(instant="always", parallel=1, limit_rate=40e6) as client:
+        with pytest.raises(FileChanged):
+            client.upload(source.path, on_progress=once_moved(PART, change))
+        assert list(client.files()) == []
