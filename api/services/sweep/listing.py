@@ -55,6 +55,8 @@ class Lists:
             return True
         if since is not None and listing.begun_at < since:
             return True
+        if listing.begun_at > run.now:
+            return True  # a clock went back; it must not put off the next list
         return run.now >= listing.begun_at + timedelta(seconds=self._config.sweep_list_interval)
 
     def begin(self, run: Run, name: str) -> Listing:
