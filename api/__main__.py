@@ -72,6 +72,18 @@ def _user_create(settings: config.Config, arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _user_disable(settings: config.Config, arguments: argparse.Namespace) -> int:
+    changed = app.compose(settings).accounts.disable(arguments.name)
+    print(f"{arguments.name} {'is' if changed else 'was'} disabled")
+    return 0
+
+
+def _user_enable(settings: config.Config, arguments: argparse.Namespace) -> int:
+    changed = app.compose(settings).accounts.enable(arguments.name)
+    print(f"{arguments.name} {'is' if changed else 'was'} enabled")
+    return 0
+
+
 def _user_tier(settings: config.Config, arguments: argparse.Namespace) -> int:
     app.compose(settings).accounts.set_tier(arguments.name, arguments.tier)
     return 0
@@ -131,6 +143,13 @@ def parser() -> argparse.ArgumentParser:
     create.add_argument("--admin", action="store_true")
     create.add_argument("--password-stdin", action="store_true", help="read the password from standard input")
     create.set_defaults(run=_user_create)
+    for name, run, text in (
+        ("disable", _user_disable, "shut an account: its sessions, part URLs and links end, and stay dead"),
+        ("enable", _user_enable, "open an account again"),
+    ):
+        added = user.add_parser(name, help=text)
+        added.add_argument("name")
+        added.set_defaults(run=run)
     tier = user.add_parser("tier", help="give an account a tier of SLUICE_TIERS")
     tier.add_argument("name")
     tier.add_argument("tier")

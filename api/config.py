@@ -29,6 +29,7 @@ from api.settings import (
     folder,
     host,
     integer,
+    names,
     networks,
     one_of,
     optional,
@@ -171,6 +172,10 @@ class Config:
     deny_networks: str = setting(networks, "Networks that may not, though they were allowed", "")
     admin_networks: str = setting(networks, "Networks where an admin's token is taken; empty: every one", "")
     content_host: str = setting(optional(host), "HOST or HOST:PORT that alone serves links' content", "")
+    cache_storages: tuple[str, ...] = setting(names, "Storages whose content the edge keeps on its disk", "")
+    cache_max_file: int = setting(integer(0, 2**63 - 1), "Bytes of a file that is kept there, at most", str(1024 * MIB))
+    cache_size: int = setting(integer(MIB, 2**50), "Bytes of the edge's disk for it", str(10 * 1024 * MIB))
+    cache_path: str = setting(text, "Its folder; empty: beside nginx' other files", "")
     metrics_bind: str = setting(
         optional(bind), "Where a worker whose machine has no API gives its figures: HOST:PORT", ""
     )
@@ -275,6 +280,9 @@ def load(environ: Mapping[str, str] = os.environ) -> Config:
         if name not in values.get("storages", {}):
             problems.append(f"SLUICE_TIER_STORAGES names {name} for {tier}, which SLUICE_STORAGES does not")
     problems += unknown(values.get("transfer_policies", ()), values.get("storages", {}))
+    for name in values.get("cache_storages", ()):
+        if values.get("storages", {}).get(name, "local") == "local":
+            problems.append(f"SLUICE_CACHE_STORAGES names {name}, which is no storage that nginx proxies")
     if values.get("signup") == "invite" and not values.get("signup_code"):
         problems.append("SLUICE_SIGNUP_CODE is missing: SLUICE_SIGNUP=invite needs it")
     known = reader.known | ELSEWHERE

@@ -54,6 +54,7 @@ PART_NUMBER_INVALID   = Kind("PART_NUMBER_INVALID", 400, "There is no such part 
 NOT_FOUND             = Kind("NOT_FOUND", 404, "There is nothing at this address.")
 METHOD_NOT_ALLOWED    = Kind("METHOD_NOT_ALLOWED", 405, "This address does not take that method.")
 # -- who is asking
+ACCOUNT_NOT_FOUND     = Kind("ACCOUNT_NOT_FOUND", 404, "There is no account of that name.")
 TOKEN_MISSING         = Kind("TOKEN_MISSING", 401, "This call needs a bearer token.")
 TOKEN_INVALID         = Kind("TOKEN_INVALID", 401, "The token is not valid.")
 TOKEN_EXPIRED         = Kind("TOKEN_EXPIRED", 401, "The token has expired.")

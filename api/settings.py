@@ -65,6 +65,14 @@ def host(value: str) -> str:
     return value
 
 
+def names(value: str) -> tuple[str, ...]:
+    """Names of storages, with commas between."""
+    found = tuple(item.strip() for item in value.split(",") if item.strip())
+    if not all(_NAME.fullmatch(item) for item in found):
+        raise ValueError("is a list of names, with commas between")
+    return found
+
+
 def root_url(value: str) -> str:
     """Where an S3 is: it answers at the root of a host, for the path is part of what is signed."""
     parts = urlsplit(value)

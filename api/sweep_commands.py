@@ -47,5 +47,5 @@ def _sweep(settings: config.Config, arguments: argparse.Namespace) -> int:
     for doubt in doubts:
         print(f"HELD BACK ({doubt.kind}) {doubt.storage}: {doubt.message}")
     if doubts:
-        print("nothing was purged and no unknown object deleted; see docs/operations.md before you say --accept")
+        print("nothing was purged and no unknown object deleted; see docs/sweep.md before you say --accept")
     return _FAILED if doubts else 0

@@ -15,6 +15,9 @@ _USER_BY_ID = f"SELECT {_USER} FROM user WHERE id = %s"
 _LOCK_USER = f"SELECT {_USER} FROM user WHERE id = %s FOR UPDATE"
 _ANY_USER = "SELECT 1 FROM user WHERE id > %s ORDER BY id LIMIT 1"
 _SET_PASSWORD = "UPDATE user SET password_hash = %s WHERE id = %s AND password_hash = %s"
+# A new generation: every token of the account that is out there names the old one.
+_DISABLE = "UPDATE user SET disabled_at = %s, generation = generation + 1 WHERE id = %s AND disabled_at IS NULL"
+_ENABLE = "UPDATE user SET disabled_at = NULL WHERE id = %s AND disabled_at IS NOT NULL"
 
 _SET_TIER = "UPDATE user SET tier = %s WHERE username = %s"
 
@@ -86,6 +89,16 @@ def any_user(db: Statements) -> bool:
 def set_password(db: Statements, user: User, password_hash: str) -> bool:
     """Stores a new argon2 hash in the place of ``user``'s; False where another was stored meanwhile."""
     return db.execute(_SET_PASSWORD, (password_hash, user.id, user.password_hash)) == 1
+
+
+def disable(db: Statements, user_id: bytes, now: datetime) -> bool:
+    """Shuts an account; False where it was."""
+    return db.execute(_DISABLE, (to_row(now), user_id)) == 1
+
+
+def enable(db: Statements, user_id: bytes) -> bool:
+    """Opens an account again; False where it was open."""
+    return db.execute(_ENABLE, (user_id,)) == 1
 
 
 def set_tier(db: Statements, username: str, tier: str) -> None:

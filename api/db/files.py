@@ -41,6 +41,9 @@ _TRASH = (
     "UPDATE file SET trashed_at = %s, updated_at = %s, link_generation = link_generation + 1 "
     "WHERE id = %s AND user_id = %s AND link_generation = %s AND trashed_at IS NULL"
 )
+_END_LINKS = (
+    "UPDATE file SET link_generation = link_generation + 1 WHERE id = %s AND user_id = %s AND link_generation = %s"
+)
 _RESTORE = (
     "UPDATE file SET trashed_at = NULL, updated_at = %s WHERE id = %s AND user_id = %s AND trashed_at IS NOT NULL"
 )
@@ -85,6 +88,11 @@ def trash(db: Statements, file: File, now: datetime) -> bool:
     """Moves a live file to the trash and ends its links' generation; False where it changed meanwhile."""
     moment = to_row(now)
     return db.execute(_TRASH, (moment, moment, file.id, file.user_id, file.link_generation)) == 1
+
+
+def end_links(db: Statements, file: File) -> bool:
+    """Makes the links of a file's present generation old ones; False where somebody else just did."""
+    return db.execute(_END_LINKS, (file.id, file.user_id, file.link_generation)) == 1
 
 
 def restore(db: Statements, file_id: bytes, user_id: bytes, now: datetime) -> bool:

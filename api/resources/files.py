@@ -95,6 +95,10 @@ class FileLinks(Resource):
         link = self._files.link(identity(req), row, body.expires_in, body.disposition)
         answer(resp, schemas.link(link), 201)
 
+    def on_delete(self, req: falcon.Request, resp: falcon.Response, file_id: str) -> None:
+        self._files.end_links(identity(req), row_id(file_id, errors.FILE_NOT_FOUND))
+        resp.status = 204
+
 
 class FileContent(Resource):
     """/files/{file_id}/content: nginx sends the bytes, by an internal redirect."""

@@ -105,5 +105,6 @@ class BlobTarget(Resource):
                 "digest": target.digest.hex(),
                 "storage": target.storage,
                 "uri": target.uri,
+                "cached": target.cached,
             },
         )

@@ -28,6 +28,9 @@ _WINDOW: Final = 300
 _MARGIN: Final = timedelta(minutes=5)
 """Revocations stay this much longer than the tokens they end: clocks differ."""
 
+LONGEST_LINK: Final = 7 * 86_400
+"""Seconds that a link lives at most."""
+
 _NEVER: Final = "0" * 43
 """A password that is longer than it is likely; its hash stands in for users that do not exist."""
 
@@ -134,6 +137,42 @@ class Accounts:
 
         self._db.transaction(body)
         return replace(user, password_hash=password_hash)
+
+    def disable(self, username: str) -> bool:
+        """Shuts an account: its sessions, part URLs and links end, and stay dead. False where it was shut.
+
+        Raises:
+            Problem: ACCOUNT_NOT_FOUND.
+        """
+        user = self._named(username)
+
+        def body(tx: Statements) -> bool:
+            if not rows.disable(tx, user.id, self._clock()):
+                return False
+            # behind the lock, and read again there: a sign-in names the generation that was in force with it
+            locked, now = rows.lock_user(tx, user.id), self._clock()
+            assert locked is not None
+            life = max(self._config.access_ttl, self._config.part_url_ttl, LONGEST_LINK)
+            self._revoke(tx, rows.end_sessions(tx, user.id, now))
+            expires_at = now + timedelta(seconds=life) + _MARGIN
+            revocations.insert(tx, "user", [user.id], locked.generation - 1, now, expires_at)
+            return True
+
+        return self._db.transaction(body)
+
+    def enable(self, username: str) -> bool:
+        """Opens an account again, for new sessions and new links. False where it was open.
+
+        Raises:
+            Problem: ACCOUNT_NOT_FOUND.
+        """
+        return rows.enable(self._db, self._named(username).id)
+
+    def _named(self, username: str) -> User:
+        user = rows.user_by_name(self._db, username.lower())
+        if user is None:
+            raise Problem(errors.ACCOUNT_NOT_FOUND)
+        return user
 
     # -- sessions
 

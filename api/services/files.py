@@ -60,6 +60,7 @@ class Target:
     Attributes:
         storage: local, s3 or oss; "empty" for a blob of no bytes.
         uri: a path under the objects' folder for local, otherwise a signed URL.
+        cached: whether the edge keeps it on its disk.
     """
 
     blob_id: bytes
@@ -67,6 +68,7 @@ class Target:
     digest: bytes
     storage: str
     uri: str
+    cached: bool = False
 
 
 class Files:
@@ -115,12 +117,27 @@ class Files:
             if file is None:
                 raise Problem(errors.FILE_NOT_FOUND)
             if rows.trash(tx, file, self._clock()):
-                # taken behind the row's lock: the feed repeats what is younger than 10 s, and a wait may be longer
-                now = self._clock()
-                links_end = now + timedelta(seconds=MAX_LINK_LIFE, minutes=5)
-                revocations.insert(tx, "file", [file.id], file.link_generation, now, links_end)
+                self._revoke_links(tx, file)
 
         self._db.transaction(body)
+
+    def end_links(self, identity: Identity, file_id: bytes) -> None:
+        """Ends every link of a live file that was made so far. Raises Problem FILE_NOT_FOUND."""
+
+        def body(tx: Statements) -> None:
+            file = rows.by_id(tx, file_id, identity.user_id)
+            if file is None or file.trashed_at is not None:
+                raise Problem(errors.FILE_NOT_FOUND)
+            if rows.end_links(tx, file):
+                self._revoke_links(tx, file)
+
+        self._db.transaction(body)
+
+    def _revoke_links(self, tx: Statements, file: File) -> None:
+        # the time is taken behind the row's lock: the feed repeats what is younger than 10 s, and a wait may be longer
+        now = self._clock()
+        links_end = now + timedelta(seconds=MAX_LINK_LIFE, minutes=5)
+        revocations.insert(tx, "file", [file.id], file.link_generation, now, links_end)
 
     def restore(self, identity: Identity, file_id: bytes) -> File:
         """Takes a file out of the trash; its earlier links stay dead. Raises Problem FILE_NOT_FOUND."""
@@ -189,4 +206,5 @@ class Files:
             raise StorageUnavailable(f"none of {[name for name, _ in replicas]} is configured")
         name, object_key = found
         uri = self._stores.named(name).internal_uri(object_key)
-        return Target(blob.id, blob.size, blob.digest, self._stores.kind(name), uri)
+        cached = name in self._config.cache_storages and blob.size <= self._config.cache_max_file
+        return Target(blob.id, blob.size, blob.digest, self._stores.kind(name), uri, cached)

@@ -57,6 +57,8 @@ http {{
             {cache}
         }}
         {proxy}
+        location /accel/ {{ proxy_pass http://unix:{folder}/accel.sock:; }}
+        location /accel-objects/ {{ internal; alias {objects}/; }}
         location /put/ {{
             root {folder};
             client_body_buffer_size 256k;

@@ -208,10 +208,8 @@ local function send(found, first, last)
     if code then
         return code
     end
-    proxy.want(first, last, found.size)
-    var.storage_type = ngx.header["Content-Type"]
     ngx.req.discard_body()
-    return ngx.exec("/_storage/get")
+    return ngx.exec(proxy.place(found, first, last))
 end
 
 -- Sends them at the pace of a tier's rate.
@@ -406,6 +404,10 @@ end
 
 --- Answers a refusal: Lua's code, or the one for nginx's status.
 function _M.refuse()
+    if ngx.is_subrequest then
+        -- A piece in the middle of an answer: it ends there, short of its length.
+        return ngx.exit(ngx.ERROR)
+    end
     local route = var.route
     local code = var.failure
     if code == nil or code == "" then
@@ -413,7 +415,7 @@ function _M.refuse()
         if not code then
             -- Forgets nginx' error.
             ngx.status = 0
-            return ngx.exec("/_storage/get")
+            return ngx.exec(var.storage_place)
         end
     end
     metrics.add("failures", route ~= "" and route or "other", code)

@@ -64,6 +64,8 @@ local function observe(upstream, times)
     end
 end
 
+-- nginx' words for the first piece of an answer.
+local CACHE_STATES = { HIT = "edge", MISS = "storage", EXPIRED = "storage", BYPASS = "storage" }
 local BY_API = { api = true, health = true, content = true }
 local MOVES_BYTES = { part = true, link = true, content = true }
 
@@ -79,6 +81,10 @@ function _M.count()
         if storage == "" then
             storage = "local"
         else
+            local cached = var.upstream_cache_status
+            if cached then
+                add("lookups", "content", CACHE_STATES[cached] or "other")
+            end
             local times = var.upstream_response_time
             if times then
                 -- "the API's : the storage's" where the API redirected.

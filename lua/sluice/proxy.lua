@@ -17,6 +17,8 @@ local _M = {}
 -- whole where it does not like a range, and has that header signed.
 _M.RANGE_BEHAVIORS = { s3 = "", oss = "standard" }
 
+-- Judged already (conditional.lua).
+local CONDITIONS = { "If-Match", "If-None-Match", "If-Range", "If-Modified-Since", "If-Unmodified-Since" }
 local PORTS = { http = "80", https = "443" }
 -- What a client may see of an answer; of a GET it is all ours but the length.
 local SHOWN = {
@@ -74,7 +76,44 @@ end
 function _M.aim_at_blob(found)
     var.storage_range_behavior = _M.RANGE_BEHAVIORS[found.storage]
     var.storage_uri = found.uri
+    if found.cached then
+        -- Without its query: a signature says nothing about the bytes.
+        var.storage_object = found.uri:match("^[^?]*")
+    end
     return _M.aim(found.uri)
+end
+
+-- nginx puts the answer together from pieces, and gives it the range that was decided on.
+local function ask_cache(found, first, last)
+    local header = ngx.header
+    var.storage_wanted = tostring(found.size)
+    -- It would be compared with the pieces' own.
+    var.storage_etag = header["ETag"]
+    header["ETag"], header["Content-Range"], header["Accept-Ranges"] = nil, nil, nil
+    for _, name in ipairs(CONDITIONS) do
+        ngx.req.clear_header(name)
+    end
+    if first then
+        ngx.req.set_header("Range", string.format("bytes=%d-%d", first, last))
+    else
+        ngx.req.clear_header("Range")
+    end
+    return "/_storage/cached"
+end
+
+--- Prepares the way to a blob that was aimed at.
+-- @param found its target
+-- @param first, last the range, or nil for the whole
+-- @return the location that asks for it
+function _M.place(found, first, last)
+    var.storage_type = ngx.header["Content-Type"]
+    if found.cached then
+        var.storage_place = ask_cache(found, first, last)
+    else
+        _M.want(first, last, found.size)
+        var.storage_place = "/_storage/get"
+    end
+    return var.storage_place
 end
 
 --- Says which bytes of a blob are wanted, and how the storage has to answer.
@@ -134,6 +173,37 @@ function _M.filter_get()
     if got ~= var.storage_wanted then
         return break_off()
     end
+end
+
+--- The header filter of a blob that is put together from pieces; of each piece, too, whose bounds nginx has compared.
+function _M.filter_cached()
+    if var.storage_piece ~= "" and var.storage_piece ~= "whole" then
+        -- The piece before this one was cut: nginx would put this one in its place.
+        return ngx.exit(ngx.ERROR)
+    end
+    var.storage_piece = ngx.is_subrequest and "later" or "first"
+    if ngx.is_subrequest then
+        return
+    end
+    local total = (var.upstream_http_content_range or ""):match("/(%d+)$")
+    hide_headers()
+    ngx.header["Content-Type"] = var.storage_type
+    if ngx.status ~= ngx.HTTP_OK or total ~= var.storage_wanted then
+        return break_off()
+    end
+    ngx.header["ETag"] = var.storage_etag
+end
+
+--- Its body filter, which sees where pieces end; one that its storage cut short has no end.
+function _M.filter_cached_body()
+    if not ngx.arg[2] then
+        return
+    end
+    if not ngx.is_subrequest and var.storage_piece == "later" then
+        -- The whole answer ends behind a piece that did not: nginx would keep the connection, and the client wait.
+        return ngx.ERROR
+    end
+    var.storage_piece = "whole"
 end
 
 --- The header filter of a part: stored, with an ETag, or not.

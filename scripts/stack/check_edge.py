@@ -22,6 +22,7 @@ ADDRESSES = {
     "SLUICE_METRICS_NETWORKS": "10.3.0.0/16 ::1/128",
 }
 CONTENT = {"SLUICE_CONTENT_HOST": "content.example:8443"}
+CACHE = {"SLUICE_CACHE_PATH": "/tmp/sluice-check-cache", "SLUICE_CACHE_SIZE": "1048576"}  # noqa: S108
 TCP = {"SLUICE_API_SOCKET": "", "SLUICE_API_ADDRESS": "api.example:8000"}
 # (name, whether with TLS, settings beside the stack's)
 VARIANTS: tuple[tuple[str, bool, dict[str, str]], ...] = (
@@ -31,7 +32,7 @@ VARIANTS: tuple[tuple[str, bool, dict[str, str]], ...] = (
     ("address rules", False, ADDRESSES),
     ("content host", False, CONTENT),
     ("API by TCP", False, TCP),
-    ("all at once", True, {**TLS, **ADDRESSES, **CONTENT, **TCP}),
+    ("all at once", True, {**TLS, **ADDRESSES, **CONTENT, **CACHE, **TCP}),
 )
 
 

@@ -33,6 +33,9 @@ def drive(gateway: Gateway, user: User) -> None:
     edge(gateway, user)
     deployment.settle(gateway.db, "id", "0badcafe")
     accounts.any_user(gateway.db)
+    name = gateway.user().name
+    gateway.services.accounts.disable(name)
+    gateway.services.accounts.enable(name)
     gateway.clock.turn(700_000)
     sign_in(gateway, user)
     scrubbed(gateway, user)
@@ -223,6 +226,7 @@ def files(gateway: Gateway, user: User) -> None:
     user.get(path)
     user.call("PATCH", path, json={"name": "drive renamed"})
     user.post(f"{path}/links")
+    user.call("DELETE", f"{path}/links")
     user.get(f"{path}/content")
     for order in ("newest", "name"):
         for trashed in ("true", "false"):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
 
+from api.errors import Problem
 from api.tokens import MAX_LENGTH
 from tests.api.conftest import Content, Gateway, User, error
 
@@ -183,3 +184,47 @@ class TestEnd:
         user.call("DELETE", "/sessions/current")
         assert "sid" not in claims
         assert self.revocations(gateway, file) == []
+
+
+class TestWithdrawn:
+    def test_links_that_were_made_before_end_and_later_ones_do_not(self, gateway: Gateway, user: User) -> None:
+        file = user.create(EMPTY)["file"]
+        before = claims_of(gateway, make(user, file))
+        assert user.call("DELETE", f"/files/{file['id']}/links").status_code == 204
+        after = claims_of(gateway, make(user, file))
+        rows = gateway.rows("SELECT generation FROM revocation WHERE kind = 'file' AND subject = UNHEX(%s)", file["id"])
+        assert [row[0] for row in rows] == [before["fgen"]]
+        assert after["fgen"] > before["fgen"]
+        assert user.get(f"/files/{file['id']}").json["trashed_at"] is None
+
+    def test_nobody_elses_and_none_of_the_trash(self, gateway: Gateway, user: User) -> None:
+        file = user.create(EMPTY)["file"]
+        error(gateway.user().call("DELETE", f"/files/{file['id']}/links"), 404, "FILE_NOT_FOUND")
+        user.call("DELETE", f"/files/{file['id']}")
+        error(user.call("DELETE", f"/files/{file['id']}/links"), 404, "FILE_NOT_FOUND")
+
+
+class TestDisabled:
+    def test_every_token_of_the_account_is_revoked_for_as_long_as_it_could_live(
+        self, gateway: Gateway, user: User
+    ) -> None:
+        link = claims_of(gateway, make(user, user.create(EMPTY)["file"], expires_in=604_800))
+        assert gateway.services.accounts.disable(user.name.upper())
+        assert not gateway.services.accounts.disable(user.name)
+        rows = gateway.rows(
+            "SELECT generation, expires_at > %s FROM revocation WHERE kind = 'user' AND subject = UNHEX(%s)",
+            datetime.fromtimestamp(link["exp"], UTC).replace(tzinfo=None),
+            user.id,
+        )
+        assert rows == ((link["gen"], 1),)
+        error(user.get("/users/me"), 401, "TOKEN_REVOKED")
+        assert gateway.services.accounts.enable(user.name)
+        assert not gateway.services.accounts.enable(user.name)
+        body = {"username": user.name, "password": user.password}
+        session = gateway.http.simulate_post("/api/v1/sessions", json=body).json
+        claims = gateway.services.tokens.verify("access", session["access_token"], now=0)
+        assert claims["gen"] == link["gen"] + 1
+
+    def test_an_account_that_is_not_there(self, gateway: Gateway) -> None:
+        with pytest.raises(Problem, match="ACCOUNT_NOT_FOUND"):
+            gateway.services.accounts.disable("nobody at all")

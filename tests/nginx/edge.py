@@ -193,10 +193,10 @@ class Edge:
         path.write_bytes(content)
         return self.aim(blob, size=len(content), uri=f"/{key}")
 
-    def aim(self, blob: str, *, size: int, uri: str = "", storage: str = "local") -> str:
+    def aim(self, blob: str, *, size: int, uri: str = "", storage: str = "local", cached: bool = False) -> str:
         """Lets the API name a place for a blob."""
         digest = make_tokens.hashlib.sha256(blob.encode()).hexdigest()
-        body = {"blob": blob, "size": size, "digest": digest, "storage": storage, "uri": uri}
+        body = {"blob": blob, "size": size, "digest": digest, "storage": storage, "uri": uri, "cached": cached}
         self.api.targets[blob] = Answer(body=json.dumps(body).encode())
         return f'"{digest}"'
 

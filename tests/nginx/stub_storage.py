@@ -67,6 +67,7 @@ def ranged(content: bytes) -> Handle:
             return Answer(200, noise, content)
         first, _, last = wanted.removeprefix("bytes=").partition("-")
         piece = content[int(first) : int(last) + 1]
+        last = str(min(int(last), len(content) - 1))  # RFC 9110 section 14.1.2
         return Answer(206, {**noise, "Content-Range": f"bytes {first}-{last}/{len(content)}"}, piece)
 
     return handle

@@ -10,7 +10,8 @@ from tests.vectors.make_tokens import CLAIMS
 
 FIELDS = {
     "time", "request_id", "remote_addr", "method", "route", "path", "status", "bytes_sent", "request_length",
-    "request_time", "upstream_time", "user",
+    "request_time", "upstream_time", "upstream_connect_time", "upstream_header_time", "upstream_status", "cache",
+    "storage", "user",
 }  # fmt: skip
 SUB = CLAIMS["access"]["sub"]
 

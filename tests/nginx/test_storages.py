@@ -41,28 +41,31 @@ def in_local(edge: Edge, blob: str) -> Iterator[Place]:
     yield Place("local", blob, edge.store(blob, CONTENT), lambda: 0)
 
 
-def in_s3(edge: Edge, blob: str, config: S3Config) -> Iterator[Place]:
+def in_s3(edge: Edge, blob: str, config: S3Config, cached: bool = False) -> Iterator[Place]:
     storage, key = S3Storage(config, lambda: PREFIX), f"{PREFIX}/aa/{blob}"
     storage._client.put_object(Bucket=config.bucket, Key=key, Body=CONTENT, ContentType="text/html")
-    yield Place("s3", blob, edge.aim(blob, size=SIZE, uri=storage.internal_uri(key), storage="s3"), lambda: 0)
+    etag = edge.aim(blob, size=SIZE, uri=storage.internal_uri(key), storage="s3", cached=cached)
+    yield Place("s3", blob, etag, lambda: 0)
     storage.delete(key)
 
 
-def in_oss(edge: Edge, blob: str) -> Iterator[Place]:
+def in_oss(edge: Edge, blob: str, cached: bool = False) -> Iterator[Place]:
     with oss_standin.running(oss_standin.ACCOUNT, Bucket()) as standin:
         storage, key = OSSStorage(standin.settings(), lambda: PREFIX), f"{PREFIX}/aa/{blob}"
         standin.bucket.objects[key] = Stored(CONTENT, hashlib.md5(CONTENT).hexdigest())  # noqa: S324 - OSS's ETag
-        etag = edge.aim(blob, size=SIZE, uri=storage.internal_uri(key), storage="oss")
+        etag = edge.aim(blob, size=SIZE, uri=storage.internal_uri(key), storage="oss", cached=cached)
         yield Place("oss", blob, etag, lambda: standin.count("get"))
 
 
-@pytest.fixture(params=["local", "s3", "oss"])
+@pytest.fixture(params=["local", "s3", "oss", "s3 cached", "oss cached"])
 def place(request: pytest.FixtureRequest, edge: Edge) -> Iterator[Place]:
-    blob = uuid.uuid4().hex
-    if request.param == "s3":
-        yield from in_s3(edge, blob, request.getfixturevalue("s3_config"))
+    blob, (kind, _, cached) = uuid.uuid4().hex, request.param.partition(" ")
+    if kind == "s3":
+        yield from in_s3(edge, blob, request.getfixturevalue("s3_config"), bool(cached))
+    elif kind == "oss":
+        yield from in_oss(edge, blob, bool(cached))
     else:
-        yield from {"local": in_local, "oss": in_oss}[request.param](edge, blob)
+        yield from in_local(edge, blob)
 
 
 Fetch = Callable[..., Reply]

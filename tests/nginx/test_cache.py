@@ -1,0 +1,234 @@
+"""Hot content on the edge's disk: what is asked of the storage, how often, and what is never served from there."""
+
+import http.client
+import os
+import threading
+import uuid
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.nginx.edge import Edge, Reply
+from tests.nginx.stub_api import Answer as APIAnswer
+from tests.nginx.stub_api import wait_for
+from tests.nginx.stub_storage import Answer, Handle, Request, StubStorage, ranged
+from tests.vectors.make_tokens import CLAIMS
+
+MIB = 2**20
+CONTENT = os.urandom(4 * MIB + 12345)
+SIZE = len(CONTENT)
+PIECES = 5
+MakeEdge = Callable[..., Edge]
+
+
+class Blob:
+    """A blob on the stand-in that the edge caches."""
+
+    def __init__(self, edge: Edge, storage: StubStorage, handle: Handle | None = None) -> None:
+        self.edge, self.storage, self.id = edge, storage, uuid.uuid4().hex
+        self.storage.handle = handle or ranged(CONTENT)
+        self.aim()
+
+    def aim(self, **how: str) -> None:
+        uri = self.storage.url(**{"name": f"key-{self.id}", **how})
+        self.edge.aim(self.id, size=SIZE, uri=uri, storage="s3", cached=True)
+
+    def get(self, method: str = "GET", **headers: str) -> Reply:
+        token = self.edge.token("link", blob=self.id, size=SIZE, name="n", type="text/x-thing")
+        return self.edge.ask(method, f"/d/{token}/n", headers={k.replace("_", "-"): v for k, v in headers.items()})
+
+    def asked(self) -> Counter[str | None]:
+        """How often the storage was asked for each piece."""
+        return Counter(request.header("Range") for request in self.storage.seen)
+
+
+def piece(number: int) -> str:
+    return f"bytes={number * MIB}-{number * MIB + MIB - 1}"
+
+
+def test_a_blob_is_fetched_once(edge: Edge, storage: StubStorage) -> None:
+    blob = Blob(edge, storage)
+    for _ in range(3):
+        reply = blob.get()
+        assert (reply.status, reply.body == CONTENT) == (200, True)
+        assert reply.headers.get_all("Content-Length") == [str(SIZE)]
+        assert len(reply.headers.get_all("ETag")) == 1
+    assert blob.asked() == Counter({piece(n): 1 for n in range(PIECES)})
+
+
+def test_a_range_fetches_its_pieces_alone(edge: Edge, storage: StubStorage) -> None:
+    blob = Blob(edge, storage)
+    first, last = MIB - 5, 2 * MIB + 5
+    for _ in range(2):
+        reply = blob.get(Range=f"bytes={first}-{last}")
+        assert (reply.status, reply.body == CONTENT[first : last + 1]) == (206, True)
+        assert reply.headers.get_all("Content-Range") == [f"bytes {first}-{last}/{SIZE}"]
+    assert blob.asked() == Counter({piece(n): 1 for n in range(3)})
+    assert blob.get(Range=f"bytes={SIZE - 1}-").body == CONTENT[-1:]
+    assert blob.asked()[piece(4)] == 1
+
+
+def test_a_head_and_a_match_fetch_nothing(edge: Edge, storage: StubStorage) -> None:
+    blob = Blob(edge, storage)
+    etag = blob.get("HEAD").headers["ETag"]
+    assert blob.get(If_None_Match=etag).status == 304
+    assert storage.seen == []
+    assert blob.get(If_Match=etag, If_Range=etag, Range="bytes=0-0").body == CONTENT[:1]
+
+
+def test_many_who_wait_cost_one_fetch(edge: Edge, storage: StubStorage) -> None:
+    first_came, go = threading.Event(), threading.Event()
+
+    def handle(request: Request) -> Answer:
+        first_came.set()
+        go.wait(10)
+        return ranged(CONTENT)(request)
+
+    blob = Blob(edge, storage, handle)
+    with ThreadPoolExecutor(20) as pool:
+        replies = [pool.submit(blob.get) for _ in range(20)]
+        assert first_came.wait(10)
+        go.set()
+        assert all(reply.result().body == CONTENT for reply in replies)
+    assert set(blob.asked().values()) == {1}
+
+
+def test_a_new_signature_is_the_same_object_and_another_object_is_not(
+    make_edge: MakeEdge, storage: StubStorage
+) -> None:
+    edge = make_edge(SLUICE_TARGET_TTL="1")
+    blob = Blob(edge, storage)
+    assert blob.get().body == CONTENT
+    storage.seen.clear()
+    blob.aim(signature="renewed")
+    asked = len(edge.api.targets_asked)
+    wait_for(lambda: blob.get("HEAD") and len(edge.api.targets_asked) > asked, "new target")
+    assert blob.get().body == CONTENT
+    assert storage.seen == []
+    # another replica: what is cached of a damaged one must not outlive it
+    blob.aim(name="elsewhere")
+    asked = len(edge.api.targets_asked)
+    wait_for(lambda: blob.get("HEAD") and len(edge.api.targets_asked) > asked, "new target")
+    wait_for(lambda: blob.get().body == CONTENT and len(storage.seen) == PIECES, "pieces of the other one")
+
+
+def test_what_is_revoked_or_gone_is_not_served(make_edge: MakeEdge, storage: StubStorage) -> None:
+    edge = make_edge(SLUICE_TARGET_TTL="1", SLUICE_LINK_GRACE="1")
+    blob, other = Blob(edge, storage), Blob(edge, storage)
+    assert blob.get().status == other.get().status == 200
+    edge.api.targets[other.id] = APIAnswer(404, body=b'{"error":{"code":"FILE_NOT_FOUND"}}')
+    wait_for(lambda: other.get().status == 404, "end of a blob that was deleted")
+    edge.api.revoke("file", CLAIMS["link"]["file"], 0)
+    reply = blob.get()
+    assert (reply.status, reply.code) == (410, "LINK_REVOKED")
+
+
+def test_an_expired_url_is_renewed(edge: Edge, storage: StubStorage) -> None:
+    def handle(request: Request) -> Answer:
+        return ranged(CONTENT)(request) if request.target.endswith("=new") else Answer(403, body=b"<Expired/>")
+
+    blob = Blob(edge, storage, handle)
+    assert blob.get("HEAD").status == 200
+    blob.aim(signature="new")
+    reply = blob.get(Range="bytes=5-9")
+    assert (reply.status, reply.body) == (206, CONTENT[5:10])
+    assert len(reply.headers.get_all("ETag")) == 1
+    assert blob.get().body == CONTENT
+
+
+FAILURES = {
+    "an error": Answer(500, body=b"<Error>secret</Error>"),
+    "not found": Answer(404, body=b"<Error>secret</Error>"),
+    "hanging up": Answer(206, {"Content-Range": f"bytes {2 * MIB}-{3 * MIB - 1}/{SIZE}"}, b"x" * MIB, stop=1000),
+    "another range": Answer(206, {"Content-Range": f"bytes 0-{MIB - 1}/{SIZE}"}, b"secret" + b"x" * (MIB - 6)),
+    "another size": Answer(206, {"Content-Range": f"bytes {2 * MIB}-{3 * MIB - 1}/{SIZE + 1}"}, b"x" * MIB),
+    "the whole": Answer(200, body=CONTENT),
+}
+
+
+# (at another size the bytes are those that were asked for: the first piece's is the one that is compared)
+IN_THE_MIDDLE = {why: failure for why, failure in FAILURES.items() if why != "another size"}
+AT_ONCE = {why: failure for why, failure in FAILURES.items() if why not in ("hanging up", "another range")}
+
+
+@pytest.mark.parametrize("failure", IN_THE_MIDDLE.values(), ids=IN_THE_MIDDLE.keys())
+def test_a_storage_that_fails_in_the_middle_ends_the_answer(edge: Edge, storage: StubStorage, failure: Answer) -> None:
+    def handle(request: Request) -> Answer:
+        return failure if request.header("Range") == piece(2) else ranged(CONTENT)(request)
+
+    blob = Blob(edge, storage, handle)
+    token = edge.token("link", blob=blob.id, size=SIZE)
+    raw = edge.raw(f"GET /d/{token}/n HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n".encode())
+    head, _, body = raw.partition(b"\r\n\r\n")
+    assert f"Content-Length: {SIZE}".encode() in head
+    assert len(body) < SIZE
+    assert CONTENT[: 2 * MIB] == body[: 2 * MIB]
+    assert len(body) <= 2 * MIB + (failure.stop or 0)
+    assert b"secret" not in body
+    assert b'"error"' not in body[2 * MIB - 100 :]
+    # nothing of it was kept
+    storage.handle = ranged(CONTENT)
+    assert blob.get().body == CONTENT
+
+
+@pytest.mark.parametrize("number", range(PIECES))
+def test_a_piece_that_is_cut_is_the_answers_end(edge: Edge, storage: StubStorage, number: int) -> None:
+    """On a connection that would be kept: nobody waits for the rest, and nothing takes its place."""
+
+    def handle(request: Request) -> Answer:
+        answer = ranged(CONTENT)(request)
+        return replace(answer, stop=1000) if request.header("Range") == piece(number) else answer
+
+    blob = Blob(edge, storage, handle)
+    with pytest.raises(http.client.IncompleteRead) as caught:
+        blob.get()
+    assert caught.value.partial == CONTENT[: number * MIB + 1000]
+    storage.handle = ranged(CONTENT)
+    assert blob.get().body == CONTENT
+
+
+@pytest.mark.parametrize("failure", AT_ONCE.values(), ids=AT_ONCE.keys())
+def test_a_storage_that_fails_at_once_is_said_to_and_nothing_is_kept(
+    edge: Edge, storage: StubStorage, failure: Answer
+) -> None:
+    blob = Blob(edge, storage, lambda request: failure)
+    token = edge.token("link", blob=blob.id, size=SIZE)
+    for _ in range(2):
+        raw = edge.raw(f"GET /d/{token}/n HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n".encode())
+        assert raw.startswith(b"HTTP/1.1 503 ") or raw == b""
+        assert b"secret" not in raw
+    storage.handle = ranged(CONTENT)
+    assert blob.get().body == CONTENT
+
+
+def used(folder: Path) -> int:
+    return sum(path.stat().st_size for path in list(folder.rglob("*")) if path.is_file())
+
+
+def test_the_disk_is_bounded(make_edge: MakeEdge, storage: StubStorage, tmp_path: Path) -> None:
+    folder = tmp_path / "cache"
+    edge = make_edge(SLUICE_CACHE_SIZE=str(6 * MIB), SLUICE_CACHE_PATH=str(folder))
+    for _ in range(4):
+        assert Blob(edge, storage).get().body == CONTENT
+    wait_for(lambda: 0 < used(folder) <= 7 * MIB, "room", 30)
+
+
+def test_the_log_and_the_figures_say_where_it_came_from(make_edge: MakeEdge, storage: StubStorage) -> None:
+    edge = make_edge()
+    blob = Blob(edge, storage)
+    lines = [edge.log_line(blob.get().headers["X-Request-Id"]) for _ in range(2)]
+    assert [line["cache"] for line in lines] == ["MISS", "HIT"]
+    assert [line["storage"] for line in lines] == ["s3", "s3"]
+    assert storage.url().partition("?")[2] not in edge.access_log.read_text()
+
+    def counted() -> bool:
+        text = edge.get("/metrics").body.decode()
+        return all(
+            f'sluice_edge_lookups_total{{cache="content",found="{where}"}} 1\n' in text for where in ("edge", "storage")
+        )
+
+    wait_for(counted, "figures")
