@@ -73,8 +73,8 @@ local function finish(status)
 end
 
 -- Verifies a token and its revocation.
-local function check(purpose, text, grace)
-    local claims, problem = verified.claims(purpose, text)
+local function check(purpose, text, grace, once)
+    local claims, problem = verified.claims(purpose, text, once)
     if claims then
         problem = revocation.check(claims.revoked_by, grace)
     end
@@ -255,8 +255,8 @@ local function deliver(link, found, first, last)
 end
 
 -- A link, or a share's download.
-local function check_link(text)
-    local link, problem = check("link", text, settings.link_grace)
+local function check_link(text, once)
+    local link, problem = check("link", text, settings.link_grace, once)
     if problem == "invalid" then
         link, problem = check("share", text, settings.link_grace)
     end
@@ -266,7 +266,7 @@ local function check_link(text)
     return link, link.share and grant.check(link, var.remote_addr) or traffic.admit("download", link)
 end
 
-local function decide_link()
+local function decide_link(once)
     local method = get_method()
     if method ~= "GET" and method ~= "HEAD" then
         return "METHOD_NOT_ALLOWED"
@@ -278,7 +278,7 @@ local function decide_link()
     if not stop or stop == start or uri:find("/", stop + 1, true) then
         return "NOT_FOUND"
     end
-    local link, code = check_link(uri:sub(start, stop - 1))
+    local link, code = check_link(uri:sub(start, stop - 1), once)
     if code then
         return code
     end
@@ -304,6 +304,11 @@ local function decide_link()
         header["Content-Range"] = string.format("bytes */%d", found.size)
     end
     return verdict or deliver(link, found, first, last)
+end
+
+-- The API makes a link for each such answer: nobody ever asks with it again.
+local function decide_content()
+    return decide_link(true)
 end
 
 -- What the edge asks itself for a paced download: a blob, and the range that was decided on.
@@ -375,7 +380,7 @@ end
 function _M.content()
     -- What the API said about its own answer came along with its X-Accel-Redirect.
     ngx.header["Cache-Control"] = nil
-    return decide(decide_link)
+    return decide(decide_content)
 end
 
 --- A download at the pace of its tier's rate.

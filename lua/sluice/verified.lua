@@ -42,9 +42,10 @@ end
 --- The claims of a token.
 -- @param purpose access, link, share or part
 -- @param text the token
+-- @param once whether it is not worth remembering
 -- @return claims, or nil and "invalid" or "expired"
-function _M.claims(purpose, text)
-    local cache = caches[purpose]
+function _M.claims(purpose, text, once)
+    local cache = not once and caches[purpose]
     local claims = cache and cache:get(text)
     local now = ngx.time()
     if claims then
