@@ -82,3 +82,13 @@ def test_bars_are_for_terminals_and_results_for_files(command: Command, sources:
     assert "MiB" in shown.decode(errors="replace")
     assert "bars" in shown.decode(errors="replace")
     assert (command.folder / "results").read_text() == "bars  (16.0 MiB)\n"
+
+
+def test_of_several_files_of_one_name_the_newest_is_brought(command: Command) -> None:
+    for text in ("first", "second"):
+        (command.folder / "a.txt").write_text(text)
+        command.run("put", "-q", "a.txt")
+    (command.folder / "a.txt").unlink()
+    assert len(command.run("ls", "a.*").stdout.splitlines()) == 2
+    command.run("get", "-q", "a.*")
+    assert (command.folder / "a.txt").read_text() == "second"
