@@ -39,7 +39,7 @@ http {{
     server {{
         listen 127.0.0.1:{port};
         # a log line as long as the edge's
-        set $route static; set $log_path ""; set $user 0123456789abcdef0123456789abcdef;
+        set $route static; set $log_path ""; set $storage_kind ""; set $user 0123456789abcdef0123456789abcdef;
         location /static/ {{ alias {objects}/; }}
         location /secure/ {{
             secure_link $arg_md5,$arg_expires;
