@@ -16,6 +16,7 @@ from loadtest.benchmarks import (
     calls,
     calls_ceph,
     complete,
+    crowd,
     download_large,
     download_small,
     jobs,
@@ -35,6 +36,7 @@ BENCHMARKS = [
     for module in (
         download_small,
         download_large,
+        crowd,
         put_parts,
         complete,
         jobs,
