@@ -102,8 +102,6 @@ class Copying:
     Args:
         pool: runs parts; of all copies of the process, so that it bounds what is in memory.
         parallel: parts of this object at once.
-        progress: called now and then with (part number) of each that is done, in the caller's thread; False ends
-            the segment.
     """
 
     def __init__(
@@ -124,6 +122,8 @@ class Copying:
         self._hashes = digests.split(hashes)
         self._lease = lease
         self._halt = threading.Event()
+        # of copying and reading back together: a segment is no longer for having both
+        self._budget = SEGMENT_BYTES
 
     def length(self, number: int) -> int:
         """Bytes of a part."""
@@ -156,17 +156,17 @@ class Copying:
 
     def _run(self, numbers: Iterable[int], work: Callable[[int], None], done: Callable[[int], bool]) -> bool:
         todo, running = iter(numbers), dict[Future[None], int]()
-        going, budget = True, SEGMENT_BYTES
+        going = True
         try:
             while True:
                 while going and len(running) < self._parallel:
                     # looked at first: a part that was taken out of the list must be done
-                    if budget <= 0 or self._lease.stopping:
+                    if self._budget <= 0 or self._lease.stopping:
                         going = False
                     elif (number := next(todo, None)) is None:
                         break
                     else:
-                        budget -= self.length(number)
+                        self._budget -= self.length(number)
                         running[self._pool.submit(work, number)] = number
                 if not running:
                     return next(todo, None) is None

@@ -192,7 +192,7 @@ class TransferJob:
 
     def _segment(self, item: TransferItem, sources: list[Source], lease: Lease) -> Outcome:
         assert item.hashes is not None
-        destination, hashes = self._stores.named(item.storage), item.hashes
+        destination, hashes, began = self._stores.named(item.storage), item.hashes, time.monotonic()
         item, fresh = self._open(item, destination)
         ref = self._ref(item)
         copying = Copying(self._pool, self._parallel, self._throttle, ref, destination, hashes, lease)
@@ -212,7 +212,12 @@ class TransferJob:
                 progress.write(lease)
                 return Outcome.MORE
         completed = destination.complete(ref, hashes, lease.keep)
-        if not completed.verified and not self._read_back(item, copying, lease):
+        copied = time.monotonic()
+        whole = completed.verified or self._read_back(item, copying, lease)
+        extra = {"blob": item.blob_id.hex(), "to": item.storage, "bytes": item.size, "verified": whole}
+        spent = {"copy_seconds": round(copied - began, 3), "seconds": round(time.monotonic() - began, 3)}
+        _log.info("copied", extra=extra | spent)
+        if not whole:
             return Outcome.MORE
         sha256 = hashes if ref.part_count == 1 else completed.sha256
         return self._made(item, lease, item.object_key, sha256=sha256)

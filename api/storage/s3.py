@@ -312,21 +312,13 @@ class S3Storage(ProbedStorage, Administered):
 
     def abort(self, ref: MultipartRef) -> None:
         # a create whose answer was lost left an upload that no row names: all of the key's are aborted
-        for key, multipart_id in self._open_uploads(ref.object_key):
+        for key, multipart_id in self._calls.open_uploads(ref.object_key):
             if key == ref.object_key:
-                with contextlib.suppress(UploadGone, ObjectNotFound), _own_errors():
-                    self._client.abort_multipart_upload(Bucket=self._bucket, Key=key, UploadId=multipart_id)
-
-    def _open_uploads(self, prefix: str) -> Iterator[tuple[str, str]]:
-        """(object key, multipart id) of the unfinished uploads below a prefix."""
-        with _own_errors():
-            pages = self._client.get_paginator("list_multipart_uploads").paginate(Bucket=self._bucket, Prefix=prefix)
-            for page in pages:
-                for upload in page.get("Uploads", ()):
-                    yield upload["Key"], upload["UploadId"]
+                with contextlib.suppress(UploadGone, ObjectNotFound):
+                    self._calls.abort(key, multipart_id)
 
     def list_uploads(self) -> Iterator[str]:
-        for key, _ in self._open_uploads(f"{self._prefix()}/"):
+        for key, _ in self._calls.open_uploads(f"{self._prefix()}/"):
             yield key.rpartition("/")[2]
 
     # -- for operators

@@ -1,13 +1,14 @@
 """The S3 calls that every upload makes: signed by our own SigV4, on kept connections, with no SDK between.
 
 All of them are safe to repeat. Source: AWS, "Amazon S3 API Reference" (CreateMultipartUpload, ListParts,
-CompleteMultipartUpload, HeadObject); Ceph's departures are in `api.storage.s3`.
+CompleteMultipartUpload, AbortMultipartUpload, ListMultipartUploads, HeadObject); Ceph's departures are in
+`api.storage.s3`.
 """
 
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
@@ -103,6 +104,26 @@ class Calls:
         _, found = self._call("POST", object_key, f"uploadId={encode(upload_id)}", {}, body)
         if found is not None and _local(found) == "Error":  # S3 may find out after it has said 200
             raise _error("complete", _text(found, "Code"))
+
+    def abort(self, object_key: str, upload_id: str) -> None:
+        """Frees an upload's parts. Raises UploadGone, ObjectNotFound."""
+        self._call("DELETE", object_key, f"uploadId={encode(upload_id)}")
+
+    def open_uploads(self, prefix: str) -> Iterator[tuple[str, str]]:
+        """(object key, upload id) of the unfinished uploads below a prefix."""
+        key_marker = id_marker = ""
+        while True:
+            query = (
+                f"key-marker={encode(key_marker)}&max-uploads=1000&prefix={encode(prefix)}"
+                f"&upload-id-marker={encode(id_marker)}&uploads="
+            )
+            _, page = self._call("GET", "", query)
+            for upload in page if page is not None else ():
+                if _local(upload) == "Upload":
+                    yield _text(upload, "Key"), _text(upload, "UploadId")
+            if _text(page, "IsTruncated") != "true":
+                return
+            key_marker, id_marker = _text(page, "NextKeyMarker"), _text(page, "NextUploadIdMarker")
 
     def _call(
         self,

@@ -21,6 +21,7 @@ from loadtest.benchmarks import (
     download_small,
     jobs,
     large_ceph,
+    others,
     put_parts,
     small_ceph,
     statements,
@@ -32,20 +33,21 @@ from loadtest.benchmarks.report import Report
 from loadtest.benchmarks.stack import ROOT, Stack
 
 BENCHMARKS = [
-    module.BENCHMARK
-    for module in (
-        download_small,
-        download_large,
-        crowd,
-        put_parts,
-        complete,
-        jobs,
-        calls,
-        statements,
-        calls_ceph,
-        large_ceph,
-        small_ceph,
-    )
+    download_small.BENCHMARK,
+    download_large.BENCHMARK,
+    crowd.BENCHMARK,
+    put_parts.BENCHMARK,
+    complete.BENCHMARK,
+    jobs.BENCHMARK,
+    calls.BENCHMARK,
+    statements.BENCHMARK,
+    others.ACCEL,
+    others.TUS_FILE,
+    calls_ceph.BENCHMARK,
+    large_ceph.BENCHMARK,
+    small_ceph.BENCHMARK,
+    others.GIFTLESS,
+    others.TUS_S3,
 ]
 _STORAGES = {"local": (), "ceph": ("--storage", "ceph")}
 _OSD_GB = "40"

@@ -39,7 +39,7 @@ http {{
     server {{
         listen 127.0.0.1:{port};
         # a log line as long as the edge's
-        set $route static; set $log_path ""; set $user 0123456789abcdef0123456789abcdef; set $storage_kind "";
+        set $route static; set $log_path ""; set $storage_kind ""; set $user 0123456789abcdef0123456789abcdef;
         location /static/ {{ alias {objects}/; }}
         location /secure/ {{
             secure_link $arg_md5,$arg_expires;
@@ -57,6 +57,8 @@ http {{
             {cache}
         }}
         {proxy}
+        location /accel/ {{ proxy_pass http://unix:{folder}/accel.sock:; }}
+        location /accel-objects/ {{ internal; alias {objects}/; }}
         location /put/ {{
             root {folder};
             client_body_buffer_size 256k;

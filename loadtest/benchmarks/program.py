@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -42,21 +42,27 @@ def node() -> str:
 
 @contextmanager
 def serving(
-    command: Sequence[str | Path], port: int, folder: Path, environment: Mapping[str, str] | None = None
+    command: Sequence[str | Path],
+    port: int | None,
+    folder: Path,
+    environment: Mapping[str, str] | None = None,
+    ready: Callable[[], bool] | None = None,
+    patient: bool = False,
 ) -> Iterator[Server]:
-    """A server while the block runs; its output goes to a file in `folder`."""
+    """A server while the block runs; its output goes to a file in `folder`.
+
+    Args:
+        ready: says when it serves, where no port does.
+        patient: its workers start long after its port answers.
+    """
     environ = {name: value for name, value in os.environ.items() if not name.startswith(("SLUICE_", "AWS_"))}
+    environ |= environment or {}
     with (folder / f"server-{port}.log").open("wb") as log:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            cwd=folder,
-            env={**environ, **(environment or {})},
-        )
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=folder, env=environ)
         try:
-            _await(process, port, Path(log.name))
+            _await(process, ready or (lambda: _listens(port or 0)), Path(log.name))
+            if patient:
+                time.sleep(3)
             yield Server(process.pid)
         finally:
             process.send_signal(signal.SIGTERM)
@@ -67,12 +73,16 @@ def serving(
                 process.wait()
 
 
-def _await(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+def _listens(port: int) -> bool:
+    with socket.socket() as connection:
+        return connection.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _await(process: subprocess.Popen[bytes], ready: Callable[[], bool], log: Path) -> None:
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline and process.poll() is None:
-        with socket.socket() as connection:
-            if connection.connect_ex(("127.0.0.1", port)) == 0:
-                return
+        if ready():
+            return
         time.sleep(0.05)
     raise LeftOut(f"the server did not start: {' '.join(log.read_text(errors='replace').split())[-300:]}")
 

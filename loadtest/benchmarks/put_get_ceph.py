@@ -14,6 +14,7 @@ import os
 import re
 import resource
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -330,11 +331,13 @@ def verdicts(contests: Sequence[Contest]) -> list[tuple[str, bool]]:
 def main(words: Sequence[str]) -> int:
     """The exit code: 1 when something that is asked for does not hold."""
     parser = argparse.ArgumentParser(prog="python -m loadtest.benchmarks.put_get_ceph", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3, help="minutes each, on a quiet machine")
     parser.add_argument("--small", type=int, default=2000, help="small files")
     parser.add_argument("--folder", type=Path, default=Path("/var/tmp"), help="a disk with 20 GiB of room")  # noqa: S108
     parser.add_argument("--json", type=Path, help="write every run there")
     options = parser.parse_args(words)
+    # whatever ends the bench ends its servers
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     folder = Path(tempfile.mkdtemp(prefix="sluice-put-get-", dir=options.folder))
     os.chmod(folder, 0o755)  # noqa: S103 - root's stack runs as another user
     peers = ROOT / "var" / "peers"

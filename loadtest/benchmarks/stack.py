@@ -7,7 +7,9 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import pymysql
 
@@ -36,10 +38,12 @@ class Stack:
     Args:
         folder: an empty folder that every user may enter; data and output go below it.
         options: further words for `scripts/run`.
+        settings: SLUICE_… of this one.
     """
 
-    def __init__(self, folder: Path, *options: str) -> None:
+    def __init__(self, folder: Path, *options: str, settings: Mapping[str, str] = MappingProxyType({})) -> None:
         self._options = options
+        self._settings = settings
         self.data = folder / "stack"
         self.port = free_port()
         self._output = folder / "stack.log"
@@ -48,6 +52,7 @@ class Stack:
         arguments = ["--host", "127.0.0.1", "--port", str(self.port), "--data", str(self.data), *self._options]
         # the defaults are what is measured, not what somebody's shell has set
         environment = {name: value for name, value in os.environ.items() if not name.startswith("SLUICE_")} | _UNMET
+        environment |= self._settings
         with self._output.open("wb") as output:
             self._process = subprocess.Popen(
                 [str(ROOT / "scripts" / "run"), *arguments],

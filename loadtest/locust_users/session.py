@@ -37,13 +37,13 @@ class Account(FastHttpUser):
         self.username = f"load-{secrets.token_hex(8)}"
         body = {"username": self.username, "password": PASSWORD}
         self.token = ""
-        self.ask("POST", "/users", "POST /users", body, (201,), patient=True)
+        self.ask("POST", "/users", "POST /users", body, (201,))
         self.sign_in()
 
     def sign_in(self) -> None:
         """Takes a new access token."""
         body = {"username": self.username, "password": PASSWORD}
-        answer = self.ask("POST", "/sessions", "POST /sessions", body, (200, 201), patient=True)
+        answer = self.ask("POST", "/sessions", "POST /sessions", body, (200, 201))
         if "access_token" not in answer:
             raise StopUser
         self.token = answer["access_token"]
@@ -72,7 +72,7 @@ class Account(FastHttpUser):
         body: JSON | None = None,
         expected: tuple[int, ...] = (200,),
         token: str | None = None,
-        patient: bool = False,
+        patient: bool = True,
     ) -> JSON:
         """A call of the API; what is not expected counts as failed and answers nothing.
 
@@ -102,13 +102,20 @@ class Account(FastHttpUser):
         """A request that is none of the API's: a part, a download; None where it failed."""
         if not settings.is_allowed(url, self.options.allow_host):
             raise StopUser  # a presigned URL may lead elsewhere, and that server has not agreed to this
-        with self.client.request(method, url, name=name, catch_response=True, **members) as response:
-            body: bytes = response.content or b""
-            if response.status_code in expected:
-                response.success()
-                return body
-            response.failure(f"{response.status_code} {_parsed(body).get('error', {}).get('code', '')}")
-            return None
+        for again in (True, False):
+            with self.client.request(method, url, name=name, catch_response=True, **members) as response:
+                body: bytes = response.content or b""
+                if response.status_code in expected:
+                    response.success()
+                    return body
+                if again and response.status_code == 429:
+                    response.success()
+                    wait = float(response.headers.get("Retry-After") or 1)
+                else:
+                    response.failure(f"{response.status_code} {_parsed(body).get('error', {}).get('code', '')}")
+                    return None
+            gevent.sleep(min(wait, 10.0))
+        return None
 
     # -- uploads, as every kind of user makes them
 

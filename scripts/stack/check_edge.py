@@ -22,11 +22,7 @@ ADDRESSES = {
     "SLUICE_METRICS_NETWORKS": "10.3.0.0/16 ::1/128",
 }
 CONTENT = {"SLUICE_CONTENT_HOST": "content.example:8443"}
-CACHE = {
-    "SLUICE_CACHE_STORAGES": "main",
-    "SLUICE_CACHE_PATH": "/tmp/sluice-check-cache",
-    "SLUICE_CACHE_SIZE": "1048576",
-}
+CACHE = {"SLUICE_CACHE_STORAGES": "main", "SLUICE_CACHE_SIZE": "1048576"}
 TCP = {"SLUICE_API_SOCKET": "", "SLUICE_API_ADDRESS": "api.example:8000"}
 # (name, whether with TLS, settings beside the stack's)
 VARIANTS: tuple[tuple[str, bool, dict[str, str]], ...] = (

@@ -419,3 +419,35 @@ class TestKills:
         gateway.clock.turn(60)
         gateway.turn_until_done()
         assert gateway.replicas(file).keys() == {"local", "main"}
+
+
+@pytest.mark.parametrize(("destination", "runs"), [("main", 3), ("archive", 5)])
+def test_a_segment_ends_after_so_many_bytes_and_the_next_goes_on(
+    gateway: Moving, user: User, monkeypatch: pytest.MonkeyPatch, destination: str, runs: int
+) -> None:
+    monkeypatch.setattr("api.services.copying.SEGMENT_BYTES", 2 * MIB8)
+    ((file, content),) = gateway.upload_all(user, [5 * MIB8], "segments")
+    storage = flaky(gateway, destination)
+    gateway.start("local", destination)
+    gateway.take("plan_transfer", gateway.due_now("plan_transfer")[0])
+    (subject,) = gateway.due_now("transfer")
+    count = before = 0
+    while destination not in gateway.replicas(file):
+        gateway.take("transfer", subject)
+        moved = storage.calls.count("write_part") + storage.calls.count("open")
+        assert moved - before <= 2
+        count, before = count + 1, moved
+        assert count <= runs + 1
+    assert count >= runs
+    assert storage.objects[gateway.replicas(file)[destination]] == content.data
+    assert (storage.calls.count("write_part"), storage.calls.count("open")) == (5, 5 * (destination == "archive"))
+
+
+def test_a_place_of_another_object_skips_no_reading_back(gateway: Moving, user: User) -> None:
+    ((file, _),) = gateway.upload_all(user, [3 * MIB8], "place")
+    transfer = gateway.start("local", "archive")
+    gateway.take("plan_transfer", transfer)
+    gateway.db.execute("UPDATE job SET place = 3, memo = %s WHERE kind = 'transfer'", (bytes(16),))
+    gateway.turn_until_done()
+    assert "archive" in gateway.replicas(file)
+    assert flaky(gateway, "archive").calls.count("open") == 3

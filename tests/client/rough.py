@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 import socket
+import ssl
 import struct
 import threading
 
@@ -16,6 +17,9 @@ _RESET = struct.pack("ii", 1, 0)  # SO_LINGER of no time: close sends RST
 class RoughProxy:
     """Passes bytes between clients and one port of this machine.
 
+    Args:
+        context: speaks TLS with the clients.
+
     Attributes:
         target: the port.
         cut_within: each connection is cut after so many bytes at most, at random; 0: none is.
@@ -25,7 +29,8 @@ class RoughProxy:
         up: bytes from clients to the server.
     """
 
-    def __init__(self, seed: int = 1) -> None:
+    def __init__(self, seed: int = 1, context: ssl.SSLContext | None = None) -> None:
+        self._context = context
         self.port = free_port()
         self.target = 0
         self.cut_within = 0
@@ -65,6 +70,8 @@ class RoughProxy:
             except OSError:
                 _reset(client)
                 continue
+            if self._context is not None:
+                client = self._context.wrap_socket(client, server_side=True)
             _Pair(self, client, server, left).start()
 
     def count_up(self, count: int) -> None:

@@ -12,16 +12,12 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from sluice import Client, errors
 
+from tests.client.certificates import make_certificate, server_context
 from tests.client.conftest import ROOT, Account, Command
 from tests.e2e.gateway import Gateway
 from tests.e2e.sources import PART, Sources
@@ -190,33 +186,10 @@ def test_something_else_answers(command: Command, status: int, code: int) -> Non
     assert "not Sluice but BaseHTTP" in line_of(result)
 
 
-def _outdated(key: Path, certificate: Path) -> None:
-    """A certificate of localhost that has expired; openssl's command makes none."""
-    made, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    signed = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(made.public_key())
-        .serial_number(1)
-        .not_valid_before(now - timedelta(days=2))
-        .not_valid_after(now - timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(made, hashes.SHA256())
-    )
-    certificate.write_bytes(signed.public_bytes(serialization.Encoding.PEM))
-    private = serialization.PrivateFormat.PKCS8
-    key.write_bytes(made.private_bytes(serialization.Encoding.PEM, private, serialization.NoEncryption()))
-
-
 def test_a_clock_that_is_wrong_and_a_certificate_that_is_not_trusted(command: Command, tmp_path: Path) -> None:
     key, certificate = tmp_path / "key", tmp_path / "certificate"
-    _outdated(key, certificate)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
-    with answering(200, b"", context) as url:
+    make_certificate(key, certificate, expired=True)
+    with answering(200, b"", server_context(key, certificate)) as url:
         assert "not trusted" in line_of(command.run("ls", "--url", url, code=8))
         (command.home / "config.ini").write_text(f"[default]\nurl = {url}\nca_file = {certificate}\n")
         assert "by this machine's clock it is" in line_of(command.run("ls", code=8))

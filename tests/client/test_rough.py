@@ -9,15 +9,17 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 from sluice import Client, FileChanged, NetworkError, ServerAway, Settings, SignInNeeded, Unauthorized
 from sluice.calls import Calls
 from sluice.credentials import Credentials, FileStore, MemoryStore
-from sluice.models import SignedPart, Upload
+from sluice.models import Link, SignedPart, Upload
 from sluice.progress import Progress
 
+from tests.client.certificates import make_certificate, server_context
 from tests.client.conftest import PASSWORD, Account, sign_up
 from tests.client.rough import RoughProxy
 from tests.e2e import forge
@@ -270,3 +272,39 @@ def test_a_session_that_ended_is_opened_anew_or_said(account: Account, gateway: 
     store.delete()
     with Client(account.url, store=store) as client, pytest.raises(SignInNeeded):
         client.whoami()
+
+
+def test_tls_moves_the_same_bytes(
+    account: Account, gateway: Gateway, sources: Sources, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Everything that sendfile cannot do: the API, a part of several and a download through TLS."""
+    key, certificate = tmp_path / "key", tmp_path / "certificate"
+    make_certificate(key, certificate)
+    tls = RoughProxy(context=server_context(key, certificate))
+    tls.target = gateway.stack.port
+    sign, link = Calls.sign, Calls.link
+
+    def by_tls(url: str) -> str:
+        return url.replace(account.url, f"https://localhost:{tls.port}")
+
+    def signed(self: Calls, upload: Upload, parts: dict[int, str]) -> dict[int, SignedPart]:
+        found = sign(self, upload, parts)
+        return {n: SignedPart(by_tls(part.url), part.headers, part.expires_at) for n, part in found.items()}
+
+    def linked(self: Calls, *arguments: Any) -> Link:
+        found = link(self, *arguments)
+        return Link(by_tls(found.url), found.expires_at)
+
+    monkeypatch.setattr(Calls, "sign", signed)
+    monkeypatch.setattr(Calls, "link", linked)
+    source = sources.make(3 * PART + 7, "tls")
+    before = tls.up
+    settings = Settings(ca_file=certificate, instant="always")
+    secure = Client(by_tls(account.url), username=account.username, password=PASSWORD, settings=settings)
+    with secure as client:
+        file = client.upload(source.path).file
+        path = client.download(file, tmp_path / "back")
+    tls.close()
+    assert file.digest == source.digest
+    assert path.read_bytes() == source.path.read_bytes()
+    assert tls.up - before > source.size

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import re
 import socket
+import ssl
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
 
+from tests.compose.engine import run
 from tests.compose.stack import CODE, free_port, running, wait_for
 from tests.e2e.client import Client
 from tests.e2e.leaks import Secrets
@@ -95,4 +97,44 @@ def test_with_rabbitmq_jobs_go_through_it(docker: None, tmp_path: Path, secrets:
         password = (stack.volume("secrets") / "queue_url").read_text().split(":")[2].partition("@")[0]
         for service in ("rabbitmq", "api", "worker"):
             assert password not in stack.logs(service)
+        client.close()
+
+
+def test_with_a_certificate_the_edge_speaks_tls_and_its_health_follows(
+    docker: None, tmp_path: Path, secrets: Secrets, source: Source
+) -> None:
+    run(
+        *[
+            "openssl",
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+            "-nodes",
+            "-days",
+            "2",
+            "-subj",
+            "/CN=127.0.0.1",
+        ],
+        *("-addext", "subjectAltName=IP:127.0.0.1", "-keyout", f"{tmp_path}/key.pem", "-out", f"{tmp_path}/cert.pem"),
+    )
+    for name in ("key.pem", "cert.pem"):
+        os.chown(tmp_path / name, 10001, 10001)
+    tmp_path.chmod(0o755)
+    override = f"services: {{edge: {{volumes: ['{tmp_path}:/etc/sluice/tls:ro']}}}}"
+    files = {"SLUICE_TLS_CERT": "/etc/sluice/tls/cert.pem", "SLUICE_TLS_KEY": "/etc/sluice/tls/key.pem"}
+    with running("sluice-tls", tmp_path, override, **files) as stack:
+        address = f"https://127.0.0.1:{stack.port}"
+        stack.settings["SLUICE_PUBLIC_URL"] = address
+        stack.up()
+        stack.wait_until_ready()
+        client = Client(address, secrets)
+        client.http.close()
+        client.http = httpx.Client(
+            timeout=90, trust_env=False, verify=ssl.create_default_context(cafile=tmp_path / "cert.pem")
+        )
+        client.sign_up()
+        assert client.holds(client.upload(source), source)
         client.close()

@@ -13,6 +13,7 @@ import re
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from urllib.parse import quote
 from xml.etree import ElementTree
 from xml.sax.saxutils import escape
@@ -30,8 +31,9 @@ class Stored:
     etag: str
     headers: Mapping[str, str] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def crc(self) -> int:
+        """As it was when it was first asked for: OSS keeps it, and does not notice what becomes of the bytes."""
         return crc64.xz(self.data)
 
 

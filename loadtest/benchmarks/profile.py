@@ -1,0 +1,127 @@
+"""Flame graphs of API, worker and edge under load: ``loadtest/profile``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from loadtest.benchmarks import flame
+from loadtest.benchmarks.measure import cpu_seconds
+from loadtest.benchmarks.stack import ROOT, Stack
+
+_HERTZ = 200
+_BIN = ROOT / ".venv" / "bin"
+Stacks = Counter[tuple[str, ...]]
+# A thread that waits for work is on no core, whatever a sampler takes it for.
+_WAITING = re.compile(r"^(_worker|wait|select|poll|accept|acquire|readinto|_recv|get) \(")
+
+
+class Recorder:
+    """Samples processes by py-spy or perf while the load runs."""
+
+    def __init__(self, folder: Path, seconds: int) -> None:
+        self._folder = folder
+        self._seconds = seconds
+        self._running: list[tuple[str, Path, subprocess.Popen[str]]] = []
+
+    def python(self, name: str, pids: Sequence[int]) -> None:
+        """Python code, only where a thread holds the interpreter: what waits is not counted."""
+        for pid in pids:
+            out = self._folder / f"{name}-{pid}.folded"
+            words = ["--gil", "--nonblocking", "-r", str(_HERTZ), "-d", str(self._seconds), "-f", "raw", "-o", str(out)]
+            self._start(name, out, [_BIN / "py-spy", "record", *words, "-p", str(pid)])
+
+    def machine(self, name: str, pids: Sequence[int]) -> None:
+        """C code and the kernel's, by perf."""
+        out = self._folder / f"{name}.perf"
+        words = ["-F", str(_HERTZ), "-g", "-p", ",".join(map(str, pids)), "-o", str(out), "--", "sleep"]
+        self._start(name, out, ["perf", "record", *words, str(self._seconds)])
+
+    def _start(self, name: str, out: Path, words: Sequence[str | Path]) -> None:
+        pipe = subprocess.PIPE
+        process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=pipe, stderr=subprocess.STDOUT, text=True)
+        self._running.append((name, out, process))
+
+    def collect(self) -> dict[str, Stacks]:
+        """Waits for all of them; who could not sample is said."""
+        found: dict[str, Stacks] = {}
+        for name, out, process in self._running:
+            said, _ = process.communicate(timeout=self._seconds + 60)
+            stacks = self._read(out) if process.returncode == 0 and out.exists() else Counter()
+            if not stacks and name not in found:
+                print(f"profile: {name} is LEFT OUT or was idle: {' '.join(said.split())[-200:]}", file=sys.stderr)
+            if stacks:
+                found.setdefault(name, Counter()).update(stacks)
+        return found
+
+    @staticmethod
+    def _read(out: Path) -> Stacks:
+        if out.suffix == ".folded":
+            lines = (re.sub(r":\d+\)", ")", line) for line in out.read_text().splitlines())
+            return Counter({s: n for s, n in flame.folded(lines).items() if not _WAITING.match(s[-1])})
+        printed = subprocess.run(
+            ["perf", "script", "-i", str(out), "-F", "ip,sym,comm"], capture_output=True, text=True, check=False
+        )
+        return flame.from_perf(printed.stdout)
+
+
+def main(words: Sequence[str]) -> int:
+    """Runs a stack, loads it with locust's users, and writes an SVG for each kind of process."""
+    parser = argparse.ArgumentParser(prog="loadtest/profile", description="Where the time goes.")
+    parser.add_argument("--storage", choices=("local", "ceph"), default="local")
+    parser.add_argument("--seconds", type=int, default=30, help="how long is sampled")
+    parser.add_argument("--users", default="20", help="locust's users")
+    parser.add_argument("--quick", action="store_true", help="8 seconds")
+    parser.add_argument("--out", type=Path, default=ROOT / "var" / "profiles", help="where the SVGs go")
+    parser.add_argument("--folder", type=Path, default=Path("/var/tmp"), help="a disk with room")  # noqa: S108
+    arguments = parser.parse_args(words)
+    seconds = 8 if arguments.quick else arguments.seconds
+    folder = Path(tempfile.mkdtemp(prefix="sluice-profile-", dir=arguments.folder))
+    os.chmod(folder, 0o755)  # noqa: S103 - root's stack runs as another user
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    options = ("--storage", "ceph") if arguments.storage == "ceph" else ()
+    try:
+        with Stack(folder, *options) as stack:
+            words = ["--headless", "-u", arguments.users, "-r", arguments.users, "-t", f"{seconds + 8}s"]
+            load = subprocess.Popen(
+                [ROOT / "loadtest/locust", *words, "--host", f"http://127.0.0.1:{stack.port}"],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+            time.sleep(5)  # users sign up first, which is argon2 and nothing else
+            groups = {"api": stack.api[1:], "worker": stack.worker, "edge": stack.edge}
+            before = {name: cpu_seconds(pids) for name, pids in groups.items()}
+            recorder = Recorder(folder, seconds)
+            recorder.python("api", groups["api"])
+            recorder.python("worker", groups["worker"][:1])
+            if shutil.which("perf"):
+                recorder.machine("edge", groups["edge"])
+            else:
+                print("profile: edge is LEFT OUT: there is no perf (apt-get install linux-perf)", file=sys.stderr)
+            found = recorder.collect()
+            used = {name: cpu_seconds(pids) - before[name] for name, pids in groups.items()}
+            load.terminate()
+            load.wait(30)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    for name, stacks in found.items():
+        path = arguments.out / f"{name}-{arguments.storage}.svg"
+        path.write_text(flame.svg(f"{name}, {arguments.storage}, {used[name]:.1f} CPU s in {seconds} s", stacks))
+        print(f"\n{name}: {used[name]:.1f} CPU s in {seconds} s; {path}")
+        for function, share in flame.largest(stacks, 40):
+            print(f"  {share:6.1%}  {function}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
