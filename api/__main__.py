@@ -7,7 +7,17 @@ import secrets
 import sys
 from collections.abc import Callable
 
-from api import app, config, job_commands, key_commands, logs, metrics, routes, transfer_commands
+from api import (
+    app,
+    config,
+    job_commands,
+    key_commands,
+    logs,
+    metrics,
+    routes,
+    sweep_commands,
+    transfer_commands,
+)
 from api.db import accounts as account_rows
 from api.db.migrate import migrate
 from api.db.pool import Database
@@ -126,6 +136,7 @@ def parser() -> argparse.ArgumentParser:
     command("routes", _routes, "list the routes and who may call them")
     command("worker", _worker, "run a worker")
     job_commands.add(commands)
+    sweep_commands.add(commands)
     user = commands.add_parser("user", help="accounts").add_subparsers(required=True, metavar="COMMAND")
     create = user.add_parser("create", help="make an account; prints its password unless one is given")
     create.add_argument("name")

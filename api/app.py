@@ -34,8 +34,10 @@ from api.services.health import Health
 from api.services.instant import Instant
 from api.services.progress import Progress
 from api.services.revocations import Revocations
+from api.services.scrub import Scrubber
 from api.services.stores import Stores
 from api.services.sweep import Sweep
+from api.services.sweep.moments import of_this_machine
 from api.services.transfer import TransferJob
 from api.services.transfer_plan import TransferPlanner
 from api.services.transfers import Transfers
@@ -141,9 +143,11 @@ def compose(
     usage = Usage(db, config, clock)
     planner = TransferPlanner(db, queue, config, clock, prefix)
     transfer = TransferJob(db, stores, config, clock, prefix)
-    kinds: dict[str, Job] = {job.kind: job for job in (finalizer, verifier, planner, transfer)}
+    scrubber = Scrubber(db, stores, queue, config, clock, prefix)
+    kinds: dict[str, Job] = {job.kind: job for job in (finalizer, verifier, planner, transfer, scrubber)}
     runner = Runner(db, kinds, queue, clock, config.job_tries)
     rescues = {finalizer.kind: (5.0, finalizer.rescue), verifier.kind: (60.0, verifier.rescue)}
+    rescues[scrubber.kind] = (60.0, scrubber.plan)
     rescues[planner.kind] = (float(config.sweep_interval), planner.ensure)
     return Services(
         config=config,
@@ -154,7 +158,7 @@ def compose(
         files=files,
         transfers=Transfers(db, stores, planner, queue, clock),
         revocations=Revocations(db, clock),
-        sweep=Sweep(db, stores, config, clock, usage),
+        sweep=Sweep(db, stores, config, clock, prefix, usage, of_this_machine(db, clock) if clock is utc_now else None),
         usage=usage,
         health=Health(db, cache, stores),
         doctor=Doctor(db, stores, files, config),

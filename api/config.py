@@ -144,6 +144,18 @@ class Config:
         integer(0, 604_800), "Seconds that a moved object is kept for downloads that are under way", "3600"
     )
     sweep_interval: int = setting(integer(1, 86400), "Seconds between two sweeps", "30")
+    sweep_list_interval: int = setting(
+        integer(60, 604800), "Seconds between two lists of all that a storage holds", "21600"
+    )
+    orphan_age: int = setting(
+        integer(86400, 10**8), "Seconds that an object stays that no row knows, at least", "86400"
+    )
+    trash_days: int = setting(integer(1, 36500), "Days that a file lies in the trash before it is deleted", "30")
+
+    scrub_rate: int = setting(
+        integer(0, 2**63 - 1), "Bytes a second that one worker reads again to compare them; 0: none", str(8 * MIB)
+    )
+    scrub_interval: int = setting(integer(3600, 10**9), "Seconds until a replica's bytes are compared again", "2592000")
     worker_threads: int = setting(integer(1, 64), "Jobs that one worker runs at once, besides finalizing", "4")
     verify_parallel: int = setting(integer(1, 32), "Parts of one object that are read back at once", "4")
     job_tries: int = setting(integer(1, 1000), "Failures in a row after which a job is given up", "50")

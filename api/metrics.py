@@ -125,6 +125,7 @@ JOB_RUNS = _counter("job_runs", "Runs of jobs by how they ended", "kind", "outco
 JOB_SECONDS = _histogram("job_seconds", "Seconds of one run of a job", "kind", buckets=_LONG)
 JOB_BYTES = _counter("job_bytes", "Bytes that jobs read or copied", "kind")
 QUEUE_DEPTH = _shared_gauge("queue_depth", "Messages that wait in the queue, as the feeder last saw it", "queue")
+SCRUBBED = _counter("scrubbed", "Replicas that the scrub read: right, healed, damaged or gone", "storage", "result")
 SWEPT = _counter("swept", "What sweeps did, by kind", "what")
 
 # -- storages and database, as every process uses them

@@ -30,7 +30,10 @@ _CLAIM = (
     "ON DUPLICATE KEY UPDATE blob_id = blob_digest.blob_id"
 )
 _ADD_REPLICA = _INSERT_REPLICA + " ON DUPLICATE KEY UPDATE object_key = replica.object_key"
-_REPLACE_REPLICA = "UPDATE replica SET object_key = %s WHERE blob_id = %s AND storage = %s AND object_key = %s"
+_REPLACE_REPLICA = (
+    "UPDATE replica SET object_key = %s, checked_at = %s, missing_at = NULL "
+    "WHERE blob_id = %s AND storage = %s AND object_key = %s"
+)
 _DOOM = (
     "INSERT INTO doomed (storage, object_key, created_at, keep_until) VALUES (%s, %s, %s, %s) "
     "ON DUPLICATE KEY UPDATE created_at = doomed.created_at"
@@ -107,7 +110,7 @@ def heal(db: Statements, blob: Blob, storage: str, object_key: str, now: datetim
     """
     if blob.storage != storage:
         return db.execute(_ADD_REPLICA, (blob.id, storage, object_key, to_row(now))) == 1
-    if db.execute(_REPLACE_REPLICA, (object_key, blob.id, storage, blob.object_key)) != 1:
+    if db.execute(_REPLACE_REPLICA, (object_key, to_row(now), blob.id, storage, blob.object_key)) != 1:
         return False
     if blob.object_key is not None:
         doom(db, storage, blob.object_key, now)

@@ -6,6 +6,7 @@ from api.db.pool import Statements
 from api.errors import DatabaseUnavailable
 
 _PUT = "INSERT INTO deployment (name, value) VALUES (%s, %s) ON DUPLICATE KEY UPDATE value = deployment.value"
+_SET = "INSERT INTO deployment (name, value) VALUES (%s, %s) ON DUPLICATE KEY UPDATE value = %s"
 _GET = "SELECT value FROM deployment WHERE name = %s"
 
 
@@ -27,3 +28,14 @@ def identity(db: Statements) -> str:
     if row is None:
         raise DatabaseUnavailable("not migrated")
     return str(row[0])
+
+
+def value(db: Statements, name: str) -> str | None:
+    """The value of ``name``, where there is one."""
+    row = db.one(_GET, (name,))
+    return None if row is None else str(row[0])
+
+
+def put(db: Statements, name: str, text: str) -> None:
+    """Makes ``text`` the value of ``name``."""
+    db.execute(_SET, (name, text, text))

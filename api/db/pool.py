@@ -32,6 +32,11 @@ _SESSION: Final = (
     "sql_mode = 'STRICT_ALL_TABLES,NO_ZERO_DATE,ERROR_FOR_DIVISION_BY_ZERO'",
 )
 
+# The server's names are for all of its databases, and have 64 characters at most.
+_LOCK_NAME: Final = "CONCAT('sluice.', %s, '.', MD5(DATABASE()))"
+_GET_LOCK: Final = f"SELECT GET_LOCK({_LOCK_NAME}, %s)"
+_RELEASE_LOCK: Final = f"SELECT RELEASE_LOCK({_LOCK_NAME})"
+
 Observer = Callable[[str, Sequence[object]], None]
 """Is told every statement and its arguments: counting in benchmarks, EXPLAIN in tests."""
 
@@ -212,6 +217,23 @@ class Database:
             except pymysql.err.MySQLError as ex:
                 self._pause_or_give_up(ex, attempt)
         raise AssertionError("unreachable")
+
+    @contextlib.contextmanager
+    def named_lock(self, name: str, seconds: int) -> Iterator[bool]:
+        """Holds a lock that all processes of this database share; False where it was not to be had in time.
+
+        A connection that is lost loses the lock, unseen: it spares work, and must not be what keeps data safe.
+        """
+        with self._connection() as connection:
+            lock = _Transaction(connection, self._observe)
+            row = lock.one(_GET_LOCK, (name, seconds))
+            held = row is not None and row[0] == 1
+            try:
+                yield held
+            finally:
+                if held:
+                    with contextlib.suppress(pymysql.err.Error):
+                        lock.one(_RELEASE_LOCK, (name,))
 
     @staticmethod
     def _pause_or_give_up(ex: pymysql.err.MySQLError, attempt: int) -> None:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+from api.db.pool import Statements
+
+_NOW = "SELECT UTC_TIMESTAMP(6)"
+
 
 def to_row(moment: datetime) -> datetime:
     """For a DATETIME(6) column."""
@@ -18,3 +22,10 @@ def from_row(value: datetime) -> datetime:
 def from_nullable(value: datetime | None) -> datetime | None:
     """From a DATETIME(6) column."""
     return None if value is None else value.replace(tzinfo=UTC)
+
+
+def now(db: Statements) -> datetime:
+    """What time it is by the database's clock, which all processes share."""
+    row = db.one(_NOW)
+    assert row is not None
+    return from_row(row[0])

@@ -30,6 +30,8 @@ _INSERT = (
 _SAME_OR_OWN = (
     "SELECT (SELECT u.id FROM upload u WHERE u.open_key = %s), (SELECT b.id FROM blob_digest d "
     "JOIN `blob` b ON b.id = d.blob_id AND b.state = 'verified' AND b.size = %s "
+    # content whose object is gone is taken again: its owner is who can heal it
+    "AND (b.size = 0 OR EXISTS (SELECT 1 FROM replica r WHERE r.blob_id = b.id AND r.missing_at IS NULL)) "
     "JOIN file f ON f.blob_id = b.id AND f.user_id = %s AND f.trashed_at IS NULL "
     "WHERE d.digest = %s AND d.scope = %s LIMIT 1)"
 )

@@ -16,6 +16,7 @@ from loadtest.benchmarks import (
     calls,
     calls_ceph,
     complete,
+    crowd,
     download_large,
     download_small,
     jobs,
@@ -34,6 +35,7 @@ from loadtest.benchmarks.stack import ROOT, Stack
 BENCHMARKS = [
     download_small.BENCHMARK,
     download_large.BENCHMARK,
+    crowd.BENCHMARK,
     put_parts.BENCHMARK,
     complete.BENCHMARK,
     jobs.BENCHMARK,

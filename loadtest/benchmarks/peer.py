@@ -39,6 +39,7 @@ http {{
     server {{
         listen 127.0.0.1:{port};
         # a log line as long as the edge's
+        {variables}
         set $route static; set $log_path ""; set $user 0123456789abcdef0123456789abcdef;
         location /static/ {{ alias {objects}/; }}
         location /secure/ {{
@@ -107,6 +108,7 @@ class Peer:
         edge = (ROOT / "nginx" / "nginx.conf.template").read_text()
         download = (ROOT / "nginx" / "snippets" / "download.conf").read_text()
         log = (ROOT / "nginx" / "snippets" / "log.conf").read_text()
+        declared = re.findall(r"^set \$(\w+)", (ROOT / "nginx/snippets/variables.conf").read_text(), re.M)
         limits = (ROOT / "nginx" / "snippets" / "limits.conf").read_text()
         return _CONFIG.format(
             folder=self._folder,
@@ -118,6 +120,7 @@ class Peer:
             objects=self._stack.objects,
             port=self.port,
             proxy=self._proxy(),
+            variables=" ".join(f'set ${name} "";' for name in declared if f"${name}" in log),
             secret=_SECRET,
         )
 

@@ -25,10 +25,16 @@ end
 """
 _FAILURES = re.compile(r"Non-2xx or 3xx responses: .*|Socket errors: .*")
 
+_SOCKETS = re.compile(r"Socket errors: .*")
+
 
 @dataclass(frozen=True)
 class Load:
-    """What is asked, by how many at once."""
+    """What is asked, by how many at once.
+
+    Attributes:
+        refused: every request is meant to be.
+    """
 
     port: int
     paths: Sequence[str]
@@ -36,6 +42,7 @@ class Load:
     method: str = "GET"
     headers: Mapping[str, str] | None = None
     body: str | None = None
+    refused: bool = False
 
     def _script(self) -> str:
         # JSON's strings are Lua's, as long as they hold ASCII and no control characters
@@ -61,7 +68,7 @@ class Load:
                 output = subprocess.run(
                     ["wrk", *options, f"http://127.0.0.1:{self.port}"], check=True, capture_output=True, text=True
                 ).stdout
-        if failures := _FAILURES.findall(output):
+        if failures := (_SOCKETS if self.refused else _FAILURES).findall(output):
             raise SystemExit(f"{self.method} {self.paths[0][:20]}…: {'; '.join(failures)}")
         found = re.search(r"(\d+) requests in ([\d.]+)(ms|s|m),", output)
         assert found, output

@@ -213,10 +213,11 @@ local function send(found, first, last)
 end
 
 -- Sends them at the pace of a tier's rate.
-local function send_paced(found, first, last, rate)
+local function send_paced(found, first, last, account, rate)
     proxy.want(first, last, found.size)
     var.storage_type = ngx.header["Content-Type"]
     var.storage_kind = found.storage ~= "local" and found.storage or ""
+    var.account = account
     var.rate = rate
     ngx.req.discard_body()
     return ngx.exec("/_paced")
@@ -235,7 +236,7 @@ local function deliver(link, found, first, last)
         if code then
             return code
         elseif rate then
-            return send_paced(found, first, last, rate)
+            return send_paced(found, first, last, link.account, rate)
         end
     end
     if is_local then

@@ -17,13 +17,18 @@ local sums = ngx.shared.holds
 local feed = ngx.shared.feed
 
 local mine = {}
-local generation, prefix = 0, "0:"
+local generation, prefix = 0, ""
+
+-- Before any worker has died, keys are what they are: no string is made.
+local function current(key)
+    return generation == 0 and key or prefix .. key
+end
 
 --- Holds an amount.
 -- @return the sum over all workers, this amount included; where it cannot be kept, the amount alone
 function _M.take(key, amount)
     mine[key] = (mine[key] or 0) + amount
-    local sum, err = sums:incr(prefix .. key, amount, 0)
+    local sum, err = sums:incr(current(key), amount, 0)
     if not sum then
         journal.note("could not keep what is held: " .. tostring(err))
         return amount
@@ -35,10 +40,10 @@ end
 function _M.give(key, amount)
     local left = (mine[key] or 0) - amount
     mine[key] = left > 0 and left or nil
-    local sum = sums:incr(prefix .. key, -amount)
+    local sum = sums:incr(current(key), -amount)
     -- What was evicted is begun anew by others, and not by whom it is given back.
     if sum and sum < 0 then
-        sums:delete(prefix .. key)
+        sums:delete(current(key))
     end
 end
 
@@ -62,7 +67,7 @@ local function catch_up()
     if newest ~= generation then
         generation, prefix = newest, newest .. ":"
         for key, amount in pairs(mine) do
-            sums:incr(prefix .. key, amount, 0)
+            sums:incr(current(key), amount, 0)
         end
     end
 end
@@ -91,7 +96,7 @@ end
 function _M.stop()
     feed:delete("worker:" .. ngx.worker.pid())
     for key, amount in pairs(mine) do
-        sums:incr(prefix .. key, -amount)
+        sums:incr(current(key), -amount)
     end
     mine = {}
 end

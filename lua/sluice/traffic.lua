@@ -2,9 +2,9 @@
 -- them. Everything is kept under the ids in a token's claims, so a user's sessions and links share one account, and a
 -- token that does not verify uses up nobody's.
 --
--- What a response holds until its end stands in two variables of nginx', because they outlive internal redirects:
--- $account, "kind:id", and $held: "1" for an open download, "part" for a part that is stored, or an open download with
--- more to settle: "<reserved bytes or -1> <a share's download or -> <length> <bytes that were booked on the way>".
+-- What a response holds until its end stands in $held, because nginx' variables outlive internal redirects: an account,
+-- "kind:id", for an open download; "= account" for a part that is stored; or, for an open download with more to settle,
+-- "+<reserved bytes or -1> <a share's download or -> <length> <bytes that were booked on the way> account".
 
 local gcra = require("sluice.gcra")
 local grant = require("sluice.grant")
@@ -18,6 +18,9 @@ local ngx = ngx
 local var = ngx.var
 
 local _M = {}
+
+local byte = string.byte
+local PART, MORE = byte("="), byte("+")
 
 local PREFIXES = { api = "a:", part = "p:", download = "d:" }
 
@@ -102,7 +105,7 @@ local function begin_rare(claims, allowed, length)
         end
         reserved = length
     end
-    var.held = string.format("%d %s %d 0", reserved, claims.share and claims.jti or "-", length)
+    var.held = string.format("+%d %s %d 0 %s", reserved, claims.share and claims.jti or "-", length, account)
     return nil
 end
 
@@ -118,14 +121,13 @@ function _M.begin(claims, length)
         metrics.add("limits", "connections", "refused")
         return "CONNECTIONS_LIMITED"
     end
-    var.account = account
-    var.held = "1"
+    var.held = account
     if allowed.quota or claims.share then
         local code = begin_rare(claims, allowed, length)
         if code then
             -- Nothing was begun, so nothing is left for the end to settle.
             holds.give(account, 1)
-            var.account = ""
+            var.held = ""
             return code
         end
     end
@@ -134,21 +136,21 @@ end
 
 --- Begins to take a part in.
 function _M.begin_part(part)
-    var.account = part.account
-    var.held = "part"
+    var.held = "=" .. part.account
 end
 
 --- Notes bytes that usage holds already.
 function _M.note_booked(bytes)
     local held = var.held
-    if held == "1" then
-        held = "-1 - 0 0"
+    local reserved, jti, length, account = held:match("^%+(%S+) (%S+) (%S+) %S+ (%S+)$")
+    if not reserved then
+        reserved, jti, length, account = -1, "-", 0, held
     end
-    var.held = held:gsub("%d+$", string.format("%d", bytes))
+    var.held = string.format("+%d %s %d %d %s", reserved, jti, length, bytes, account)
 end
 
-local function settle_rare(held, account, sent)
-    local reserved, jti, length, booked = held:match("^(%S+) (%S+) (%S+) (%S+)$")
+local function settle_rare(held, sent)
+    local reserved, jti, length, booked, account = held:match("^%+(%S+) (%S+) (%S+) (%S+) (%S+)$")
     reserved = tonumber(reserved)
     if reserved >= 0 then
         quota.settle(account, reserved, sent)
@@ -156,27 +158,27 @@ local function settle_rare(held, account, sent)
     if jti ~= "-" then
         grant.settle(jti, tonumber(length), sent)
     end
-    return sent - tonumber(booked)
+    return account, sent - tonumber(booked)
 end
 
 --- The log phase: books what was moved, and gives back what was held.
 function _M.finish()
-    local account = var.account
+    local account = var.held
     if not account or account == "" then
         return
     end
-    local held = var.held
-    if held == "part" then
+    local first = byte(account)
+    if first == PART then
         local received = ngx.status < 300 and var.content_length or var.request_length
-        usage.add(account, 0, tonumber(received) or 0)
+        usage.add(account:sub(2), 0, tonumber(received) or 0)
         return
     end
-    holds.give(account, 1)
     -- The body of a refusal is not traffic.
     local sent = ngx.status < 400 and tonumber(var.body_bytes_sent) or 0
-    if held ~= "1" then
-        sent = settle_rare(held, account, sent)
+    if first == MORE then
+        account, sent = settle_rare(account, sent)
     end
+    holds.give(account, 1)
     if sent > 0 then
         usage.add(account, sent, 0)
     end

@@ -22,7 +22,7 @@ ADDRESSES = {
     "SLUICE_METRICS_NETWORKS": "10.3.0.0/16 ::1/128",
 }
 CONTENT = {"SLUICE_CONTENT_HOST": "content.example:8443"}
-CACHE = {"SLUICE_CACHE_PATH": "/tmp/sluice-check-cache", "SLUICE_CACHE_SIZE": "1048576"}  # noqa: S108
+CACHE = {"SLUICE_CACHE_STORAGES": "main", "SLUICE_CACHE_SIZE": "1048576"}
 TCP = {"SLUICE_API_SOCKET": "", "SLUICE_API_ADDRESS": "api.example:8000"}
 # (name, whether with TLS, settings beside the stack's)
 VARIANTS: tuple[tuple[str, bool, dict[str, str]], ...] = (
@@ -31,6 +31,7 @@ VARIANTS: tuple[tuple[str, bool, dict[str, str]], ...] = (
     ("TLS without a redirect", True, {**TLS, "SLUICE_REDIRECT_LISTEN": ""}),
     ("address rules", False, ADDRESSES),
     ("content host", False, CONTENT),
+    ("a cache", False, CACHE),
     ("API by TCP", False, TCP),
     ("all at once", True, {**TLS, **ADDRESSES, **CONTENT, **CACHE, **TCP}),
 )

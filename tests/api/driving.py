@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 
-from api.db import accounts, deployment, jobs
+from api.db import accounts, deployment, jobs, listings, scrubs, times
 from api.db import files as db_files
 from api.errors import StorageUnavailable
+from api.models import new_id
 from api.services import finalize
 from tests.api import driving_transfers
 from tests.api.conftest import EDGE_KEY, Content, Gateway, User
@@ -36,8 +38,62 @@ def drive(gateway: Gateway, user: User) -> None:
     gateway.services.accounts.enable(name)
     gateway.clock.turn(700_000)
     sign_in(gateway, user)
+    scrubbed(gateway, user)
+    swept(gateway, user)
+
+
+def scrubbed(gateway: Gateway, user: User) -> None:
+    """A replica that is read again, healed, lost, and a blob that is corrupt."""
+    db, now = gateway.db, gateway.clock()
+    sign_in(gateway, user)
+    file = user.upload(Content(b"drive scrub"))
+    ((blob,),) = gateway.rows("SELECT blob_id FROM file WHERE id = UNHEX(%s)", file["id"])
+    gateway.statements.pop()
+    scrubs.oldest(db, "local", now)
+    scrubs.waiting(db)
+    fresh = scrubs.Healing("0badcafe/00/drive", blob, "", binds_hash=False)
+    for end in (scrubs.swap, scrubs.give_up):
+        found = scrubs.load(db, blob)
+        assert found is not None
+        begun = scrubs.healing(db, blob, "local", fresh, now)
+        scrubs.set_opened(db, blob, "local", begun)
+        first = found.replicas[0]
+        db.transaction(partial(end, blob_id=blob, begun=begun, now=now, **(
+            {"damaged": first} if end is scrubs.swap else {"storage": "local"}
+        )))  # fmt: skip
+    found = scrubs.load(db, blob)
+    assert found is not None
+    scrubs.set_checked(db, blob, found.replicas[0], now)
+    scrubs.put_off(db, blob, now)
+    scrubs.set_lost(db, blob, "local", now)
+    scrubs.set_sha256(db, blob, b"s" * 32)
+    assert db.transaction(partial(scrubs.set_corrupt, subject=found))
+
+
+def swept(gateway: Gateway, user: User) -> None:
+    """On schedule, by hand, dry, and over what no row knows; after a day, and when the trash is old."""
+    sweep = gateway.services.sweep
     for _ in range(2):
-        gateway.services.sweep.run()
+        sweep.run()
+    stranger = f"{times.now(gateway.db):%y}{'0' * 30}"
+    gateway.storage.uploads[stranger] = {}
+    prefix = deployment.value(gateway.db, "id")
+    gateway.storage.objects[f"{prefix}/00/{stranger}"] = b"x"
+    gateway.storage.objects[f"{prefix}/00/{new_id().hex()}"] = b"x"
+    lost = Content(b"lost")
+    user.upload(lost)
+    gateway.storage.objects = {key: data for key, data in gateway.storage.objects.items() if data != lost.data}
+    gateway.db.execute("UPDATE file SET trashed_at = trashed_at - INTERVAL 40 DAY WHERE trashed_at > 0 LIMIT 9")
+    gateway.statements.pop()
+    for _ in range(3):
+        sweep.by_hand(lambda kind, text: None, accept=True)
+        gateway.clock.turn(90_000)
+    sign_in(gateway, user)
+    again = gateway.user()
+    again.upload(Content(b"x"))
+    sweep.by_hand(lambda kind, text: None, dry=True)
+    sweep.missing()
+    listings.sightings(gateway.db, "local", 10)
 
 
 def sign_in(gateway: Gateway, user: User) -> dict[str, Any]:

@@ -42,7 +42,8 @@ FILL = (
     "INSERT INTO `blob` SELECT {id}, seq, {digest}, REPEAT('\\0', 16), 'verified', NULL, NOW(6), NOW(6) FROM {seq}",
     "INSERT INTO blob_parts SELECT {id}, {digest} FROM {seq}",
     "INSERT INTO blob_digest SELECT {digest}, REPEAT('\\0', 16), {id} FROM {seq}",
-    "INSERT INTO replica SELECT {id}, 'local', CONCAT('k', seq), NOW(6) FROM {seq}",
+    "INSERT INTO replica (blob_id, storage, object_key, created_at) SELECT {id}, 'local', CONCAT('k', seq), NOW(6) "
+    "FROM {seq}",
     "INSERT INTO file SELECT {id}, IF(seq % 3, {id}, UNHEX('{user}')), REPEAT('\\0', 16), CONCAT('name ', seq), {id}, "
     "'a/b', 1, NOW(6), NOW(6), IF(seq % 7, NULL, NOW(6)) FROM {seq}",
     "INSERT INTO upload (id, user_id, state, name, folder_id, content_type, size, part_size, part_count, storage, "

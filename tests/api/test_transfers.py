@@ -218,7 +218,10 @@ class TestPolicies:
         gateway.turn_until_done()
         assert "main" in gateway.replicas(one)
         # a transaction that began before comes to its end now
-        gateway.db.execute("INSERT INTO replica VALUES (%s, 'local', %s, %s)", (hidden[0], key, hidden[1]))
+        gateway.db.execute(
+            "INSERT INTO replica (blob_id, storage, object_key, created_at) VALUES (%s, 'local', %s, %s)",
+            (hidden[0], key, hidden[1]),
+        )
         gateway.clock.turn(60)
         gateway.turn_until_done()
         assert "main" in gateway.replicas(two)

@@ -1,6 +1,6 @@
 """Very many and very large: files by the thousand, one of gigabytes in constant memory.
 
-CI runs 1,000 files and 1 GiB. `SLUICE_TEST_SMALL_FILES=10000` and `SLUICE_TEST_SPARSE_GIB=20` run the whole: the latter
+CI runs 1,000 files and 1 GiB. `TEST_SMALL_FILES=10000` and `TEST_SPARSE_GIB=20` run the whole: the latter
 needs twice as much room on the disk, for a storage keeps every byte of a hole, and some minutes.
 """
 
@@ -19,8 +19,8 @@ from tests.client.conftest import Command
 from tests.e2e.gateway import Gateway
 from tests.e2e.sources import MIB
 
-SMALL_FILES = int(os.environ.get("SLUICE_TEST_SMALL_FILES", "1000"))
-SPARSE_GIB = int(os.environ.get("SLUICE_TEST_SPARSE_GIB", "1"))
+SMALL_FILES = int(os.environ.get("TEST_SMALL_FILES", "1000"))
+SPARSE_GIB = int(os.environ.get("TEST_SPARSE_GIB", "1"))
 MEMORY_MAX = 72 * MIB
 
 _MEASURED = """

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import pty
+import subprocess
+import sys
+import threading
 
 from tests.client.conftest import Command
 from tests.e2e.sources import PART, Sources
@@ -47,3 +53,42 @@ def test_tokens_are_for_their_owner_alone(command: Command) -> None:
     command.run("logout")
     assert not path.exists()
     assert "sluice login" in command.run("ls", code=3).stderr
+
+
+def test_bars_are_for_terminals_and_results_for_files(command: Command, sources: Sources) -> None:
+    source = sources.make(2 * PART, "bars")
+    controller, terminal = pty.openpty()
+    shown = bytearray()
+
+    def read() -> None:
+        with contextlib.suppress(OSError):  # the terminal's other end was closed
+            while data := os.read(controller, 65536):
+                shown.extend(data)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    with (command.folder / "results").open("w") as results:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "sluice", "put", str(source.path), "--name", "bars", "--limit-rate", "20M"],
+            env=command.environment | {"TERM": "xterm", "COLUMNS": "120"},
+            cwd=command.folder,
+            stdout=results,
+            stderr=terminal,
+        )
+        assert process.wait(30) == 0
+    os.close(terminal)
+    reader.join()
+    os.close(controller)
+    assert "MiB" in shown.decode(errors="replace")
+    assert "bars" in shown.decode(errors="replace")
+    assert (command.folder / "results").read_text() == "bars  (16.0 MiB)\n"
+
+
+def test_of_several_files_of_one_name_the_newest_is_brought(command: Command) -> None:
+    for text in ("first", "second"):
+        (command.folder / "a.txt").write_text(text)
+        command.run("put", "-q", "a.txt")
+    (command.folder / "a.txt").unlink()
+    assert len(command.run("ls", "a.*").stdout.splitlines()) == 2
+    command.run("get", "-q", "a.*")
+    assert (command.folder / "a.txt").read_text() == "second"

@@ -89,6 +89,7 @@ class Edge:
             "SLUICE_TARGET_TTL": "60",
             "SLUICE_REVOCATION_LAG": "2",
             "SLUICE_LINK_GRACE": "30",
+            "SLUICE_CACHE_STORAGES": "main",
             **settings,
         }
         self.config = folder / "nginx" / "nginx.conf"

@@ -4,8 +4,10 @@ from collections.abc import Callable
 
 import pytest
 
+from api.tiers import Tier
 from tests.nginx.edge import Edge
 from tests.nginx.stub_api import wait_for
+from tests.nginx.tiers import document, new_user
 from tests.vectors.make_tokens import CLAIMS
 
 BLOB = "b" * 32
@@ -103,3 +105,13 @@ def test_what_is_no_address_changes_nothing(make_edge: MakeEdge, value: str) -> 
     edge.ask("GET", "/api/v1/files", headers={**edge.bearer(), "X-Forwarded-For": value})
     seen = edge.api.seen[-1]
     assert seen.header("X-Real-IP") in (["127.0.0.1"], ["192.0.2.1"])
+
+
+def test_the_edges_own_questions_have_no_address_to_refuse(make_edge: MakeEdge) -> None:
+    """A paced download asks the inner server by a socket."""
+    rules = {"SLUICE_ALLOW_NETWORKS": "127.0.0.1", "SLUICE_DENY_NETWORKS": "10.0.0.0/8"}
+    edge = make_edge(tiers=document(slow=Tier(rate=2**20)), SLUICE_CONTENT_HOST="content.example", **rules)
+    edge.store(BLOB, b"content")
+    path = f"/d/{edge.token('link', blob=BLOB, **new_user('slow'))}/x"
+    reply = edge.get(path, Host="content.example")
+    assert (reply.status, reply.body) == (200, b"content")

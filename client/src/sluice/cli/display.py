@@ -45,6 +45,8 @@ class Display:
             console=console,
             disable=self._off,
             transient=True,
+            # rich sends stdout to the bars' own stream: right where both are the terminal, wrong for a file or a pipe
+            redirect_stdout=sys.stdout.isatty(),
         )
         self._tasks: dict[int, TaskID] = {}
         self._last: dict[int, int] = {}
@@ -102,8 +104,3 @@ class Display:
         self._count += 1
         if self._total is not None:
             self._bars.update(self._total, note=f"{self._count} files")
-
-    def clear(self) -> None:
-        """Makes room for a line on stdout that shares the terminal."""
-        if not self._off and sys.stdout.isatty():
-            self._bars.console.file.flush()

@@ -64,11 +64,16 @@ def get(
 
 
 def _wanted(client: Client, names: tuple[str, ...]) -> Iterator[File | str]:
+    """What arguments name; of several files of one name that a pattern fits, the newest."""
     for name in names:
         if "://" in name:
             yield name
-        else:
-            yield from chosen(client, (name,))
+            continue
+        newest: dict[str, File] = {}
+        for file in chosen(client, (name,)):
+            if file.name not in newest or newest[file.name].created_at < file.created_at:
+                newest[file.name] = file
+        yield from newest.values()
 
 
 def _to_stdout(client: Client, names: tuple[str, ...]) -> None:

@@ -1,0 +1,109 @@
+"""What has ended is freed: uploads whose time is over, their parts and rows, dead bodies, sessions, revocations."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from datetime import timedelta
+from itertools import islice
+
+from api.config import Config
+from api.db import accounts, revocations, uploads
+from api.db.pool import Database
+from api.errors import StorageError
+from api.models import Upload
+from api.services.stores import Stores, multipart_ref
+from api.services.sweep.run import Run
+from api.services.usage import Usage
+from api.storage.base import MultipartStorage
+
+_log = logging.getLogger(__name__)
+
+
+class Ended:
+    """See the module's docstring."""
+
+    def __init__(self, db: Database, stores: Stores, config: Config, usage: Usage) -> None:
+        self._db = db
+        self._stores = stores
+        self._config = config
+        self._usage = usage
+
+    def expire(self, run: Run) -> None:
+        """State first, storage second; finalizing uploads are left to finish."""
+
+        def expire(upload: Upload) -> None:
+            if uploads.end(self._db, upload.id, "expired", "UPLOAD_EXPIRED", run.now):
+                self.abort(upload)
+
+        run.drain(
+            "uploads_expired",
+            lambda: uploads.expired(self._db, run.now),
+            expire,
+            lambda upload: f"upload {upload.id.hex()} of {upload.size} bytes, due {upload.expires_at.isoformat()}",
+        )
+
+    def abort(self, upload: Upload) -> None:
+        """Frees the parts of an upload that has ended."""
+        try:
+            self._stores.named(upload.storage).abort(multipart_ref(upload))
+        except StorageError as ex:
+            _log.warning("parts are left to the next sweep", extra={"upload": upload.id.hex(), "error": str(ex)})
+
+    def free(self, run: Run) -> None:
+        """Aborts uploads that ended while their storage, or the database, could not be asked."""
+        for name, storage in self._stores:
+            try:
+                for batch in upload_names(storage):
+                    for upload in uploads.ended_among(self._db, [bytes.fromhex(found) for found in batch]):
+                        if not run.dry:
+                            self.abort(upload)
+                        run.did("uploads_freed", f"parts of upload {upload.id.hex()} at {upload.storage}")
+            except StorageError as ex:
+                _log.warning("a storage cannot be swept", extra={"storage": name, "error": str(ex)})
+
+    def drop_bodies(self, run: Run) -> None:
+        """Deletes what a killed edge left of bodies that never arrived."""
+        if run.dry:
+            return
+        for name, storage in self._stores:
+            try:
+                if count := storage.drop_dead_bodies():
+                    run.did("bodies_dropped", f"{count} at {name}", count)
+            except StorageError as ex:
+                _log.warning("a storage cannot be swept", extra={"storage": name, "error": str(ex)})
+
+    def drop_rows(self, run: Run) -> None:
+        """Deletes rows that nobody asks for any more."""
+        run.drain(
+            "part_lists_dropped",
+            lambda: uploads.ended_with_parts(self._db),
+            lambda row: uploads.prune_parts(self._db, row),
+            lambda row: f"the part rows of upload {row.hex()}",
+        )
+        before = run.now - timedelta(seconds=self._config.upload_retention)
+        run.drain(
+            "uploads_dropped",
+            lambda: uploads.ended_before(self._db, before),
+            self._drop,
+            lambda row: f"the row of upload {row.hex()}",
+        )
+        if not run.dry:
+            run.counts["sessions_dropped"] += accounts.prune_sessions(self._db, before)
+            run.counts["usage_dropped"] += self._usage.prune()
+            run.counts["revocations_dropped"] += revocations.prune(self._db, run.now - timedelta(days=1))
+
+    def _drop(self, upload_id: bytes) -> None:
+        uploads.prune_parts(self._db, upload_id)
+        uploads.delete(self._db, upload_id)
+
+
+def upload_names(storage: MultipartStorage) -> Iterator[list[str]]:
+    """Our ids of the uploads that a storage holds parts of, 100 at a time.
+
+    What is not an id of ours is nobody's business here.
+    """
+    held = storage.list_uploads()
+    names = (name for name in held if len(name) == 32 and not set(name) - set("0123456789abcdef"))
+    while batch := list(islice(names, 100)):
+        yield batch

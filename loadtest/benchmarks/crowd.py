@@ -1,0 +1,170 @@
+"""What strangers and crowds cost the edge: forged tokens, a million tokens, thousands of connections."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import re
+import resource
+import socket
+import time
+import uuid
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from itertools import islice
+from urllib.request import urlopen
+
+from loadtest.benchmarks.bench import Bench, Benchmark
+from loadtest.benchmarks.measure import Pairs, Row, Spread, memory_growth, resident_bytes
+from loadtest.benchmarks.wrk import Load
+
+_TOKENS, _TOKENS_QUICK = 1_000_000, 20_000
+_IDLE, _ACTIVE, _USERS = 5000, 500, 25
+_BATCH = 200
+_MIB = 1024**2
+# a verified token holds at most 8,192 claims of about 2.5 KiB a worker (lua/sluice/verified.lua), and LuaJIT's slack
+_LRU_LIMIT = 64 * _MIB
+_CONNECTION_LIMIT = 48 * 1024
+
+
+def run(bench: Bench) -> Sequence[Row]:
+    """Each against the same edge at rest."""
+    return [*_forged(bench), _tokens(bench), _connections(bench)]
+
+
+def _calls_of_api(bench: Bench) -> float:
+    with urlopen(f"http://127.0.0.1:{bench.stack.port}/metrics") as answer:
+        found = re.findall(
+            r'^sluice_edge_upstream_seconds_count\{upstream="api"\} (\d+)$', answer.read().decode(), re.M
+        )
+    return float(found[0]) if found else 0.0
+
+
+def _forged(bench: Bench) -> Iterator[Row]:
+    """A forged token beside a warm hit; nothing of it reaches the API, and its log line is no longer than others."""
+    client = bench.client()
+    link = client.link(client.upload(bench.content(1024), "forged"))
+    head, dot, signature = link.rpartition(".")
+    place = signature.index("/")
+    forged = [f"{head}{dot}{number:043d}{signature[place:]}" for number in range(16)]
+    time.sleep(1.5)  # the flush of what was counted
+    calls, log = _calls_of_api(bench), bench.stack.data / "log" / "access.log"
+    before = log.stat().st_size
+    refused, hit = Load(bench.stack.port, forged, refused=True), Load(bench.stack.port, [link])
+    pairs = Pairs.take(
+        bench.rounds,
+        lambda: refused.put(bench.seconds, bench.stack.edge),
+        lambda: hit.put(bench.seconds, bench.stack.edge),
+    )
+    time.sleep(1.5)
+    with log.open("rb") as file:
+        file.seek(before)
+        longest = max(len(line) for line in file)
+    row = pairs.row(
+        "forged-token", "a link whose signature is forged; the same link, good and warm", "requests/s", "µs", 1e6
+    )
+    assert row.cpu_ratio
+    reached = _calls_of_api(bench) - calls
+    holds = row.cpu_ratio.median <= 1 and reached == 0 and longest < 1000
+    notes = f"{reached:.0f} calls of the API; longest log line {longest} bytes"
+    yield replace(row, limit="CPU ≤ 1, no call, a line < 1000 bytes", holds=holds, notes=notes)
+
+
+def _encode(data: bytes) -> str:
+    return urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def _distinct(bench: Bench, link: str, count: int) -> Iterator[str]:
+    """Good links like this one, each with an id of its own."""
+    value = link.split("/")[2].split(".")[0]
+    claims = json.loads(urlsafe_b64decode(value + "=" * (-len(value) % 4)))
+    key = (bench.stack.data / "secrets" / "token_keys").read_text().split()[-1]
+    salted = hmac.digest(key.encode(), b"link", hashlib.sha256)
+    moment = _encode(int(time.time()).to_bytes(4))
+    for _ in range(count):
+        signed = (
+            f"{_encode(json.dumps({**claims, 'jti': uuid.uuid4().hex, 'sub': uuid.uuid4().hex}).encode())}.{moment}"
+        )
+        yield f"/d/{signed}.{_encode(hmac.digest(salted, signed.encode(), hashlib.sha256))}/x"
+
+
+def _ask_all(port: int, paths: Iterator[str]) -> None:
+    """HEADs, pipelined; each has to be good."""
+    while batch := list(islice(paths, _BATCH)):
+        with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+            connection.sendall("".join(f"HEAD {path} HTTP/1.1\r\nHost: h\r\n\r\n" for path in batch).encode())
+            answers = b""
+            while answers.count(b"\r\n\r\n") < len(batch) and (data := connection.recv(_MIB)):
+                answers += data
+        if answers.count(b"HTTP/1.1 200 ") != len(batch):
+            raise SystemExit("a good link was refused: " + answers[-300:].decode(errors="replace"))
+
+
+def _tokens(bench: Bench) -> Row:
+    """Memory of the workers after so many distinct tokens of as many users."""
+    count = _TOKENS if bench.rounds >= 7 else _TOKENS_QUICK
+    client = bench.client()
+    link = client.link(client.upload(bench.content(1024), "tokens"))
+    _ask_all(bench.stack.port, _distinct(bench, link, 1000))
+    with memory_growth(bench.stack.edge) as growth:
+        _ask_all(bench.stack.port, _distinct(bench, link, count))
+    with urlopen(f"http://127.0.0.1:{bench.stack.port}/metrics") as answer:
+        text = answer.read().decode()
+    sizes = dict(re.findall(r'^sluice_edge_dict_bytes\{dict="(\w+)"\} (\d+)$', text, re.M))
+    dicts = sum(int(size) for size in sizes.values()) / _MIB
+    grown = growth.total / _MIB
+    return Row(
+        name="distinct-tokens",
+        what=f"growth of all workers' memory by {count} distinct tokens of as many users, touched dict pages included",
+        unit="MiB",
+        ours=Spread(grown, grown, grown),
+        limit=f"≤ {_LRU_LIMIT // _MIB} a worker and the dicts' own size",
+        holds=grown <= len(bench.stack.edge) * (_LRU_LIMIT / _MIB + dicts),
+        notes=f"{len(bench.stack.edge)} workers, dicts of {dicts:.0f} MiB in all",
+    )
+
+
+def _connections(bench: Bench) -> Row:
+    """Memory a connection, and what others get meanwhile."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    content = bench.content(8 * _MIB)
+    small = bench.client()
+    others = Load(bench.stack.port, [small.link(small.upload(bench.content(1024), "small"))])
+    slow = []
+    for _ in range(_USERS):
+        client = bench.client()
+        slow.append(client.link(client.upload(content, "slow")))
+    alone = [others.put(bench.seconds, bench.stack.edge) for _ in range(bench.rounds)]
+    before = sum(resident_bytes(pid) for pid in bench.stack.edge)
+    with ExitStack() as stack:
+        for number in range(_IDLE + _ACTIVE):
+            connection = stack.enter_context(socket.create_connection(("127.0.0.1", bench.stack.port), timeout=30))
+            path = "/healthz" if number < _IDLE else slow[number % _USERS]
+            connection.sendall(f"GET {path} HTTP/1.1\r\nHost: h\r\n\r\n".encode())
+            if connection.recv(500)[:15] != b"HTTP/1.1 200 OK":
+                raise SystemExit(f"connection {number} was refused")
+        grown = sum(resident_bytes(pid) for pid in bench.stack.edge) - before
+        crowded = [others.put(bench.seconds, bench.stack.edge) for _ in range(bench.rounds)]
+    pairs = Pairs(crowded, alone)
+    row = pairs.row(
+        "crowd",
+        f"a small download beside {_IDLE} idle and {_ACTIVE} slow connections; without them",
+        "requests/s",
+        "µs",
+        1e6,
+    )
+    each = grown / (_IDLE + _ACTIVE)
+    assert row.cpu_ratio
+    return replace(
+        row,
+        limit=f"CPU ≤ 1.2, memory ≤ {_CONNECTION_LIMIT // 1024} KiB a connection",
+        holds=row.cpu_ratio.median <= 1.2 and each <= _CONNECTION_LIMIT,
+        notes=f"{each / 1024:.1f} KiB of the workers' memory a connection",
+    )
+
+
+BENCHMARK = Benchmark("crowd", "forged tokens, a million tokens, 5,500 connections", run)
