@@ -30,7 +30,8 @@ class Instances:
     def seen(self, method: str = "GET") -> dict[str, int]:
         """How many requests of clients each one got."""
         return {
-            address: sum(request.method == method for request in api.seen) for address, api in self.by_address.items()
+            address: sum(request.method == method and request.path.startswith("/api/") for request in api.seen)
+            for address, api in self.by_address.items()
         }
 
     def forget(self) -> None:
