@@ -174,6 +174,7 @@ class TestTargets:
             "digest": content.digest,
             "storage": "local",
             "uri": f"/{key}",
+            "cached": False,
         }
 
     def test_the_empty_blob_lies_nowhere(self, gateway: Gateway, user: User) -> None:
