@@ -83,6 +83,8 @@ def engine(folder: Path) -> Iterator[str]:
         except subprocess.TimeoutExpired:
             daemon.kill()
             daemon.wait()
+        # its folder, which it mounts on itself, and may leave so
+        subprocess.run(["umount", f"{folder}/root"], capture_output=True, check=False)
         remove_bridge()
 
 

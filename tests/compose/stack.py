@@ -34,6 +34,13 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def own_address() -> str:
+    """An address of this machine that its containers reach, too; nothing is sent."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect(("192.0.2.1", 9))
+        return str(probe.getsockname()[0])
+
+
 def compose_command() -> list[str]:
     """Compose v2 where it is, else docker-compose."""
     v2 = subprocess.run(["docker", "compose", "version"], capture_output=True, check=False)

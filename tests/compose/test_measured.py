@@ -9,13 +9,15 @@ from pathlib import Path
 from scripts.stack.services import server_folder
 from tests.compose import figures
 from tests.compose.engine import run
-from tests.compose.stack import Stack
+from tests.compose.stack import own_address, running
 from tests.e2e.client import Client
 from tests.e2e.leaks import Secrets
 from tests.e2e.sources import Source
 from tests.run.running import RunningStack
 
 _SECONDS = 5
+# All requests come from one address, by one user's link.
+_NO_LIMIT = {"SLUICE_ADDRESS_RATE": "1000000", "SLUICE_TIERS": "default:download=1000000/1000000"}
 
 
 def warm_link(address: str, secrets: Secrets, folder: Path) -> str:
@@ -30,19 +32,24 @@ def warm_link(address: str, secrets: Secrets, folder: Path) -> str:
 
 def requests_a_second(link: str) -> float:
     said = run("wrk", "-t1", "-c16", f"-d{_SECONDS}s", link)
-    assert "Non-2xx" not in said, said
+    assert "Non-2xx" not in said, said.partition("\n")[2]
     found = re.search(r"Requests/sec:\s+([\d.]+)", said)
     assert found, said
     return float(found.group(1))
 
 
-def test_a_warm_link(stack: Stack, secrets: Secrets, tmp_path: Path) -> None:
-    """In turns, because other things run on the machine, too; the best of each."""
-    with server_folder() as data:
-        bare = RunningStack(data).ready()
+def test_a_warm_link(docker: None, secrets: Secrets, tmp_path: Path) -> None:
+    """The best of three of each, because other things run on the machine, too."""
+    with running("sluice-measured", tmp_path, **_NO_LIMIT) as stack, server_folder() as data:
+        stack.up()
+        stack.wait_until_ready()
+        bare = RunningStack(data, environment=_NO_LIMIT).ready()
         try:
+            link = warm_link(stack.address, secrets, tmp_path)
             links = {
-                "in containers": warm_link(stack.address, secrets, tmp_path),
+                # the kernel hands these to the container; those to 127.0.0.1 go through a process of Docker's
+                "in containers, by the machine's own address": link.replace("127.0.0.1", own_address(), 1),
+                "in containers, by 127.0.0.1": link,
                 "by scripts/run": warm_link(f"http://127.0.0.1:{bare.port}", secrets, tmp_path),
             }
             found = {where: max(requests_a_second(link) for _ in range(3)) for where, link in links.items()}
@@ -51,4 +58,4 @@ def test_a_warm_link(stack: Stack, secrets: Secrets, tmp_path: Path) -> None:
             bare.close()
     for where, number in found.items():
         figures.note(f"warm link of 1 KiB, {where}", f"{number:,.0f} requests/s")
-    assert found["in containers"] > found["by scripts/run"] / 10
+    assert min(found.values()) > max(found.values()) / 20

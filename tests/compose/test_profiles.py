@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 import ssl
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -12,7 +11,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from tests.compose.engine import run
-from tests.compose.stack import CODE, free_port, running, wait_for
+from tests.compose.stack import CODE, free_port, own_address, running, wait_for
 from tests.e2e.client import Client
 from tests.e2e.leaks import Secrets
 from tests.e2e.sources import Source
@@ -23,13 +22,6 @@ def example(profile: str) -> dict[str, str]:
     text = (CODE / ".env.example").read_text()
     (block,) = [part for part in text.split("\n\n") if f"COMPOSE_PROFILES={profile}\n" in part]
     return dict(re.findall(r"^# ([A-Z0-9_]+)=(.*)$", block, re.M))
-
-
-def own_address() -> str:
-    """An address of this machine that its containers reach, too; nothing is sent."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.connect(("192.0.2.1", 9))
-        return str(probe.getsockname()[0])
 
 
 def test_with_ceph_parts_go_straight_to_it_and_downloads_come_through_the_edge(
