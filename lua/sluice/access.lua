@@ -47,6 +47,10 @@ local LINK_PROBLEMS = {
 }
 local ALLOWED = { part = "PUT", link = "GET, HEAD", content = "GET, HEAD", metrics = "GET, HEAD" }
 
+-- How the text of a share's token begins: base64url of {"share":. It only says which signature to look for, so that a
+-- forged token costs one HMAC and not two.
+local SHARE = "eyJzaGFyZSI6"
+
 local NOT_ON_ERRORS = {
     "ETag", "Content-Disposition", "Accept-Ranges", "Cache-Control", "X-Request-Id", "WWW-Authenticate",
 }
@@ -257,10 +261,8 @@ end
 
 -- A link, or a share's download.
 local function check_link(text, once)
-    local link, problem = check("link", text, settings.link_grace, once)
-    if problem == "invalid" then
-        link, problem = check("share", text, settings.link_grace)
-    end
+    local purpose = text:sub(1, #SHARE) == SHARE and "share" or "link"
+    local link, problem = check(purpose, text, settings.link_grace, once)
     if not link then
         return nil, LINK_PROBLEMS[problem]
     end

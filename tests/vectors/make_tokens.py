@@ -53,8 +53,8 @@ CLAIMS: dict[str, dict[str, Any]] = {
         "exp": FOREVER,
     },
     "share": {
-        "jti": _id("share's download"),
         "share": _id("share"),
+        "jti": _id("share's download"),
         "file": _id("file"),
         "fgen": 0,
         "blob": _id("blob"),
