@@ -9,6 +9,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -206,6 +207,14 @@ def test_a_killed_workers_downloads_are_forgotten(make_edge: Callable[..., Edge]
     wait_for(passes, "room after the workers were killed")
 
 
+def has_ended(pid: int) -> bool:
+    """Whether a process is no more, or waits to be reaped by whoever that falls to."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
 def children(pid: int) -> list[int]:
     with open(f"/proc/{pid}/task/{pid}/children") as file:
         return [int(child) for child in file.read().split()]
@@ -338,9 +347,12 @@ def test_a_killed_nginx_starts_again_by_its_socket(make_edge: Callable[..., Edge
     edge = make_edge(tiers=document(slow=Tier(rate=RATE)))
     edge.store(BLOB, b"content")
     assert edge.process
-    for pid in (edge.process.pid, *children(edge.process.pid)):
+    workers = children(edge.process.pid)
+    for pid in (edge.process.pid, *workers):
         os.kill(pid, 9)
     edge.process.wait()
+    # until then its port is theirs, and what connects to it is cut off
+    wait_for(lambda: all(has_ended(pid) for pid in workers), "end of the workers")
     assert (edge.socket_folder / "edge.sock").exists()
     edge.start()
     assert edge.get(f"/d/{edge.token('link', blob=BLOB, size=7, tier='slow')}/n").body == b"content"
