@@ -15,7 +15,8 @@ from loadtest.benchmarks.measure import Pairs, Row, Sample, Spread
 _LIMIT = 0.97
 
 
-def _read(port: int, path: str, workers: Sequence[int]) -> Sample:
+def read(port: int, path: str, workers: Sequence[int]) -> Sample:
+    """A whole body on a connection of its own, and what the workers spent on it."""
     with Sender(port) as connection, cpu_used(workers) as used:
         began = time.monotonic()
         length = connection.get(path)
@@ -34,10 +35,10 @@ def run(bench: Bench) -> Sequence[Row]:
     again: list[Sample] = []
 
     def peer() -> Sample:
-        again.append(_read(bench.peer.port, static, bench.peer.workers))
-        return _read(bench.peer.port, static, bench.peer.workers)
+        again.append(read(bench.peer.port, static, bench.peer.workers))
+        return read(bench.peer.port, static, bench.peer.workers)
 
-    pairs = Pairs.take(bench.rounds, lambda: _read(bench.stack.port, link, bench.stack.edge), peer)
+    pairs = Pairs.take(bench.rounds, lambda: read(bench.stack.port, link, bench.stack.edge), peer)
     # static against itself, neighbour by neighbour; the first was the warm-up's
     itself = Spread.of([a.speed / b.speed for a, b in zip(again[1:], pairs.peer, strict=True)])
     row = pairs.row("download-large", "download of 1 GiB; nginx static", "MB/s", "ms/GiB", 1e3)
