@@ -10,6 +10,7 @@ for that.
 from __future__ import annotations
 
 import logging
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from typing import Final
 
@@ -31,6 +32,32 @@ _log = logging.getLogger(__name__)
 _BUFFER: Final = 1024**2
 _WHOLE_IN_MEMORY: Final = 32 * 1024**2
 """Bytes of parts that may be held until the hash of the whole has taken them in."""
+
+
+class _Saving:
+    """Saves places in order while the next part is hashed: a commit takes as long as a part does."""
+
+    def __init__(self, lease: Lease) -> None:
+        self._lease = lease
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="save")
+        self._last: Future[None] | None = None
+
+    def __enter__(self) -> _Saving:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.shutdown()
+
+    def save(self, place: int, memo: bytes | None) -> None:
+        """Begins to save; first waits for the save before, and raises what that did."""
+        self.settle()
+        self._last = self._thread.submit(self._lease.save, place, memo)
+
+    def settle(self) -> None:
+        """Everything is saved from here on. Raises LeaseLost, DatabaseUnavailable."""
+        if self._last is not None:
+            last, self._last = self._last, None
+            last.result()
 
 
 class Verifier:
@@ -79,19 +106,22 @@ class Verifier:
             with_data=whole is not None,
         )
         done = lease.place
-        # what is read ahead of a segment's end would be read twice
-        for part in reader.parts(done, max(SEGMENT_BYTES // digests.part_size(work.blob.size), 1)):
-            if not part.right:
-                return self._corrupt(work, lease, part.number)
-            done = part.number
-            lease.moved += part.length
-            if whole is not None:
-                for data in part.data:
-                    whole.update(data)
-            if done < count:
-                lease.save(done, whole.state() if whole else None)
-                if lease.stopping:
-                    break
+        with _Saving(lease) as saving:
+            # what is read ahead of a segment's end would be read twice
+            for part in reader.parts(done, max(SEGMENT_BYTES // digests.part_size(work.blob.size), 1)):
+                if not part.right:
+                    saving.settle()
+                    return self._corrupt(work, lease, part.number)
+                done = part.number
+                lease.moved += part.length
+                if whole is not None:
+                    for data in part.data:
+                        whole.update(data)
+                if done < count:
+                    saving.save(done, whole.state() if whole else None)
+                    if lease.stopping:
+                        break
+            saving.settle()
         if done < count:
             return Outcome.MORE
         # the whole of a single part is that part
