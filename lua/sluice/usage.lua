@@ -235,8 +235,8 @@ local function write_down()
 end
 
 --- The end of this worker, when nobody can be asked any more: what is left goes to the file.
--- Workers end at the same moment. Whoever is refused the lock has handed its counts over before; so whoever had it looks
--- at the list once more after it gave the lock back.
+-- Workers end at the same moment. Whoever is refused the lock has handed its counts over before; so whoever had it
+-- looks at the list once more after it gave the lock back.
 function _M.stop()
     push()
     repeat
