@@ -92,12 +92,13 @@ end
 
 -- The storage's signature that a part's token holds for the edge alone, XORed with a pad (api/tokens.py).
 local function unseal(key, claims)
-    if not is_text(claims.seal) or #claims.seal ~= SEAL_LENGTH or not is_text(claims.to) or not is_text(claims.sha256) then
+    local seal, to, sha256 = claims.seal, claims.to, claims.sha256
+    if not is_text(seal) or #seal ~= SEAL_LENGTH or not is_text(to) or not is_text(sha256) then
         return nil
     end
-    local pad = hmac.sha256(key, string.format("%d\n%s\n%s", claims.size, claims.sha256, claims.to))
+    local pad = hmac.sha256(key, string.format("%d\n%s\n%s", claims.size, sha256, to))
     local at = 0
-    return pad and (claims.seal:gsub("%x%x", function(byte)
+    return pad and (seal:gsub("%x%x", function(byte)
         at = at + 1
         return bit.tohex(bit.bxor(tonumber(byte, 16), pad:byte(at)), 2)
     end))
