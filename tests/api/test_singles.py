@@ -208,6 +208,10 @@ class TestEachHasItsOwnAnswer:
         items = end(user, ids)
         assert (items[0]["status"], items[0]["error"]["code"]) == (503, "STORAGE_UNAVAILABLE")
         assert items[1]["upload"]["state"] == "done"
+        monkeypatch.undo()
+        gateway.clock.turn(60)
+        gateway.work("finalize")
+        assert end(user, ids)[0]["upload"]["state"] == "done"
 
 
 class TestLimits:
