@@ -21,6 +21,7 @@ _M.RANGE_BEHAVIORS = { s3 = "", oss = "standard" }
 
 -- Judged already (conditional.lua).
 local CONDITIONS = { "If-Match", "If-None-Match", "If-Range", "If-Modified-Since", "If-Unmodified-Since" }
+local PRECONDITION_FAILED = 412
 local PORTS = { http = "80", https = "443" }
 -- What a client may see of an answer; of a GET it is all ours but the length.
 local SHOWN = {
@@ -70,6 +71,19 @@ function _M.aim(url)
     var.storage_path = path
     var.storage_peers = table.concat(peers, " ")
     return nil
+end
+
+--- Makes the PUT of a whole object of what was aimed at: its signature, which stands in no URL that a client sees, and
+-- the condition that was signed with it. What is there already stays.
+function _M.complete_aim(signature)
+    var.storage_path = var.storage_path .. "&X-Amz-Signature=" .. signature
+    var.storage_none_match = "*"
+end
+
+--- Whether the PUT of a whole object found it there. Keys are never used twice and the signature binds the body's hash:
+-- these very bytes are stored.
+function _M.is_stored_already()
+    return var.storage_none_match == "*" and _M.answered() == PRECONDITION_FAILED
 end
 
 --- Points this request at a blob.
@@ -272,6 +286,10 @@ end
 -- @return the code, and whether the storage is known to have kept nothing
 function _M.code_of_put(answered)
     local connected = (var.upstream_connect_time or ""):find("%d")
+    if answered == 404 and var.storage_none_match == "*" then
+        -- No upload is missing then, but the bucket.
+        return "STORAGE_UNAVAILABLE", true
+    end
     return PART_CODES[answered] or "STORAGE_UNAVAILABLE", not connected or answered >= 400 and answered < 500
 end
 
