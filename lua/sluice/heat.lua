@@ -1,8 +1,8 @@
 --- Which cached blobs are worth a copy in one file on the edge's disk, beside their pieces.
 -- nginx reads every piece of an answer into memory, as Lua's body filter has it; a file goes to the client by
--- sendfile, like one of local storage. When all pieces of a blob were found on the disk in one answer, the next answer that is the
--- whole blob leaves a copy behind, put together from the pieces, and those after it are sent from that. What stands
--- here is a hint: nginx may have removed pieces or copy meanwhile, and gets again what is missing.
+-- sendfile, like one of local storage. When all pieces of a blob were found on the disk in one answer, the next answer
+-- that is the whole blob leaves a copy behind, put together from the pieces, and those after it are sent from that.
+-- What stands here is a hint: nginx may have removed pieces or copy meanwhile, and gets again what is missing.
 
 local _M = {}
 
