@@ -323,10 +323,7 @@ class Uploads:
     def _end(self, upload: Upload, state: str, failure: str | None) -> bool:
         if not uploads.end(self._db, upload.id, state, failure, self._clock()):
             return False
-        try:
-            self._stores.named(upload.storage).abort(multipart_ref(upload))
-        except StorageError as ex:
-            _log.warning("parts are left to the sweep", extra={"upload": upload.id.hex(), "error": str(ex)})
+        self._stores.free_parts(upload)
         return True
 
 

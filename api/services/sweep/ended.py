@@ -12,7 +12,7 @@ from api.db import accounts, revocations, uploads
 from api.db.pool import Database
 from api.errors import StorageError
 from api.models import Upload
-from api.services.stores import Stores, multipart_ref
+from api.services.stores import Stores
 from api.services.sweep.run import Run
 from api.services.usage import Usage
 from api.storage.base import MultipartStorage
@@ -38,7 +38,7 @@ class Ended:
         def expire(upload: Upload) -> None:
             ended = uploads.end(self._db, upload.id, "expired", "UPLOAD_EXPIRED", run.now)
             if ended and not upload.is_single:  # whose object is left to `free_objects`, which a doubt stops
-                self.abort(upload)
+                self._stores.free_parts(upload)
 
         run.drain(
             "uploads_expired",
@@ -46,15 +46,6 @@ class Ended:
             expire,
             lambda upload: f"upload {upload.id.hex()} of {upload.size} bytes, due {upload.expires_at.isoformat()}",
         )
-
-    def abort(self, upload: Upload) -> bool:
-        """Frees the parts of an upload that has ended; False where its storage could not be asked."""
-        try:
-            self._stores.named(upload.storage).abort(multipart_ref(upload))
-        except StorageError as ex:
-            _log.warning("parts are left to the next sweep", extra={"upload": upload.id.hex(), "error": str(ex)})
-            return False
-        return True
 
     def free(self, run: Run) -> None:
         """Aborts uploads that ended while their storage, or the database, could not be asked."""
@@ -65,7 +56,7 @@ class Ended:
                         if upload.is_single:
                             continue  # it has no parts, and what `abort` would delete may be a file's
                         if not run.dry:
-                            self.abort(upload)
+                            self._stores.free_parts(upload)
                         run.did("uploads_freed", f"parts of upload {upload.id.hex()} at {upload.storage}")
             except StorageError as ex:
                 _log.warning("a storage cannot be swept", extra={"storage": name, "error": str(ex)})
@@ -77,7 +68,7 @@ class Ended:
             after = bytes(16)
             while not run.over(ends) and (batch := uploads.ended_singles(self._db, state, before, after)):
                 for upload in batch:
-                    if run.dry or self.abort(upload):
+                    if run.dry or self._stores.free_parts(upload):
                         run.did("objects_freed", f"what upload {upload.id.hex()} may have left at {upload.storage}")
                         if not run.dry:
                             uploads.prune_parts(self._db, upload.id)
