@@ -1,14 +1,13 @@
-"""A container engine of the tests' own: dockerd in a folder, with a bare Debian and stand-ins for the public images.
+"""A container engine of the tests' own: dockerd in a folder.
 
 Nothing of the machine's own engine, if it has one, is touched; everything is ended and removed again. Where DOCKER_HOST
-is set, that engine and its images are used instead, and no stand-in is made.
+is set, that engine is used instead.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import os
-import shutil
 import signal
 import subprocess
 import time
@@ -16,12 +15,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-STANDINS = Path(__file__).parent / "standins"
-BASE = "debian:bookworm-slim"
 BRIDGE = "sluicetest0"
 NETWORKS = ipaddress.ip_network("10.213.0.0/16")
-CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
-PUBLIC = {"mariadb": "mariadb:10.11.11", "redis": "redis:7.2.7", "rabbitmq": "rabbitmq:3.13.7"}
 
 
 class CannotStart(Exception):
@@ -99,31 +94,3 @@ def wait_for_engine(daemon: subprocess.Popen[bytes], host: str, log: Path) -> No
             said = [line for line in log.read_text().splitlines() if "level=error" in line or "failed" in line]
             raise CannotStart(f"dockerd does not start: {said[-1] if said else 'no answer'}")
         time.sleep(0.2)
-
-
-def has_image(name: str) -> bool:
-    return subprocess.run(["docker", "image", "inspect", name], capture_output=True, check=False).returncode == 0
-
-
-def make_base(folder: Path) -> None:
-    """A bare Debian under the public image's name, which believes whom this machine does: pip goes its way."""
-    if has_image(BASE):
-        return
-    root = folder / "base"
-    shutil.rmtree(root, ignore_errors=True)
-    run("debootstrap", "--variant=minbase", "--include=ca-certificates", "bookworm", str(root))
-    shutil.copyfile(CERTIFICATES, root / CERTIFICATES.relative_to("/"))
-    (root / "etc" / "pip.conf").write_text(f"[global]\ncert = {CERTIFICATES}\n")
-    run(
-        "bash",
-        "-c",
-        f"tar -C '{root}' --exclude=./var/cache/apt --exclude=./var/lib/apt/lists -c . | docker import - {BASE}",
-    )
-    shutil.rmtree(root)
-
-
-def make_standins(*names: str) -> None:
-    """The public images, from Debian's packages: the same variables, data paths and users."""
-    for name in names:
-        if not has_image(PUBLIC[name]):
-            run("nice", "docker", "build", "-q", "--target", name, "-t", PUBLIC[name], str(STANDINS))

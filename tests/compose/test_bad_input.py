@@ -26,7 +26,7 @@ UNHEALTHY_WITHIN = 60.0
 
 
 @pytest.fixture(scope="module")
-def bad(docker: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def bad(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     folder = tmp_path_factory.mktemp("bad")
     with running("sluice-bad", folder, SMALL_STORAGE, SLUICE_MIN_FREE="50000000") as made:
         made.up()
@@ -197,22 +197,3 @@ class TestServers:
                 del bad.settings[name]
             bad.up()
         bad.wait_until_ready()
-
-
-def test_mariadb_that_takes_a_minute_to_start(docker: None, tmp_path: Path, secrets: Secrets, source: Source) -> None:
-    slow = """
-services:
-  mariadb:
-    entrypoint:
-      - bash
-      - -c
-      - sleep 60; exec "$$(command -v docker-entrypoint.sh mariadb-entrypoint | head -1)" "$$@"
-      - slow
-"""
-    with running("sluice-slow", tmp_path, slow) as stack:
-        stack.up()
-        stack.wait_until_ready()
-        assert "applied 0001.initial" in stack.logs("migrate")
-        client = Client(stack.address, secrets).sign_up()
-        assert client.holds(client.upload(source), source)
-        client.close()
