@@ -175,35 +175,50 @@ function _M.filter_get()
     end
 end
 
+-- What the edge's disk has of a piece is all of it.
+local function is_kept()
+    return var.upstream_cache_status == "HIT"
+end
+
+-- Whether a storage's answer is as long as the range that it names.
+local function has_length()
+    local first, last = (var.upstream_http_content_range or ""):match("^bytes (%d+)%-(%d+)/")
+    return first and tonumber(var.upstream_http_content_length) == last - first + 1
+end
+
 --- The header filter of a blob that is put together from pieces; of each piece, too, whose bounds nginx has compared.
 function _M.filter_cached()
-    if var.storage_piece ~= "" and var.storage_piece ~= "whole" then
-        -- The piece before this one was cut: nginx would put this one in its place.
-        return ngx.exit(ngx.ERROR)
-    end
-    var.storage_piece = ngx.is_subrequest and "later" or "first"
     if ngx.is_subrequest then
+        if var.storage_piece == "begun" or not is_kept() and not has_length() then
+            -- The piece before this one was cut, and nginx would put this one in its place; or this one will be.
+            return ngx.exit(ngx.ERROR)
+        end
+        var.storage_piece = "begun"
         return
     end
     local total = (var.upstream_http_content_range or ""):match("/(%d+)$")
     hide_headers()
     ngx.header["Content-Type"] = var.storage_type
-    if ngx.status ~= ngx.HTTP_OK or total ~= var.storage_wanted then
+    if ngx.status ~= ngx.HTTP_OK or total ~= var.storage_wanted or not is_kept() and not has_length() then
         return break_off()
     end
     ngx.header["ETag"] = var.storage_etag
 end
 
---- Its body filter, which sees where pieces end; one that its storage cut short has no end.
-function _M.filter_cached_body()
-    if not ngx.arg[2] then
-        return
+--- The log phase of each piece but the first, behind which nginx itself goes no further when it was cut.
+function _M.note_piece()
+    local received = (var.upstream_response_length or ""):match("(%d+)$")
+    if is_kept() or received == var.upstream_http_content_length then
+        var.storage_piece = "whole"
     end
-    if not ngx.is_subrequest and var.storage_piece == "later" then
-        -- The whole answer ends behind a piece that did not: nginx would keep the connection, and the client wait.
-        return ngx.ERROR
+end
+
+--- The end of an answer, whatever it was: behind one that is too short nginx would keep the connection, and the client
+-- wait.
+function _M.end_cached()
+    if ngx.is_subrequest or var.body_bytes_sent ~= var.sent_http_content_length then
+        return ngx.exit(ngx.ERROR)
     end
-    var.storage_piece = "whole"
 end
 
 --- The header filter of a part: stored, with an ETag, or not.
