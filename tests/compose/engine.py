@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -66,12 +67,15 @@ def engine(folder: Path) -> Iterator[str]:
     command += ["--pidfile", f"{folder}/pid", "--bridge", BRIDGE]
     command += ["--default-address-pool", f"base={NETWORKS},size=24"]
     (folder / "pid").unlink(missing_ok=True)
+    # An engine that finds networks of an earlier time clears them up, and docker0 with them, whosever that is.
+    shutil.rmtree(folder / "root" / "network", ignore_errors=True)
     with open(log, "wb") as output:
         daemon = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
     try:
         wait_for_engine(daemon, host, log)
         yield host
     finally:
+        remove_everything(host)
         daemon.send_signal(signal.SIGTERM)
         try:
             daemon.wait(60)
@@ -81,6 +85,17 @@ def engine(folder: Path) -> Iterator[str]:
         # its folder, which it mounts on itself, and may leave so
         subprocess.run(["umount", f"{folder}/root"], capture_output=True, check=False)
         remove_bridge()
+
+
+def remove_everything(host: str) -> None:
+    """What a test that failed or was killed has left; a network's bridge would outlive the engine."""
+    docker = f"docker -H {host}"
+    for command in (
+        f"{docker} ps -aq | xargs -r {docker} rm -fv",
+        f"{docker} network prune -f",
+        f"{docker} volume ls -q | xargs -r {docker} volume rm -f",
+    ):
+        subprocess.run(["bash", "-c", command], capture_output=True, check=False)
 
 
 def remove_bridge() -> None:
