@@ -30,6 +30,7 @@ from botocore.config import Config
 
 from loadtest.benchmarks.client import PASSWORD, Client
 from loadtest.benchmarks.content import GIB
+from loadtest.benchmarks.measure import cpu_seconds
 from loadtest.benchmarks.stack import ROOT, Stack
 
 _BUCKET = "peers"
@@ -42,10 +43,11 @@ _TOOLS = ("s5cmd", "aws", "rclone")
 
 @dataclass
 class Run:
-    """What one run of a program took."""
+    """What one run of a program took: CPU seconds by whose processes."""
 
     seconds: float
     peak: int
+    cpu: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -65,6 +67,13 @@ class Contest:
         speed, ratio = self.size / seconds / 1e6, self.median("curl") / seconds
         spread = f"{min(run.seconds for run in runs):.2f} to {max(run.seconds for run in runs):.2f}"
         return f"| {self.title} | {who} | {seconds:.2f} ({spread}) | {speed:.0f} | {ratio:.2f} | {peak:.0f} |"
+
+    def cpu(self, who: str, pieces: int) -> str:
+        """CPU a piece of work by whose processes, in ms."""
+        runs = self.runs[who]
+        used = {name: 1e3 * statistics.median(run.cpu[name] for run in runs) / pieces for name in runs[0].cpu}
+        shares = ", ".join(f"{name} {ms:.2f}" for name, ms in used.items())
+        return f"{self.title}, {who}: {sum(used.values()):.2f} ms CPU a piece: {shares}"
 
 
 def measured(command: Sequence[str], environment: dict[str, str], folder: Path) -> Run:
@@ -108,6 +117,14 @@ class Bench:
     def __init__(self, stack: Stack, folder: Path, peers: Path, small_count: int) -> None:
         self.folder = folder
         self.small_count = small_count
+        self.servers = {
+            "edge": stack.edge,
+            "API": stack.api,
+            "worker": stack.worker,
+            "MariaDB": stack.database_server,
+            "Redis": stack.cache,
+            "Ceph": stack.ceph,
+        }
         self.s3 = _s3_settings(stack)
         self.programs = {name: str(peers / "bin" / name) for name in _TOOLS if (peers / "bin" / name).exists()}
         self.client = Client(stack.port)
@@ -176,7 +193,13 @@ class Bench:
     # -- the programs
 
     def run(self, *command: str) -> Run:
-        return measured(command, self.environment, self.folder)
+        """Runs a program; its CPU is what children that have ended used, the servers' is read before and after."""
+        servers = {name: cpu_seconds(pids) for name, pids in self.servers.items()}
+        children = _children_seconds()
+        run = measured(command, self.environment, self.folder)
+        run.cpu = {"client": _children_seconds() - children}
+        run.cpu |= {name: cpu_seconds(self.servers[name]) - before for name, before in servers.items()}
+        return run
 
     def curl(self, pairs: Sequence[tuple[str, str]], at_once: int, *, up: bool) -> Run:
         """curl, with (URL, file) pairs and nothing else to do."""
@@ -223,6 +246,11 @@ class Bench:
             keys = [{"Key": item["Key"]} for item in page.get("Contents", [])]
             if keys:
                 self.boto.delete_objects(Bucket=_BUCKET, Delete={"Objects": keys, "Quiet": True})
+
+
+def _children_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _rclone(place: str) -> str:
@@ -333,6 +361,8 @@ def main(words: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m loadtest.benchmarks.put_get_ceph", description=__doc__)
     parser.add_argument("--rounds", type=int, default=3, help="minutes each, on a quiet machine")
     parser.add_argument("--small", type=int, default=2000, help="small files")
+    parser.add_argument("--only", choices=("large", "small"), help="one of the two contests")
+    parser.add_argument("--programs", default="s5cmd,aws,rclone", help="which of the tools, besides curl and ours")
     parser.add_argument("--folder", type=Path, default=Path("/var/tmp"), help="a disk with 20 GiB of room")  # noqa: S108
     parser.add_argument("--json", type=Path, help="write every run there")
     options = parser.parse_args(words)
@@ -354,21 +384,27 @@ def main(words: Sequence[str]) -> int:
     try:
         with Stack(folder, "--storage", "ceph") as stack:
             bench = Bench(stack, folder, peers, options.small)
-            everybody = ["curl", "sluice", *bench.programs]
+            everybody = ["curl", "sluice", *(name for name in bench.programs if name in options.programs.split(","))]
             for number in range(options.rounds + 1):
                 shift = number % len(everybody)
                 order = everybody[shift:] + everybody[:shift]
                 found = contests if number else [Contest("warming up", 0) for _ in contests]
-                large_round(bench, found[0], found[1], order)
-                small_round(bench, found[2], found[3], order)
+                if options.only != "small":
+                    large_round(bench, found[0], found[1], order)
+                if options.only != "large":
+                    small_round(bench, found[2], found[3], order)
                 print(f"round {number} of {options.rounds}", file=sys.stderr, flush=True)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+    contests = [contest for contest in contests if contest.runs]
     print("| what | program | seconds (least to most) | MB/s | of curl | peak MiB |")
     print("| --- | --- | --- | --- | --- | --- |")
     for contest in contests:
         for who in contest.runs:
             print(contest.line(who))
+    for contest in contests:
+        for who in contest.runs:
+            print(contest.cpu(who, 1 if contest.size == GIB else options.small))
     judged = verdicts(contests)
     print("\n".join(f"{'holds' if holds else 'DOES NOT HOLD'}: {text}" for text, holds in judged))
     if options.json:

@@ -76,6 +76,15 @@ local function finish(status)
     return ngx.exit(ngx.HTTP_OK)
 end
 
+-- Answers a PUT whose bytes are there: an earlier one's answer was lost.
+local function finish_stored()
+    for _, name in ipairs(NOT_ON_ERRORS) do
+        ngx.header[name] = nil
+    end
+    ngx.header["Content-Length"] = 0
+    return finish(ngx.HTTP_OK)
+end
+
 -- Verifies a token and its revocation.
 local function check(purpose, text, grace, once)
     local claims, problem = verified.claims(purpose, text, once)
@@ -151,6 +160,9 @@ local function send_on(part)
     end
     var.storage_part = part.part
     var.storage_sha256 = part.sha256
+    if part.signature then
+        proxy.complete_aim(part.signature)
+    end
     return ngx.exec("/_storage/put")
 end
 
@@ -203,7 +215,7 @@ local function send_file(uri, first, last)
 end
 
 -- Lets nginx send a blob's bytes from where they lie.
-local function send(found, first, last)
+local function send(found, first, last, is_inner)
     if found.storage == "local" then
         return send_file(found.uri, first, last)
     end
@@ -213,7 +225,7 @@ local function send(found, first, last)
         return code
     end
     ngx.req.discard_body()
-    return ngx.exec(proxy.place(found, first, last))
+    return ngx.exec(proxy.place(found, first, last, is_inner))
 end
 
 -- Sends them at the pace of a tier's rate.
@@ -326,7 +338,7 @@ local function decide_inner()
     end
     var.subject = blob
     local first, last = (var.http_range or ""):match("^bytes=(%d+)%-(%d+)$")
-    return send(found, tonumber(first), tonumber(last))
+    return send(found, tonumber(first), tonumber(last), true)
 end
 
 -- Answers a download whose bytes are sent by Lua.
@@ -418,6 +430,9 @@ function _M.refuse()
     end
     local route = var.route
     local code = var.failure
+    if (code == nil or code == "") and proxy.is_stored_already() then
+        return finish_stored()
+    end
     if code == nil or code == "" then
         code = failure.code_of(route, ngx.status)
         if not code then

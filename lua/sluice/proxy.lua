@@ -5,8 +5,10 @@
 -- they outlive an internal redirect.
 
 local balancer = require("ngx.balancer")
+local heat = require("sluice.heat")
 local journal = require("sluice.journal")
 local resolver = require("sluice.resolver")
+local shaper = require("sluice.shaper")
 
 local ngx = ngx
 local var = ngx.var
@@ -19,6 +21,7 @@ _M.RANGE_BEHAVIORS = { s3 = "", oss = "standard" }
 
 -- Judged already (conditional.lua).
 local CONDITIONS = { "If-Match", "If-None-Match", "If-Range", "If-Modified-Since", "If-Unmodified-Since" }
+local PRECONDITION_FAILED = 412
 local PORTS = { http = "80", https = "443" }
 -- What a client may see of an answer; of a GET it is all ours but the length.
 local SHOWN = {
@@ -70,6 +73,19 @@ function _M.aim(url)
     return nil
 end
 
+--- Makes the PUT of a whole object of what was aimed at: its signature, which stands in no URL that a client sees, and
+-- the condition that was signed with it. What is there already stays.
+function _M.complete_aim(signature)
+    var.storage_path = var.storage_path .. "&X-Amz-Signature=" .. signature
+    var.storage_none_match = "*"
+end
+
+--- Whether the PUT of a whole object found it there. Keys are never used twice and the signature binds the body's hash:
+-- these very bytes are stored.
+function _M.is_stored_already()
+    return var.storage_none_match == "*" and _M.answered() == PRECONDITION_FAILED
+end
+
 --- Points this request at a blob.
 -- @param found its target
 -- @return nil, or an error code
@@ -83,7 +99,7 @@ function _M.aim_at_blob(found)
     return _M.aim(found.uri)
 end
 
--- nginx puts the answer together from pieces, and gives it the range that was decided on.
+-- nginx gives what it finds on its disk the range that was decided on.
 local function ask_cache(found, first, last)
     local header = ngx.header
     var.storage_wanted = tostring(found.size)
@@ -98,17 +114,22 @@ local function ask_cache(found, first, last)
     else
         ngx.req.clear_header("Range")
     end
-    return "/_storage/cached"
 end
 
 --- Prepares the way to a blob that was aimed at.
 -- @param found its target
 -- @param first, last the range, or nil for the whole
+-- @param is_inner whether it is the edge that asks itself
 -- @return the location that asks for it
-function _M.place(found, first, last)
+function _M.place(found, first, last, is_inner)
     var.storage_type = ngx.header["Content-Type"]
     if found.cached then
-        var.storage_place = ask_cache(found, first, last)
+        ask_cache(found, first, last)
+        var.storage_place = "/_storage/cached"
+        if not is_inner and heat.wants_copy(var.storage_object, first) then
+            var.inner_secret = shaper.secret()
+            return "/_storage/whole"
+        end
     else
         _M.want(first, last, found.size)
         var.storage_place = "/_storage/get"
@@ -175,50 +196,71 @@ function _M.filter_get()
     end
 end
 
--- What the edge's disk has of a piece is all of it.
-local function is_kept()
-    return var.upstream_cache_status == "HIT"
-end
-
--- Whether a storage's answer is as long as the range that it names.
+-- Whether a storage's answer is as long as the range that it names; what the edge's disk has, was.
 local function has_length()
+    if var.upstream_cache_status == "HIT" then
+        return true
+    end
     local first, last = (var.upstream_http_content_range or ""):match("^bytes (%d+)%-(%d+)/")
     return first and tonumber(var.upstream_http_content_length) == last - first + 1
 end
 
+-- Counts the pieces that an answer finds one after another from the blob's first on, up to its last.
+local function count_hit()
+    local first, last, size = (var.upstream_http_content_range or ""):match("^bytes (%d+)%-(%d+)/(%d+)$")
+    local hits = first == "0" and 0 or tonumber(var.storage_hits)
+    if hits and var.upstream_cache_status == "HIT" then
+        var.storage_hits = hits + 1
+        if last + 1 == tonumber(size) then
+            heat.note_pieces(var.storage_object, hits + 1, tonumber(size))
+        end
+    else
+        var.storage_hits = ""
+    end
+end
+
 --- The header filter of a blob that is put together from pieces; of each piece, too, whose bounds nginx has compared.
 function _M.filter_cached()
+    if ngx.is_subrequest and (var.storage_piece ~= "whole" or not has_length()) then
+        -- The piece before this one was cut, and nginx would put this one in its place; or this one is none.
+        return ngx.exit(ngx.ERROR)
+    end
+    count_hit()
+    var.storage_piece = ngx.is_subrequest and "later" or "first"
     if ngx.is_subrequest then
-        if var.storage_piece == "begun" or not is_kept() and not has_length() then
-            -- The piece before this one was cut, and nginx would put this one in its place; or this one will be.
-            return ngx.exit(ngx.ERROR)
-        end
-        var.storage_piece = "begun"
         return
     end
     local total = (var.upstream_http_content_range or ""):match("/(%d+)$")
     hide_headers()
     ngx.header["Content-Type"] = var.storage_type
-    if ngx.status ~= ngx.HTTP_OK or total ~= var.storage_wanted or not is_kept() and not has_length() then
+    if ngx.status ~= ngx.HTTP_OK or total ~= var.storage_wanted or not has_length() then
         return break_off()
     end
     ngx.header["ETag"] = var.storage_etag
 end
 
---- The log phase of each piece but the first, behind which nginx itself goes no further when it was cut.
-function _M.note_piece()
-    local received = (var.upstream_response_length or ""):match("(%d+)$")
-    if is_kept() or received == var.upstream_http_content_length then
-        var.storage_piece = "whole"
+--- Its body filter, which sees where pieces end; one that its storage cut short has no end.
+function _M.filter_cached_body()
+    if not ngx.arg[2] then
+        return
     end
+    if not ngx.is_subrequest and var.storage_piece == "later" then
+        -- The whole answer ends behind a piece that did not: nginx would keep the connection, and the client wait.
+        return ngx.ERROR
+    end
+    var.storage_piece = "whole"
 end
 
---- The end of an answer, whatever it was: behind one that is too short nginx would keep the connection, and the client
--- wait.
-function _M.end_cached()
-    if ngx.is_subrequest or var.body_bytes_sent ~= var.sent_http_content_length then
-        return ngx.exit(ngx.ERROR)
+--- The header filter of a blob that is sent from a copy in one file, or leaves one behind.
+function _M.filter_whole()
+    local size = var.upstream_http_content_length
+    hide_headers()
+    ngx.header["Content-Type"] = var.storage_type
+    if ngx.status ~= ngx.HTTP_OK or size ~= var.storage_wanted then
+        return break_off()
     end
+    heat.note_copy(var.storage_object, var.upstream_cache_status == "HIT")
+    ngx.header["ETag"] = var.storage_etag
 end
 
 --- The header filter of a part: stored, with an ETag, or not.
@@ -244,6 +286,10 @@ end
 -- @return the code, and whether the storage is known to have kept nothing
 function _M.code_of_put(answered)
     local connected = (var.upstream_connect_time or ""):find("%d")
+    if answered == 404 and var.storage_none_match == "*" then
+        -- No upload is missing then, but the bucket.
+        return "STORAGE_UNAVAILABLE", true
+    end
     return PART_CODES[answered] or "STORAGE_UNAVAILABLE", not connected or answered >= 400 and answered < 500
 end
 

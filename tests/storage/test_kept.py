@@ -20,6 +20,7 @@ OK = Answer(body=b"ok")
 BUSY = Answer(503)
 HANG_UP = Answer(0)
 SETTINGS = S3Config(
+    single_put_max=0,
     endpoint="http://127.0.0.1:1",
     public_endpoint="",
     bucket="b",
