@@ -35,6 +35,7 @@ from api.services.instant import Instant
 from api.services.progress import Progress
 from api.services.revocations import Revocations
 from api.services.scrub import Scrubber
+from api.services.singles import Singles
 from api.services.stores import Stores
 from api.services.sweep import Sweep
 from api.services.sweep.moments import of_this_machine
@@ -77,7 +78,8 @@ def edge_part_url(tokens: Tokens, public_url: str) -> PartURL:
 def proxied_part_url(tokens: Tokens, public_url: str, storage: str) -> EdgePartURL:
     """Signs the URLs at which nginx takes parts for a storage that it passes them on to.
 
-    The storage's own URL is in the token: only who signs tokens says where the edge sends a body.
+    The storage's own URL is in the token: only who signs tokens says where the edge sends a body. The signature of a
+    PUT of a whole object is sealed: the storage would take it from anybody, with any header (`api.storage.s3_single`).
     """
 
     def sign(ref: MultipartRef, number: int, length: int, expires_at: int, signed: SignedPart) -> str:
@@ -86,7 +88,11 @@ def proxied_part_url(tokens: Tokens, public_url: str, storage: str) -> EdgePartU
             "to": signed.url,
             "sha256": signed.headers.get("x-amz-content-sha256", ""),
         }
-        token = tokens.sign("part", claims)
+        if ref.is_single:
+            claims["to"], _, signature = signed.url.partition("&X-Amz-Signature=")
+            token = tokens.sign("part", claims, sealed=bytes.fromhex(signature))
+        else:
+            token = tokens.sign("part", claims)
         if len(token) > MAX_PART_LENGTH:
             raise StorageError(f"a part's token has {len(token)} bytes: the storage's own URL is too long")
         return f"{public_url}/p/{token}"
@@ -139,6 +145,7 @@ def compose(
     verifier = Verifier(db, stores, clock, config.verify_parallel)
     progress = Progress(db, stores, instant, clock)
     creation = Creation(db, stores, instant, progress, config, clock, prefix)
+    singles = Singles(db, stores, instant, creation, config, clock)
     files = Files(db, stores, tokens, config, clock)
     usage = Usage(db, config, clock)
     planner = TransferPlanner(db, queue, config, clock, prefix)
@@ -154,7 +161,7 @@ def compose(
         clock=clock,
         tokens=tokens,
         accounts=Accounts(db, cache, tokens, config, clock, hasher),
-        uploads=Uploads(db, queue, stores, instant, finalizer, creation, progress, config, clock),
+        uploads=Uploads(db, queue, stores, instant, finalizer, creation, singles, progress, config, clock),
         files=files,
         transfers=Transfers(db, stores, planner, queue, clock),
         revocations=Revocations(db, clock),

@@ -69,6 +69,9 @@ class S3Config:
     region: str = setting(text, "The region that signatures name", "us-east-1")
     virtual_hosted: bool = setting(flag, "1: the bucket is the host's first label, not the path's", "0")
     via_edge: bool = setting(flag, "1: clients send parts through the edge, not straight to the storage", "0")
+    single_put_max: int = setting(
+        integer(0, 8 * MIB), "Bytes up to which a file is one PUT through the edge; 0: all go by multipart", "8388608"
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

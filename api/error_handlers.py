@@ -8,7 +8,7 @@ from typing import Any
 import falcon
 
 from api import errors, schemas
-from api.errors import DatabaseUnavailable, Kind, Problem, StorageError, StorageFull
+from api.errors import DatabaseUnavailable, Kind, Problem, StorageError
 from api.logs import request_id
 
 _log = logging.getLogger(__name__)
@@ -23,10 +23,9 @@ _BY_STATUS = {
 
 def _answer(resp: falcon.Response, problem: Problem) -> None:
     kind = problem.kind
-    body = {"code": kind.code, "message": problem.message, "request_id": request_id.get(), **problem.details}
     resp.status = kind.status
     resp.content_type = falcon.MEDIA_JSON
-    resp.data = schemas.encode({"error": body})
+    resp.data = schemas.encode({"error": schemas.error(problem, request_id.get())})
     resp.set_header("Cache-Control", "no-store")
     if problem.retry_after is not None:
         resp.set_header("Retry-After", str(problem.retry_after))
@@ -53,7 +52,7 @@ def _database(req: falcon.Request, resp: falcon.Response, ex: DatabaseUnavailabl
 
 def _storage(req: falcon.Request, resp: falcon.Response, ex: StorageError, params: dict[str, Any]) -> None:
     _log.error("a storage failed", extra={"error": str(ex), "kind": type(ex).__name__})
-    _answer(resp, Problem(errors.STORAGE_FULL if isinstance(ex, StorageFull) else errors.STORAGE_UNAVAILABLE))
+    _answer(resp, errors.problem_of(ex))
 
 
 def _anything(req: falcon.Request, resp: falcon.Response, ex: Exception, params: dict[str, Any]) -> None:

@@ -126,6 +126,11 @@ class Problem(SluiceError):
         self.details = details
 
 
+def problem_of(ex: StorageError) -> Problem:
+    """What a caller is told of a storage's failure."""
+    return Problem(STORAGE_FULL if isinstance(ex, StorageFull) else STORAGE_UNAVAILABLE)
+
+
 class ConfigError(SluiceError):
     """Settings that cannot work; ``problems`` has a line for each."""
 

@@ -18,6 +18,9 @@ Clock = Callable[[], datetime]
 ROOT_FOLDER: Final = bytes(16)
 GLOBAL_SCOPE: Final = bytes(16)
 
+SINGLE_PUT: Final = "single put"
+"""Stands for a multipart id in the row of an upload whose object is one PUT through the edge."""
+
 OPEN_STATES: Final = ("proving", "uploading", "finalizing")
 """An upload in one of these is unfinished; in any other it has ended."""
 
@@ -99,6 +102,11 @@ class Upload:
     failure: str | None
     created_at: datetime
     expires_at: datetime
+
+    @property
+    def is_single(self) -> bool:
+        """Its object is one PUT, and there is no multipart upload."""
+        return self.multipart_id == SINGLE_PUT
 
 
 @dataclass(frozen=True, slots=True)

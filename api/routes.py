@@ -18,6 +18,8 @@ def routes(services: Services) -> list[tuple[str, Resource]]:
         ("/sessions/refresh", accounts.RefreshSession(s.accounts, url)),
         ("/sessions/current", accounts.CurrentSession(s.accounts, url)),
         ("/uploads", uploads.UploadList(s.uploads, cursors)),
+        ("/uploads/batch", uploads.UploadBatch(s.uploads)),
+        ("/uploads/batch/complete", uploads.UploadBatchComplete(s.uploads)),
         ("/uploads/{upload_id}", uploads.UploadItem(s.uploads)),
         ("/uploads/{upload_id}/proof", uploads.UploadProof(s.uploads)),
         ("/uploads/{upload_id}/parts", uploads.UploadParts(s.uploads)),

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import Meta, Struct
 
+from api.errors import Problem
 from api.models import File, User
 from api.services import ranges
 from api.services.accounts import SessionTokens
@@ -21,6 +22,8 @@ from api.services.usage import View as UsageView
 HEX_32: Final = r"^[0-9a-f]{32}$"
 # "$" also matches before a last newline, which bytes.fromhex skips: only the length says no to that.
 Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$", max_length=64)]
+MOST_AT_ONCE: Final = 50
+"""Uploads of one call."""
 PartHashes = Annotated[dict[str, Sha256], Meta(min_length=1, max_length=1000)]
 
 
@@ -67,6 +70,18 @@ class CreateUpload(Body):
     folder_id: str | None = None
     content_type: str | None = None
     parts: PartHashes | None = None
+
+
+class CreateUploads(Body):
+    """POST /uploads/batch."""
+
+    uploads: Annotated[list[CreateUpload], Meta(min_length=1, max_length=MOST_AT_ONCE)]
+
+
+class CompleteUploads(Body):
+    """POST /uploads/batch/complete."""
+
+    ids: Annotated[list[str], Meta(min_length=1, max_length=MOST_AT_ONCE)]
 
 
 class SignPartsBody(Body):
@@ -239,6 +254,11 @@ def _bytes(received: list[int], size: int, part_size: int, count: int) -> int:
         return 0
     missing_of_last = part_size * count - size if received[-1] == count else 0
     return len(received) * part_size - missing_of_last
+
+
+def error(problem: Problem, request_id: str) -> dict[str, Any]:
+    """An error's body."""
+    return {"code": problem.kind.code, "message": problem.message, "request_id": request_id, **problem.details}
 
 
 def transfer(view: TransferView) -> dict[str, Any]:

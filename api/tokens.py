@@ -30,7 +30,14 @@ MAX_PART_LENGTH: Final = 4096
 """The same of a part's token, which may hold another storage's URL; the API verifies none."""
 
 _SIGNATURE_LENGTH: Final = 43
+_SEAL: Final = "seal"
+"""A salt like a purpose's, of which there are no tokens."""
 _encoder: Final = msgspec.json.Encoder()
+
+
+def seal_message(claims: Mapping[str, Any]) -> bytes:
+    """What a seal depends on: all that the sealed signature was made of, so that no two signatures share a pad."""
+    return f"{claims['size']}\n{claims['sha256']}\n{claims['to']}".encode()
 
 
 class _Signers:
@@ -40,7 +47,9 @@ class _Signers:
         self.keys = keys
         self.verifying = {purpose: self._signer([key.text for key in keys], purpose) for purpose in PURPOSES}
         self.salted = {
-            (key, purpose): self._signer([key.text], purpose).derive_key() for key in keys for purpose in PURPOSES
+            (key, purpose): self._signer([key.text], purpose).derive_key()
+            for key in keys
+            for purpose in (*PURPOSES, _SEAL)
         }
 
     @staticmethod
@@ -65,14 +74,25 @@ class Tokens:
             made = self._made = _Signers(keys)
         return made
 
-    def sign(self, purpose: str, claims: Mapping[str, Any], *, now: float | None = None) -> str:
+    def sign(
+        self, purpose: str, claims: Mapping[str, Any], *, now: float | None = None, sealed: bytes | None = None
+    ) -> str:
         """A token over ``claims``, which hold ``exp`` in epoch seconds.
 
         The bytes are those of ``TimestampSigner.sign``, made without its set-up of a signer per call: part
         tokens are signed a thousand at a time.
+
+        Args:
+            sealed: 32 bytes for the edge's eyes alone, of a part's token: its claim ``seal`` is these bytes XOR an HMAC
+                over what they are the signature of. A pseudorandom function's value that is used for one message
+                only is a one-time pad; that nobody changes it is the token's own signature's doing.
         """
         moment, made = int(time.time() if now is None else now), self._signers()
-        key = made.salted[signing(made.keys, moment), purpose]
+        signer = signing(made.keys, moment)
+        key = made.salted[signer, purpose]
+        if sealed is not None:
+            pad = hmac.digest(made.salted[signer, _SEAL], seal_message(claims), "sha256")
+            claims = {**claims, "seal": bytes(a ^ b for a, b in zip(pad, sealed, strict=True)).hex()}
         signed = base64_encode(_encoder.encode(claims)) + b"." + base64_encode(int_to_bytes(moment))
         signature = hmac.digest(key, signed, "sha256")
         return (signed + b"." + base64_encode(signature)).decode()

@@ -63,6 +63,7 @@ def s3_config(ceph: Ceph) -> S3Config:
     """How to reach its bucket."""
     settings = ceph.settings
     return S3Config(
+        single_put_max=8 * 1024**2,
         endpoint=settings["SLUICE_S3_ENDPOINT"],
         public_endpoint="",
         bucket=settings["SLUICE_S3_BUCKET"],

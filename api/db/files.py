@@ -17,8 +17,11 @@ _FILE = (
 _FROM = "FROM file f JOIN `blob` b ON b.id = f.blob_id"
 # Left alone, the optimizer intersects the indexes of user and trash and sorts all of a user's files, or reads
 # everybody's in order of ids: seen with 100,000 files, where a page of 50 read 200,000 rows.
-_FROM_NEWEST = "FROM file f FORCE INDEX (file_newest) JOIN `blob` b ON b.id = f.blob_id"
-_FROM_BY_NAME = "FROM file f FORCE INDEX (file_by_name) JOIN `blob` b ON b.id = f.blob_id"
+_NEWEST = "FROM file f FORCE INDEX (file_newest)"
+_BY_NAME = "FROM file f FORCE INDEX (file_by_name)"
+_ORDERS = {"name": "f.name, f.id", "newest": "f.id DESC"}
+SEARCHED = 10_000
+"""Names that one search looks at."""
 # Whoever names a digest has few files on it: those are looked up, and sorted.
 _FROM_DIGEST = (
     "FROM `blob` b FORCE INDEX (blob_by_digest) STRAIGHT_JOIN file f FORCE INDEX (file_blob) ON f.blob_id = b.id"
@@ -100,48 +103,91 @@ def restore(db: Statements, file_id: bytes, user_id: bytes, now: datetime) -> bo
     return db.execute(_RESTORE, (to_row(now), file_id, user_id)) == 1
 
 
+Key = tuple[str | bytes, ...]
+"""Where an entry stands in a listing: (id,), or (name, id) in order of names."""
+
+
 @dataclass(frozen=True, slots=True)
 class Query:
     """What a listing asks for.
 
     Attributes:
         order: ``newest`` or ``name``.
-        after: the last entry of the page before: (id,) or (name, id).
+        after: the last entry of the page before.
     """
 
     user_id: bytes
     order: str
     limit: int
     trashed: bool = False
-    after: tuple[str | bytes, ...] = ()
+    after: Key = ()
     folder_id: bytes | None = None
     text: str | None = None
     digest: bytes | None = None
 
 
-def page(db: Statements, query: Query) -> list[File]:
-    """Up to ``limit`` files in order, by the index of that order; the trash, and what a digest names, is sorted."""
-    where = ["f.user_id = %s", f"f.trashed_at IS {'NOT NULL' if query.trashed else 'NULL'}"]
-    args: list[object] = [query.user_id]
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Part of a listing.
+
+    Attributes:
+        after: what the next page begins behind; None where there is none.
+    """
+
+    files: Sequence[File]
+    after: Key | None
+
+
+def page(db: Statements, query: Query) -> Page:
+    """Up to ``limit`` files in order, by the index of that order; the trash, and what a digest names, is sorted.
+
+    A search looks at so many names at most; its page may be short, and yet not the last.
+    """
+    end = _end_of_search(db, query)
+    where, args = _conditions(query)
+    if end is not None:
+        where.append("(f.name < %s OR (f.name = %s AND f.id <= %s))" if query.order == "name" else "f.id >= %s")
+        args += [end[0], *end] if query.order == "name" else end
     for condition, value in _filters(query):
         where.append(condition)
         args.append(value)
-    if query.order == "name":
-        order = "f.name, f.id"
-        if query.after:
-            where.append("(f.name > %s OR (f.name = %s AND f.id > %s))")
-            args += [query.after[0], *query.after]
-    else:
-        order = "f.id DESC"
-        if query.after:
-            where.append("f.id < %s")
-            args += query.after
-    if query.digest is not None:
-        source = _FROM_DIGEST
-    else:
-        source = _FROM_BY_NAME if query.order == "name" and not query.trashed else _FROM_NEWEST
-    sql = f"SELECT {_FILE} {source} WHERE {' AND '.join(where)} ORDER BY {order} LIMIT %s"
-    return [_file(row) for row in db.all(sql, [*args, query.limit])]
+    source = _FROM_DIGEST if query.digest is not None else f"{_index(query)} JOIN `blob` b ON b.id = f.blob_id"
+    sql = f"SELECT {_FILE} {source} WHERE {' AND '.join(where)} ORDER BY {_ORDERS[query.order]} LIMIT %s"
+    found = [_file(row) for row in db.all(sql, [*args, query.limit + 1])]
+    if len(found) <= query.limit:
+        return Page(found, end)
+    last = found[query.limit - 1]
+    return Page(found[: query.limit], (last.name, last.id) if query.order == "name" else (last.id,))
+
+
+def _end_of_search(db: Statements, query: Query) -> Key | None:
+    """The last entry that a search looks at; None where it comes to the list's end. Read from the index alone."""
+    if query.text is None or query.trashed or query.digest is not None:
+        return None
+    where, args = _conditions(query)
+    columns = "f.name, f.id" if query.order == "name" else "f.id"
+    source, condition, order = _index(query), " AND ".join(where), _ORDERS[query.order]
+    row = db.one(
+        f"SELECT {columns} {source} WHERE {condition} ORDER BY {order} LIMIT 1 OFFSET %s", [*args, SEARCHED - 1]
+    )
+    return tuple(row) if row else None
+
+
+def _index(query: Query) -> str:
+    return _BY_NAME if query.order == "name" and not query.trashed else _NEWEST
+
+
+def _conditions(query: Query) -> tuple[list[str], list[object]]:
+    """Whose files, live or not, and behind what."""
+    where = ["f.user_id = %s", f"f.trashed_at IS {'NOT NULL' if query.trashed else 'NULL'}"]
+    args: list[object] = [query.user_id]
+    if query.after and query.order == "name":
+        where.append("(f.name > %s OR (f.name = %s AND f.id > %s))")
+        args += [query.after[0], *query.after]
+    elif query.after:
+        where.append("f.id < %s")
+        args += query.after
+    return where, args
 
 
 def _filters(query: Query) -> Sequence[tuple[str, object]]:

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from api.db.pool import Row, Statements, placeholders
 from api.db.times import from_nullable, to_row
-from api.models import Upload
+from api.models import SINGLE_PUT, Upload
 
 _UPLOAD = (
     "u.id, u.user_id, u.state, u.name, u.folder_id, u.content_type, u.size, u.digest, u.part_size, u.part_count, "
@@ -20,10 +20,13 @@ _OPEN = "('proving', 'uploading', 'finalizing')"
 _PACKED = (
     "(SELECT GROUP_CONCAT(p.sha256 ORDER BY p.part_number SEPARATOR '') FROM upload_part p WHERE p.upload_id = u.id)"
 )
+COLUMNS = (
+    "id, user_id, state, name, folder_id, content_type, size, digest, part_size, part_count, storage, object_key, "
+    "multipart_id, open_key, binds_hash, nonce, challenge_expires_at, file_id, created_at, updated_at, expires_at"
+)
+"""Those of a new row, in the order of `row_of`."""
 _INSERT = (
-    "INSERT INTO upload (id, user_id, state, name, folder_id, content_type, size, digest, part_size, part_count, "
-    "storage, object_key, multipart_id, open_key, binds_hash, nonce, challenge_expires_at, file_id, created_at, "
-    "updated_at, expires_at) SELECT "
+    f"INSERT INTO upload ({COLUMNS}) SELECT "
     + placeholders(21)
     + f" FROM DUAL WHERE (SELECT COUNT(*) FROM upload c WHERE c.user_id = %s AND c.state IN {_OPEN}) < %s"
 )
@@ -38,6 +41,7 @@ _SAME_OR_OWN = (
 _OPENED = "UPDATE upload SET multipart_id = %s WHERE id = %s AND multipart_id = ''"
 _BY_ID = f"SELECT {_UPLOAD} FROM upload u WHERE u.id = %s AND u.user_id = %s"
 _WITH_HASHES = f"SELECT {_UPLOAD}, {_PACKED} FROM upload u WHERE u.id = %s AND u.user_id = %s"
+_MANY_WITH_HASHES = f"SELECT {_UPLOAD}, {_PACKED} FROM upload u WHERE u.user_id = %s AND u.id IN "
 _LEASED = f"SELECT {_UPLOAD}, {_PACKED} FROM upload u WHERE u.id = %s AND u.lease_owner = %s"
 _RECORDED = (
     "GROUP_CONCAT(LPAD(HEX(p.part_number), 4, '0'), LOWER(HEX(p.sha256)), LPAD(HEX(p.signed), 2, '0') SEPARATOR '') "
@@ -113,7 +117,12 @@ _FAIL = (
 )
 _EXPIRED = f"SELECT {_UPLOAD} FROM upload u WHERE u.state IN ('proving', 'uploading') AND u.expires_at < %s LIMIT 100"
 _WITH_PARTS = (
-    "SELECT id FROM upload WHERE parts_kept = 1 AND state IN ('done', 'failed', 'aborted', 'expired') LIMIT 100"
+    "SELECT id FROM upload WHERE parts_kept = 1 AND state IN ('done', 'failed', 'aborted', 'expired') "
+    "AND (state = 'done' OR multipart_id <> %s) LIMIT 100"
+)
+_ENDED_SINGLES = (
+    f"SELECT {_UPLOAD} FROM upload u WHERE u.parts_kept = 1 AND u.state = %s AND u.id > %s AND u.multipart_id = %s "
+    "AND u.updated_at < %s ORDER BY u.id LIMIT 100"
 )
 _ENDED_BEFORE = (
     "SELECT id FROM upload WHERE state IN ('done', 'failed', 'aborted', 'expired') AND updated_at < %s LIMIT 100"
@@ -132,14 +141,10 @@ def _upload(row: Row) -> Upload:
     return Upload(*values)
 
 
-def insert(db: Statements, upload: Upload, open_key: bytes | None, limit: int) -> bool:
-    """A new upload; False where the user has ``limit`` unfinished ones. The caller holds the user's lock.
-
-    Raises:
-        DuplicateRow: the same unfinished upload is there already.
-    """
+def row_of(upload: Upload, open_key: bytes | None) -> tuple[object, ...]:
+    """A new upload's row."""
     u, challenge = upload, upload.challenge_expires_at
-    args = (
+    return (
         u.id,
         u.user_id,
         u.state,
@@ -161,10 +166,16 @@ def insert(db: Statements, upload: Upload, open_key: bytes | None, limit: int) -
         to_row(u.created_at),
         to_row(u.created_at),
         to_row(u.expires_at),
-        u.user_id,
-        limit,
     )
-    return db.execute(_INSERT, args) == 1
+
+
+def insert(db: Statements, upload: Upload, open_key: bytes | None, limit: int) -> bool:
+    """A new upload; False where the user has ``limit`` unfinished ones. The caller holds the user's lock.
+
+    Raises:
+        DuplicateRow: the same unfinished upload is there already.
+    """
+    return db.execute(_INSERT, (*row_of(upload, open_key), upload.user_id, limit)) == 1
 
 
 def same_or_own(
@@ -191,6 +202,12 @@ def with_hashes(db: Statements, upload_id: bytes, user_id: bytes) -> tuple[Uploa
     """An upload of this user and the hashes recorded for it, 32 bytes each in part order."""
     row = db.one(_WITH_HASHES, (upload_id, user_id))
     return (_upload(row[:_WIDTH]), row[_WIDTH] or b"") if row else None
+
+
+def many_with_hashes(db: Statements, ids: Sequence[bytes], user_id: bytes) -> list[tuple[Upload, bytes]]:
+    """The same for several; what is not this user's is left out."""
+    rows = db.all(f"{_MANY_WITH_HASHES}({placeholders(len(ids))})", [user_id, *ids])
+    return [(_upload(row[:_WIDTH]), row[_WIDTH] or b"") for row in rows]
 
 
 def leased(db: Statements, upload_id: bytes, owner: bytes) -> tuple[Upload, bytes] | None:
@@ -390,8 +407,13 @@ def ended_among(db: Statements, ids: Sequence[bytes]) -> list[Upload]:
 
 
 def ended_with_parts(db: Statements) -> list[bytes]:
-    """Up to 100 ended uploads whose part rows are still there."""
-    return [row[0] for row in db.all(_WITH_PARTS)]
+    """Up to 100 ended uploads whose part rows are still there, but for those of `ended_singles`."""
+    return [row[0] for row in db.all(_WITH_PARTS, (SINGLE_PUT,))]
+
+
+def ended_singles(db: Statements, state: str, before: datetime, after: bytes) -> list[Upload]:
+    """Up to 100 uploads of one PUT that ended so before then, in the order of ids: their objects may be there."""
+    return [_upload(row) for row in db.all(_ENDED_SINGLES, (state, after, SINGLE_PUT, to_row(before)))]
 
 
 def prune_parts(db: Statements, upload_id: bytes) -> None:

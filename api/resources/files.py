@@ -5,9 +5,8 @@ from __future__ import annotations
 import falcon
 
 from api import errors, schemas
-from api.db.files import Query
+from api.db.files import Key, Query
 from api.errors import Problem
-from api.models import File
 from api.resources import base
 from api.resources.base import Resource, answer, identity, read, row_id
 from api.resources.cursors import Cursors
@@ -28,29 +27,28 @@ class FileList(Resource):
         trashed = base.choice(req, "trashed", ("true", "false"), "false")
         if req.get_param("folder_id") is not None:
             raise Problem(errors.FOLDER_NOT_FOUND)
-        who, limit, kind = identity(req), base.limit(req), f"files:{order}:{trashed}"
+        who, kind = identity(req), f"files:{order}:{trashed}"
         after = self._cursors.read(req, who, kind)
         found = self._files.page(
             Query(
                 user_id=who.user_id,
                 order=order,
-                limit=limit + 1,
+                limit=base.limit(req),
                 trashed=trashed == "true",
                 after=_after(order, after) if after else (),
                 text=req.get_param("q") or None,
                 digest=base.digest(req.get_param("digest")),
             )
         )
-        items, more = found[:limit], len(found) > limit
-        cursor = self._cursors.make(who, kind, _key(order, items[-1])) if more else None
-        answer(resp, {"items": [schemas.file(file) for file in items], "next_cursor": cursor})
+        cursor = self._cursors.make(who, kind, _cursor(found.after)) if found.after else None
+        answer(resp, {"items": [schemas.file(file) for file in found.files], "next_cursor": cursor})
 
 
-def _key(order: str, file: File) -> list[str]:
-    return [file.name, file.id.hex()] if order == "name" else [file.id.hex()]
+def _cursor(after: Key) -> list[str]:
+    return [value.hex() if isinstance(value, bytes) else value for value in after]
 
 
-def _after(order: str, key: list[str]) -> tuple[str | bytes, ...]:
+def _after(order: str, key: list[str]) -> Key:
     return (key[0], bytes.fromhex(key[1])) if order == "name" else (bytes.fromhex(key[0]),)
 
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import falcon
 
 from api import errors, schemas
 from api.errors import Problem
+from api.logs import request_id
 from api.models import OPEN_STATES
 from api.resources import base
 from api.resources.base import Resource, answer, identity, part_hashes, read, row_id
 from api.resources.cursors import Cursors
 from api.services.creation import NewUpload
 from api.services.instant import pack
+from api.services.progress import UploadView
 from api.services.uploads import Uploads
 
 _STATES = (*OPEN_STATES, "done", "failed", "aborted", "expired")
@@ -25,21 +30,8 @@ class UploadList(Resource):
         self._cursors = cursors
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
-        body = read(req, schemas.CreateUpload)
-        if body.folder_id is not None:
-            raise Problem(errors.FOLDER_NOT_FOUND)
-        view = self._uploads.create(
-            identity(req),
-            NewUpload(
-                name=body.name,
-                size=body.size,
-                digest=base.digest(body.digest),
-                resume_key=body.resume_key,
-                content_type=body.content_type,
-                parts=part_hashes(body.parts) if body.parts else None,
-            ),
-        )
-        answer(resp, schemas.upload(view), 201 if view.created else 200)
+        view = self._uploads.create(identity(req), _new_upload(read(req, schemas.CreateUpload)))
+        answer(resp, schemas.upload(view), _status_of_new(view))
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         state = base.choice(req, "state", ("all", *_STATES), "all")
@@ -51,6 +43,35 @@ class UploadList(Resource):
         items, more = views[:limit], len(views) > limit
         cursor = self._cursors.make(who, kind, [items[-1].upload.id.hex()]) if more else None
         answer(resp, {"items": [schemas.upload(view) for view in items], "next_cursor": cursor})
+
+
+class UploadBatch(Resource):
+    """/uploads/batch."""
+
+    def __init__(self, uploads: Uploads) -> None:
+        self._uploads = uploads
+
+    def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
+        news: list[NewUpload | Problem] = []
+        for body in read(req, schemas.CreateUploads).uploads:
+            try:
+                news.append(_new_upload(body))
+            except Problem as ex:
+                news.append(ex)
+        views = self._uploads.create_many(identity(req), news)
+        answer(resp, {"items": [_item(view, _status_of_new) for view in views]})
+
+
+class UploadBatchComplete(Resource):
+    """/uploads/batch/complete."""
+
+    def __init__(self, uploads: Uploads) -> None:
+        self._uploads = uploads
+
+    def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
+        ids = [row_id(text, errors.UPLOAD_NOT_FOUND) for text in read(req, schemas.CompleteUploads).ids]
+        views = self._uploads.complete_many(identity(req), ids)
+        answer(resp, {"items": [_item(view, _status_of_end) for view in views]})
 
 
 class UploadItem(Resource):
@@ -100,4 +121,33 @@ class UploadComplete(Resource):
 
     def on_post(self, req: falcon.Request, resp: falcon.Response, upload_id: str) -> None:
         view = self._uploads.complete(identity(req), row_id(upload_id, errors.UPLOAD_NOT_FOUND))
-        answer(resp, schemas.upload(view), 202 if view.upload.state == "finalizing" else 200)
+        answer(resp, schemas.upload(view), _status_of_end(view))
+
+
+def _new_upload(body: schemas.CreateUpload) -> NewUpload:
+    """What a body asks for. Raises Problem FOLDER_NOT_FOUND, DIGEST_INVALID, PART_NUMBER_INVALID."""
+    if body.folder_id is not None:
+        raise Problem(errors.FOLDER_NOT_FOUND)
+    return NewUpload(
+        name=body.name,
+        size=body.size,
+        digest=base.digest(body.digest),
+        resume_key=body.resume_key,
+        content_type=body.content_type,
+        parts=part_hashes(body.parts) if body.parts else None,
+    )
+
+
+def _status_of_new(view: UploadView) -> int:
+    return 201 if view.created else 200
+
+
+def _status_of_end(view: UploadView) -> int:
+    return 202 if view.upload.state == "finalizing" else 200
+
+
+def _item(found: UploadView | Problem, status: Callable[[UploadView], int]) -> dict[str, Any]:
+    """One answer of several: what the call by itself would have been answered with."""
+    if isinstance(found, Problem):
+        return {"status": found.kind.status, "error": schemas.error(found, request_id.get())}
+    return {"status": status(found), "upload": schemas.upload(found)}

@@ -12,7 +12,7 @@ from api.config import Config
 from api.db import accounts, blobs, files, uploads
 from api.db.pool import Database, Statements
 from api.errors import DatabaseUnavailable, DuplicateRow, Problem, StorageFull
-from api.models import OPEN_STATES, ROOT_FOLDER, Blob, Clock, File, Identity, Upload, new_id
+from api.models import OPEN_STATES, ROOT_FOLDER, SINGLE_PUT, Blob, Clock, File, Identity, Upload, new_id
 from api.services.instant import Instant
 from api.services.names import check_name, content_type
 from api.services.progress import Progress, UploadView
@@ -75,9 +75,9 @@ class Creation:
         storage_name, storage = self._stores.for_new_upload(identity.tier)
         scope = self._instant.scope(identity.user_id)
         digest = digests.EMPTY_DIGEST if new.size == 0 else new.digest
-        open_key = _open_key(identity.user_id, storage_name, new)
+        key = open_key(identity.user_id, storage_name, new)
         for _ in range(3):
-            same, own_id = uploads.same_or_own(self._db, open_key, identity.user_id, digest, new.size, scope)
+            same, own_id = uploads.same_or_own(self._db, key, identity.user_id, digest, new.size, scope)
             if same is not None:
                 upload = uploads.by_id(self._db, same, identity.user_id)
                 if upload is not None and upload.state in OPEN_STATES:
@@ -90,18 +90,20 @@ class Creation:
                 own = blobs.by_id(self._db, own_id) if own_id else self._empty_blob(scope) if not new.size else None
                 if own is None:
                     _check_room(storage, new.size)
-                upload = self._plan(identity, new, storage_name, digest, instant=own is not None)
-                return self._make(upload, own, open_key)
+                upload = self.plan(identity, new, storage_name, digest, instant=own is not None)
+                return self._make(upload, own, key)
             except DuplicateRow:
                 continue
         raise DatabaseUnavailable("the same upload came and went")
 
-    def _plan(
+    def plan(
         self, identity: Identity, new: NewUpload, storage_name: str, digest: bytes | None, *, instant: bool
     ) -> Upload:
-        """The row of a new upload."""
+        """The row of a new upload, of content that is there already (``instant``) or not."""
         now, upload_id = self._clock(), new_id()
-        proving = not instant and new.digest is not None and digests.part_count(new.size) > 1
+        storage, count = self._stores.named(storage_name), digests.part_count(new.size)
+        single = not instant and count == 1 and new.size <= storage.single_put_max
+        proving = not instant and new.digest is not None and count > 1
         nonce, challenge_expires_at = self._instant.new_nonce(now) if proving else (None, None)
         return Upload(
             id=upload_id,
@@ -113,12 +115,12 @@ class Creation:
             size=new.size,
             digest=digest,
             part_size=digests.part_size(new.size),
-            part_count=digests.part_count(new.size),
+            part_count=count,
             storage=storage_name,
             # by this key a storage's unfinished upload is known for ours
             object_key=f"{self._prefix()}/{upload_id[-1:].hex()}/{upload_id.hex()}",
-            multipart_id="",
-            binds_hash=self._stores.named(storage_name).enforces_sha256,
+            multipart_id=SINGLE_PUT if single else "",
+            binds_hash=storage.enforces_sha256,
             nonce=nonce,
             challenge_expires_at=challenge_expires_at,
             received=b"",
@@ -192,7 +194,7 @@ def check_numbers(parts: Mapping[int, str], count: int) -> None:
         raise Problem(errors.PART_NUMBER_INVALID, f"This upload has {count} parts, numbered from 1.")
 
 
-def _open_key(user_id: bytes, storage: str, new: NewUpload) -> bytes | None:
+def open_key(user_id: bytes, storage: str, new: NewUpload) -> bytes | None:
     """What makes an unfinished upload "the same": user, storage, size, place, and resume key or digest."""
     if new.resume_key is not None:
         named = b"key\0" + new.resume_key.encode()

@@ -81,7 +81,7 @@ class Files:
         self._config = config
         self._clock = clock
 
-    def page(self, query: rows.Query) -> list[File]:
+    def page(self, query: rows.Query) -> rows.Page:
         """A page of a user's files."""
         return rows.page(self._db, query)
 

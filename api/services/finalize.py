@@ -27,6 +27,8 @@ from api.services.stores import Stores, multipart_ref
 from api.storage.base import Completed
 
 LEASE: Final = timedelta(seconds=15)
+_URLS_DEAD: Final = timedelta(hours=2)
+"""Until then a URL of an upload of one PUT may bring a deleted object back: it lives an hour at most."""
 _EXTEND_EVERY: Final = 5.0
 MOST_COMPLETES: Final = 5
 """Completes that read bytes, an upload: sending wrong parts for ever costs reading for ever."""
@@ -213,7 +215,7 @@ class Finalizer:
             blob = merge.hold(tx, first, *new)
             file = self._link(tx, upload, owner, blob) if blob else None
             if file is not None:
-                merge.settle(tx, first, *new)
+                merge.settle(tx, first, *new, keep_until=self._clock() + _URLS_DEAD if upload.is_single else None)
             return file
 
         return self._db.transaction(body)

@@ -27,7 +27,7 @@ from api.db import blobs, files, uploads
 from api.db.pool import Database, Statements
 from api.errors import ObjectNotFound, StorageError
 from api.models import GLOBAL_SCOPE, Blob, Clock, File, Upload, new_id
-from api.services.stores import Stores, multipart_ref
+from api.services.stores import Stores
 from api.storage.base import Storage
 from api.tokens import Tokens
 
@@ -169,10 +169,7 @@ class Instant:
             self._db.transaction(body)
         except _Moved:
             return False
-        try:
-            self._stores.named(upload.storage).abort(multipart_ref(upload))
-        except StorageError as ex:
-            _log.warning("parts are left to the sweep", extra={"upload": upload.id.hex(), "error": str(ex)})
+        self._stores.free_parts(upload)
         return True
 
 

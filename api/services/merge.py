@@ -62,12 +62,18 @@ def hold(tx: Statements, first: First, storage: str, object_key: str, now: datet
     return replace(blob, state="verified", storage=storage, object_key=object_key)
 
 
-def settle(tx: Statements, first: First, storage: str, object_key: str, now: datetime) -> None:
-    """Keeps one of the two objects and dooms the other, once the first blob is locked and linked to."""
+def settle(
+    tx: Statements, first: First, storage: str, object_key: str, now: datetime, keep_until: datetime | None = None
+) -> None:
+    """Keeps one of the two objects and dooms the other, once the first blob is locked and linked to.
+
+    Args:
+        keep_until: the new object is not deleted before, for it could be stored again until then.
+    """
     if first.blob.state == "corrupt":
         return  # `hold` did
     if first.whole or not blobs.heal(tx, first.blob, storage, object_key, now):
-        blobs.doom(tx, storage, object_key, now)
+        blobs.doom(tx, storage, object_key, now, keep_until)
 
 
 def _is_whole(stores: Stores, replicas: Sequence[Blob]) -> bool:

@@ -90,6 +90,15 @@ class Stores:
             self._asked[name] = (time.monotonic(), answer)
         return answer
 
+    def free_parts(self, upload: Upload) -> bool:
+        """Frees the parts of an upload that has ended; False where its storage could not be asked: the sweep will."""
+        try:
+            self.named(upload.storage).abort(multipart_ref(upload))
+        except StorageError as ex:
+            _log.warning("parts are left to the sweep", extra={"upload": upload.id.hex(), "error": str(ex)})
+            return False
+        return True
+
 
 def multipart_ref(upload: Upload, generation: int = 0, tier: str = "default") -> MultipartRef:
     """How a storage knows an upload."""

@@ -7,7 +7,7 @@ crash the row tells what is still to do.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final
@@ -25,6 +25,7 @@ from api.services.creation import Creation, NewUpload, check_numbers
 from api.services.finalize import LEASE, MOST_COMPLETES, Finalizer
 from api.services.instant import Instant
 from api.services.progress import Progress, SignedParts, UploadView
+from api.services.singles import Singles
 from api.services.stores import Stores, multipart_ref
 
 MOST_SIGNINGS: Final = 5
@@ -47,11 +48,13 @@ class Uploads:
         instant: Instant,
         finalizer: Finalizer,
         creation: Creation,
+        singles: Singles,
         progress: Progress,
         config: Config,
         clock: Clock,
     ) -> None:
         self._db = db
+        self._singles = singles
         self._queue = queue
         self._stores = stores
         self._instant = instant
@@ -71,6 +74,36 @@ class Uploads:
                 and what `sign` raises where parts are named.
         """
         self._creation.check(new)
+        if made := self._singles.make(identity, [new]):
+            return self._new_view(identity, made[0], new)
+        return self._create(identity, new)
+
+    def create_many(self, identity: Identity, news: Sequence[NewUpload | Problem]) -> list[UploadView | Problem]:
+        """The same for each of several, plain small files in one transaction; a problem stays one."""
+        answers: list[UploadView | Problem | None] = [None] * len(news)
+        good: dict[int, NewUpload] = {}
+        for place, new in enumerate(news):
+            try:
+                if isinstance(new, Problem):
+                    raise new
+                self._creation.check(new)
+                good[place] = new
+            except Problem as ex:
+                answers[place] = ex
+        places = list(good)
+        for at, upload in self._singles.make(identity, list(good.values())).items():
+            new = good.pop(places[at])
+            answers[places[at]] = self._new_view(identity, upload, new)
+        for place, new in good.items():
+            answers[place] = _answered(lambda new=new: self._create(identity, new))  # type: ignore[misc]
+        return [answer for answer in answers if answer is not None]
+
+    def _new_view(self, identity: Identity, upload: Upload, new: NewUpload) -> UploadView:
+        """A new upload of one PUT, with its URL."""
+        signed = self._sign(identity, upload, new.parts or {})
+        return replace(self._progress.brief(upload), created=True, parts=signed)
+
+    def _create(self, identity: Identity, new: NewUpload) -> UploadView:
         view = self._creation.find_or_make(identity, new)
         upload = view.upload
         if upload.state in ("proving", "uploading"):
@@ -114,8 +147,10 @@ class Uploads:
         check_numbers(parts, upload.part_count)
         known = signing.recorded
         _check_written_once(known, parts)
-        if known.hashes and self._stores.named(upload.storage).leaks_resent_parts:
+        leaks = self._stores.named(upload.storage).leaks_resent_parts and not upload.is_single
+        if known.hashes and (leaks or upload.is_single):
             upload, parts = self._not_received(upload, known, parts)
+        if leaks:
             _check_tries(known, parts)
         limit, added = self._config.user_parts, len(parts.keys() - known.hashes.keys())
         if added and signing.open_parts > limit and uploads.count_parts(self._db, identity.user_id) + added > limit:
@@ -184,6 +219,8 @@ class Uploads:
         found = uploads.with_hashes(self._db, upload_id, identity.user_id)
         if found is None:
             raise Problem(errors.UPLOAD_NOT_FOUND)
+        if done := self._singles.finish([found]).get(upload_id):
+            return self._done_view(*done)
         upload, hashes = found
         if upload.state in ("done", "finalizing"):
             return self._progress.view(upload)
@@ -207,6 +244,20 @@ class Uploads:
             raise Problem(errors.DIGEST_MISMATCH)
         upload = replace(upload, digest=digest)
         return self._finalize(identity, upload, hashes)
+
+    def complete_many(self, identity: Identity, ids: Sequence[bytes]) -> list[UploadView | Problem]:
+        """The same for each of several, plain small files in one transaction."""
+        found = uploads.many_with_hashes(self._db, ids, identity.user_id)
+        finished = self._singles.finish(found)
+        done = {upload_id: self._done_view(*pair) for upload_id, pair in finished.items()}
+        return [
+            done.get(upload_id) or _answered(lambda upload_id=upload_id: self.complete(identity, upload_id))  # type: ignore[misc]
+            for upload_id in ids
+        ]
+
+    def _done_view(self, upload: Upload, file: File) -> UploadView:
+        done = replace(upload, state="done", file_id=file.id, failure=None)
+        return replace(self._progress.brief(done), file=file)
 
     def _missing(self, upload: Upload, hashes: bytes) -> list[tuple[int, int]]:
         """The parts, as ranges, that have no hash or are not stored."""
@@ -239,8 +290,7 @@ class Uploads:
         file = self._finalize_here(upload, hashes, owner)
         if file is None:
             return self.complete(identity, upload.id)  # its row says how it ended, or who goes on with it
-        done = replace(upload, state="done", file_id=file.id, failure=None)
-        return replace(self._progress.brief(done), file=file)
+        return self._done_view(upload, file)
 
     def _completes_at_once(self, upload: Upload) -> bool:
         """A storage that puts parts together without reading them is slow by their number alone."""
@@ -273,11 +323,19 @@ class Uploads:
     def _end(self, upload: Upload, state: str, failure: str | None) -> bool:
         if not uploads.end(self._db, upload.id, state, failure, self._clock()):
             return False
-        try:
-            self._stores.named(upload.storage).abort(multipart_ref(upload))
-        except StorageError as ex:
-            _log.warning("parts are left to the sweep", extra={"upload": upload.id.hex(), "error": str(ex)})
+        self._stores.free_parts(upload)
         return True
+
+
+def _answered(call: Callable[[], UploadView]) -> UploadView | Problem:
+    """One of several calls' own answer."""
+    try:
+        return call()
+    except Problem as ex:
+        return ex
+    except StorageError as ex:
+        _log.error("a storage failed", extra={"error": str(ex), "kind": type(ex).__name__})
+        return errors.problem_of(ex)
 
 
 def _check_written_once(recorded: Recorded, parts: Mapping[int, str]) -> None:

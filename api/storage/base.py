@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from api.models import SINGLE_PUT
+
 
 class Reader(Protocol):
     """Bytes of an object, front to back."""
@@ -28,7 +30,7 @@ class MultipartRef:
 
     Attributes:
         upload_id: our upload's id, 32 hexadecimal characters.
-        multipart_id: what `MultipartStorage.create` answered.
+        multipart_id: what `MultipartStorage.create` answered, or SINGLE_PUT.
         user_id: the user's id, 32 hexadecimal characters.
         generation: the user's token generation.
         tier: the user's, which the edge limits parts by.
@@ -45,6 +47,11 @@ class MultipartRef:
     generation: int
     binds_hash: bool = False
     tier: str = "default"
+
+    @property
+    def is_single(self) -> bool:
+        """The object is one PUT, whose only part is the whole: nothing is created, joined or aborted."""
+        return self.multipart_id == SINGLE_PUT
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +124,14 @@ class MultipartStorage(Storage):
 
     leaks_resent_parts: bool = False
     reads_to_complete: bool = False
+
+    @property
+    def single_put_max(self) -> int:
+        """Bytes up to which an upload of one part can be one PUT of the object (`MultipartRef.is_single`); 0: none.
+
+        Its part's URL binds the hash and never replaces an object; `create` is not called for it, `abort` deletes it.
+        """
+        return 0
 
     @property
     @abc.abstractmethod

@@ -27,10 +27,12 @@ class MemoryStorage(MultipartStorage):
         enforces_sha256: bool = False,
         compares: bool = True,
         leaks_resent_parts: bool = False,
+        single_put_max: int = 0,
         prefix: Callable[[], str] = lambda: "",
     ) -> None:
         self._prefix = prefix
         self.leaks_resent_parts = leaks_resent_parts
+        self.largest_single = single_put_max
         self._enforces = enforces_sha256
         self._compares = compares
         self._lock = threading.Lock()
@@ -43,6 +45,14 @@ class MemoryStorage(MultipartStorage):
             if ref.upload_id not in self.uploads:
                 raise UploadGone(ref.upload_id)
             self.uploads[ref.upload_id][number] = data
+
+    @property
+    def single_put_max(self) -> int:
+        return self.largest_single
+
+    def put_object(self, ref: MultipartRef, data: bytes) -> None:
+        """What a PUT to the only URL of an upload of one PUT does."""
+        self.objects.setdefault(ref.object_key, data)
 
     def check(self) -> None:
         """Memory is always there."""
@@ -92,6 +102,8 @@ class MemoryStorage(MultipartStorage):
         self.put_part(ref, number, data)
 
     def list_parts(self, ref: MultipartRef) -> dict[int, int]:
+        if ref.is_single:
+            return {1: len(self.objects[ref.object_key])} if ref.object_key in self.objects else {}
         with self._lock:
             if ref.upload_id not in self.uploads:
                 raise UploadGone(ref.upload_id)
@@ -102,6 +114,8 @@ class MemoryStorage(MultipartStorage):
         with self._lock:
             if ref.object_key in self.objects:
                 return self._completed(ref, self.objects[ref.object_key])
+            if ref.is_single:
+                raise PartMismatch([1])
             if ref.upload_id not in self.uploads:
                 raise UploadGone(ref.upload_id)
             parts = self.uploads[ref.upload_id]
@@ -127,6 +141,8 @@ class MemoryStorage(MultipartStorage):
     def abort(self, ref: MultipartRef) -> None:
         with self._lock:
             self.uploads.pop(ref.upload_id, None)
+            if ref.is_single:
+                self.objects.pop(ref.object_key, None)
 
     def list_uploads(self) -> Iterator[str]:
         with self._lock:

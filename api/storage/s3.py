@@ -2,8 +2,9 @@
 
 The calls that every upload makes go without boto3 (`api.storage.s3_calls`): with it, they were half of an upload's CPU.
 
-Everything goes by multipart, one part too: metadata, ACL and encryption are fixed by our own create call, and part
-URLs die at complete (a presigned single PUT obeys unsigned ``x-amz-acl`` and SSE-C headers). A part's URL signs host,
+What clients send here themselves goes by multipart, one part too: metadata, ACL and encryption are fixed by our own
+create call, and part URLs die at complete (a presigned single PUT obeys unsigned ``x-amz-acl`` and SSE-C headers; small
+files are such PUTs, which the edge alone can send: `api.storage.s3_single`). A part's URL signs host,
 exact length and, where the storage compares it (`enforces_sha256`, found by probing), the body's SHA-256 as the
 header ``x-amz-content-sha256`` with the hash as the payload line; then nothing has to be read back.
 
@@ -44,6 +45,7 @@ from api.storage.probe import ProbedStorage, refuses_wrong_body
 from api.storage.s3_bucket import Address, Bucket, error_code
 from api.storage.s3_calls import ERRORS, Calls, Part, PastTheEnd
 from api.storage.s3_check import Examination
+from api.storage.s3_single import SinglePuts
 from api.storage.sigv4 import MAX_EXPIRES, UNSIGNED, Credentials, Presigner, encode
 from api.storage.wire import put
 
@@ -98,7 +100,7 @@ class S3Storage(ProbedStorage, Administered):
     Args:
         prefix: answers what this deployment's keys begin with.
         now: epoch seconds.
-        part_url: signs the URLs that clients get where parts go through the edge.
+        part_url: signs the edge's URLs, which clients get for small files, and for all parts with ``via_edge``.
     """
 
     def __init__(
@@ -122,6 +124,8 @@ class S3Storage(ProbedStorage, Administered):
         self._client = self._connect(settings.endpoint)
         self._internal = Address(settings, settings.endpoint)
         self._calls = Calls(self._internal, self._credentials, now, self._tls)
+        self._singles = part_url and SinglePuts(self._internal, self._credentials, self._calls, now, part_url)
+        self._takes_singles = False
         self._listings: OrderedDict[str, tuple[float, dict[int, Part]]] = OrderedDict()
         public = settings.public_endpoint or settings.endpoint
         self._parts = self._internal if settings.via_edge else Address(settings, public)
@@ -205,12 +209,30 @@ class S3Storage(ProbedStorage, Administered):
     # -- multipart uploads
 
     def probe(self) -> bool:
-        return refuses_wrong_body(self, f"{self._prefix()}/probe")
+        prefix = f"{self._prefix()}/probe"
+        binds = refuses_wrong_body(self, prefix)
+        wanted = binds and self._settings.single_put_max > 0
+        self._takes_singles = wanted and self._singles is not None and self._singles.probe(prefix)
+        return binds
+
+    @property
+    def single_put_max(self) -> int:
+        return self._settings.single_put_max if self.enforces_sha256 and self._takes_singles else 0
+
+    def _single(self, ref: MultipartRef) -> SinglePuts | None:
+        """What an upload that is one PUT is left to; None for all others."""
+        if not ref.is_single:
+            return None
+        if self._singles is None:
+            raise StorageUnavailable("nobody signs the edge's URLs here")
+        return self._singles
 
     def create(self, ref: MultipartRef) -> str:
         return self._calls.create(ref.object_key)
 
     def presign_part(self, ref: MultipartRef, number: int, sha256: str, expires_at: int) -> SignedPart:
+        if single := self._single(ref):
+            return single.presign(ref, sha256, expires_at)
         signed = self.presign_at_storage(ref, number, sha256, expires_at)
         if self._part_url is None:
             return signed
@@ -221,7 +243,7 @@ class S3Storage(ProbedStorage, Administered):
         return self._presign(self._parts, ref, number, sha256, expires_at)
 
     def _presign(self, address: Address, ref: MultipartRef, number: int, sha256: str, expires_at: int) -> SignedPart:
-        if not ref.multipart_id:
+        if not ref.multipart_id or ref.is_single:
             raise UploadGone("an empty upload id would make the URL a plain PUT of the object")
         length = digests.part_length(number, ref.size, ref.part_size)
         now = int(self._now())
@@ -259,6 +281,8 @@ class S3Storage(ProbedStorage, Administered):
             raise ERRORS.get(code, StorageUnavailable)(f"part {number}: {answer.status} {code}")
 
     def list_parts(self, ref: MultipartRef) -> dict[int, int]:
+        if single := self._single(ref):
+            return single.received(ref)
         listed = self._listed(ref)
         self._listings[ref.multipart_id] = (time.monotonic(), listed)
         while len(self._listings) > _LISTINGS:
@@ -272,6 +296,11 @@ class S3Storage(ProbedStorage, Administered):
 
     def complete(self, ref: MultipartRef, hashes: bytes, keep_alive: Callable[[], None]) -> Completed:
         keep_alive()
+        if single := self._single(ref):
+            try:
+                return self._judge(ref, single.head(ref))
+            except ObjectNotFound as ex:
+                raise PartMismatch([1]) from ex
         asked, listed = self._listings.pop(ref.multipart_id, (0.0, {}))
         # who completes has mostly just asked what is there; S3 refuses a list that is not right any more
         if time.monotonic() - asked < _LISTING_LIFE and not _wrong(ref, listed):
@@ -311,6 +340,9 @@ class S3Storage(ProbedStorage, Administered):
         return Completed(verified=ref.binds_hash, sha256=None)
 
     def abort(self, ref: MultipartRef) -> None:
+        if single := self._single(ref):
+            single.delete(ref)
+            return
         # a create whose answer was lost left an upload that no row names: all of the key's are aborted
         for key, multipart_id in self._calls.open_uploads(ref.object_key):
             if key == ref.object_key:

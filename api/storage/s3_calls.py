@@ -1,7 +1,7 @@
 """The S3 calls that every upload makes: signed by our own SigV4, on kept connections, with no SDK between.
 
 All of them are safe to repeat. Source: AWS, "Amazon S3 API Reference" (CreateMultipartUpload, ListParts,
-CompleteMultipartUpload, AbortMultipartUpload, ListMultipartUploads, HeadObject); Ceph's departures are in
+CompleteMultipartUpload, AbortMultipartUpload, ListMultipartUploads, HeadObject, DeleteObject); Ceph's departures are in
 `api.storage.s3`.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from typing import Final
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
@@ -67,6 +68,11 @@ class Calls:
         """An object's headers, by their names in lower case. Raises ObjectNotFound."""
         headers, _ = self._call("HEAD", object_key)
         return headers
+
+    def delete(self, object_key: str) -> None:
+        """Deletes an object; one that is not there is deleted already."""
+        with suppress(ObjectNotFound):
+            self._call("DELETE", object_key)
 
     def create(self, object_key: str) -> str:
         """Opens a multipart upload; its id."""

@@ -63,6 +63,7 @@ class Examination:
         yield from self._bucket_rules()
         yield from self._public_access()
         yield checks.enforcement(self._storage)
+        yield self._small_files()
         yield from checks.round_trip(self._storage, self._prefix, origins[0], {})
         if self._settings.via_edge:
             yield Finding("CORS", True, "parts go through the edge: the bucket's rules are not asked")
@@ -70,6 +71,15 @@ class Examination:
             yield from checks.for_clients(self._public_endpoint, origins)
             yield from checks.preflight(self._storage, self._prefix, origins)
         yield self._resent_parts()
+
+    def _small_files(self) -> Finding:
+        """Whether they are one PUT, as was found with the hashes just now."""
+        about, most = "small files", self._storage.single_put_max
+        if most:
+            return Finding(about, True, f"up to {most} bytes are one PUT through the edge")
+        if not self._settings.single_put_max:
+            return Finding(about, True, "go by multipart: SLUICE_S3_SINGLE_PUT_MAX is 0")
+        return Finding(about, True, "go by multipart: the storage does not compare what a PUT's signature says")
 
     def _endpoints(self) -> Iterator[Finding]:
         yield from checks.reach("endpoint", self._settings.endpoint, self._now())

@@ -25,6 +25,7 @@ from loadtest.benchmarks import (
     put_parts,
     small_ceph,
     statements,
+    transfer,
 )
 from loadtest.benchmarks.bench import Bench, Benchmark
 from loadtest.benchmarks.measure import CallRow, LeftOut
@@ -48,6 +49,7 @@ BENCHMARKS = [
     small_ceph.BENCHMARK,
     others.GIFTLESS,
     others.TUS_S3,
+    transfer.BENCHMARK,
 ]
 _STORAGES = {"local": (), "ceph": ("--storage", "ceph")}
 _OSD_GB = "40"

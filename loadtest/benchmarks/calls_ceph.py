@@ -24,7 +24,7 @@ _AT_ONCE = 4
 _PARTS = 1000
 _CALLS = 12
 """Calls of 1,000 parts a sample; a user may have 100,000 part rows open."""
-_UPLOADS = 4
+_UPLOADS = 12
 """Whole uploads a sample, of 16 parts each."""
 _SIZE = 15 * PART_SIZE + 65536
 _SIGN_RATIO = 10

@@ -100,7 +100,7 @@ class Growth:
         client, count = self._client, self.rows.count
         client.sign_in()
         middle = count // 2 | 1  # an odd number is ours
-        page = client.call("GET", f"/files?limit=1&q={quote(f'file {middle:08}')}")
+        page = client.call("GET", f"/files?limit=1&digest={digest_of(middle)}")
         file: JSON = page["items"][0]
         path = f"/files/{file['id']}"
         deep = self._deep_cursor()
@@ -138,7 +138,7 @@ class Growth:
             self.measure(name, call)
         self.measure("POST /sessions", lambda: client.call("POST", "/sessions", session), 20)
         self.measure("upload of 1 KiB, complete", self._upload, 20)
-        self.measure("GET /files?q, found at the far end", lambda: client.call("GET", "/files?q=00000001.bin"), 3)
+        self.measure("GET /files?q, a call that finds none", lambda: client.call("GET", "/files?q=nowhere"), 10)
         self.statement("dedup look-up alone", digest_of(others), size_of(others))
 
     def _upload(self) -> None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 import boto3
+from botocore.auth import S3SigV4QueryAuth
+from botocore.awsrequest import AWSRequest
 from botocore.config import Config
+from botocore.credentials import Credentials
 
 from loadtest.benchmarks.client import Sender
 from loadtest.benchmarks.content import Content
@@ -17,6 +20,13 @@ from loadtest.benchmarks.stack import Stack
 BUCKET = "bench"
 Signed = tuple[str, Mapping[str, str]]
 """A URL and the headers to send with it."""
+
+
+class _BoundAuth(S3SigV4QueryAuth):
+    """botocore's own signer, told the body's hash: what it presigns by itself binds none."""
+
+    def payload(self, request: Any) -> str:
+        return str(request.headers["x-amz-content-sha256"])
 
 
 class S3:
@@ -60,6 +70,19 @@ class S3:
         """A presigned request of the bucket."""
         url: str = self.client.generate_presigned_url(call, {"Bucket": BUCKET, "Key": key, **names})
         return url, {}
+
+    def bound(self, key: str, upload_id: str, number: int, size: int, sha256: str) -> Signed:
+        """The PUT of one part that takes these bytes alone: length and SHA-256 (hex) are signed."""
+        query = urlencode({"uploadId": upload_id, "partNumber": number})
+        headers = {"x-amz-content-sha256": sha256}
+        request = AWSRequest(
+            method="PUT",
+            url=f"{self.endpoint}/{BUCKET}/{key}?{query}",
+            headers={**headers, "content-length": str(size)},
+        )
+        signer = _BoundAuth(Credentials(self.access_key, self.secret_key), "s3", "us-east-1", expires=900)
+        signer.add_auth(request)
+        return str(request.url), headers
 
     def delete(self, key: str) -> None:
         self.client.delete_object(Bucket=BUCKET, Key=key)

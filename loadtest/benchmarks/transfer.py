@@ -1,15 +1,13 @@
-"""A gigabyte from a real Ceph to the stand-in for OSS by one worker, beside boto3 and oss2 doing just that.
-
-``python -m loadtest.benchmarks.transfer`` prints it; `--small N` moves N blobs of 4 KiB instead, and counts.
+"""Blobs from a real Ceph to the stand-in for OSS by one worker, beside boto3 and oss2 doing just that.
 
 Both copy 8 MiB parts, four at once, over the same two servers, in turns. Ours hashes every part on its way and then
-reads the copy back, which the other does not: `copied` compares what both do, `verified` is all that ours does. The
-stand-in is a process of its own, and in Python: it is the slowest of the four, for both.
+reads the copy back, which the other does not: `transfer` compares what both do, `transfer-verified` is all that ours
+does. The stand-in is a process of its own, and in Python: it is the slowest of the four, for both. The worker has a
+database and a queue of its own, for the stack knows no second storage.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import hashlib
 import json
@@ -18,17 +16,14 @@ import random
 import re
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import boto3
 import oss2
-from botocore.config import Config as BotoConfig
 from oss2.models import PartInfo
 
 from api import digests
@@ -41,24 +36,31 @@ from api.models import Blob, new_id, utc_now
 from api.storage.base import MultipartRef
 from api.storage.oss import OSSStorage
 from api.storage.s3 import S3Storage
+from loadtest.benchmarks.bench import Bench, Benchmark
+from loadtest.benchmarks.content import GIB, MIB
+from loadtest.benchmarks.measure import Pairs, Row, Sample, Spread
+from loadtest.benchmarks.s3 import S3
 from loadtest.benchmarks.stack import ROOT
 from scripts.stack.services import MariaDB, Redis, server_folder, started
-from tests.storage.ceph import Ceph, running
 from tests.storage.oss_standin import ACCOUNT
 
-GIB = 1024**3
 PART = digests.part_size(GIB)
+_BUCKET = "transfers"
 _PARALLEL = 4
-_ROUNDS = 5
+_MOST_ROUNDS = 5
+_SMALL = 4096
+_SMALL_COUNT = 300
+_LIMIT = 0.8
 _MOST_MIB = 200
 
 
 @dataclass(frozen=True)
 class Ours:
-    """One transfer: seconds of copying, of all of it, and the worker's peak memory in bytes."""
+    """One transfer: seconds of copying, of all of it, from its start to its end, and the worker's peak in bytes."""
 
     copied: float
     verified: float
+    whole: float
     peak: int
 
 
@@ -119,6 +121,10 @@ class Yard:
             self._oss.delete(key)
         self._db.execute("DELETE FROM replica WHERE storage = 'archive'")
 
+    def statements(self) -> int:
+        """What the database was asked so far."""
+        return int(self._db.all("SHOW GLOBAL STATUS LIKE 'Questions'")[0][1])
+
     def move(self) -> Ours:
         """Copies everything by one worker."""
         log = self._folder / "worker.log"
@@ -139,7 +145,7 @@ class Yard:
             while self._db.all(state, (transfer,))[0][0] != "done":
                 assert time.monotonic() - began < 600, log.read_text()[-3000:]
                 time.sleep(0.05)
-            self.seconds = time.monotonic() - began
+            whole = time.monotonic() - began
             status = Path(f"/proc/{worker.pid}/status").read_text()
         finally:
             worker.terminate()
@@ -147,28 +153,16 @@ class Yard:
         lines = [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
         copied = [line for line in lines if line.get("message") == "copied"]
         peak = int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0]) * 1024
-        return Ours(sum(c["copy_seconds"] for c in copied), sum(c["seconds"] for c in copied), peak)
+        return Ours(sum(c["copy_seconds"] for c in copied), sum(c["seconds"] for c in copied), whole, peak)
 
 
 class Peer:
     """boto3 and oss2, four parts at once, and nothing else."""
 
-    def __init__(self, ceph: Ceph, address: str) -> None:
-        given = ceph.settings
-        self._bucket = given["SLUICE_S3_BUCKET"]
-        self._s3 = boto3.client(
-            "s3",
-            endpoint_url=given["SLUICE_S3_ENDPOINT"],
-            aws_access_key_id=given["SLUICE_S3_ACCESS_KEY"],
-            aws_secret_access_key=given["SLUICE_S3_SECRET_KEY"],
-            region_name="us-east-1",
-            config=BotoConfig(s3={"addressing_style": "path"}, request_checksum_calculation="when_required"),
-        )
+    def __init__(self, s3: S3, address: str) -> None:
+        self._s3 = s3.client
         auth = oss2.make_auth(ACCOUNT.access_key, ACCOUNT.secret_key, "v4")
         self._oss = oss2.Bucket(auth, address, ACCOUNT.bucket, region=ACCOUNT.region, enable_crc=False)
-
-    def make_bucket(self) -> None:
-        self._s3.create_bucket(Bucket=self._bucket)
 
     def move(self, key: str) -> float:
         """Seconds."""
@@ -178,7 +172,7 @@ class Peer:
         def part(number: int) -> Any:
             first = (number - 1) * PART
             where = f"bytes={first}-{first + PART - 1}"
-            body = self._s3.get_object(Bucket=self._bucket, Key=key, Range=where)["Body"].read()
+            body = self._s3.get_object(Bucket=_BUCKET, Key=key, Range=where)["Body"].read()
             return PartInfo(number, self._oss.upload_part(name, upload, number, body).etag)
 
         with ThreadPoolExecutor(_PARALLEL) as pool:
@@ -189,14 +183,15 @@ class Peer:
         return seconds
 
 
-def _environ(folder: Path, database: MariaDB, redis: Redis, ceph: Ceph, address: str) -> dict[str, str]:
-    (folder / "storage").mkdir()
+def _environ(folder: Path, database: MariaDB, redis: Redis, s3: S3, address: str) -> dict[str, str]:
+    storage = folder / "storage"
+    storage.mkdir()
     return {
         "SLUICE_DATABASE_URL": database.url,
         "SLUICE_REDIS_URL": redis.url,
         "SLUICE_SECRET_KEYS": "k" * 64,
         "SLUICE_EDGE_KEY": "e" * 64,
-        "SLUICE_STORAGE_ROOT": str(folder / "storage"),
+        "SLUICE_STORAGE_ROOT": str(storage),
         "SLUICE_STORAGES": "main:s3,archive:oss,local:local",
         "SLUICE_TRANSFER_PARALLEL": str(_PARALLEL),
         "SLUICE_OSS_ENDPOINT": address,
@@ -204,64 +199,62 @@ def _environ(folder: Path, database: MariaDB, redis: Redis, ceph: Ceph, address:
         "SLUICE_OSS_ACCESS_KEY": ACCOUNT.access_key,
         "SLUICE_OSS_SECRET_KEY": ACCOUNT.secret_key,
         "SLUICE_OSS_REGION": ACCOUNT.region,
-        **{name: value for name, value in ceph.settings.items() if name.startswith("SLUICE_S3_")},
+        "SLUICE_S3_ENDPOINT": s3.endpoint,
+        "SLUICE_S3_BUCKET": _BUCKET,
+        "SLUICE_S3_ACCESS_KEY": s3.access_key,
+        "SLUICE_S3_SECRET_KEY": s3.secret_key,
     }
 
 
-def _large(yard: Yard, peer: Peer, rounds: int) -> None:
-    key = yard.store(GIB, 1)
-    peer.move(key)
-    rows = []
-    for number in range(rounds):
-        theirs = peer.move(key) if number % 2 else 0.0
-        ours = yard.move()
-        theirs = theirs or peer.move(key)
+def _without_cpu(row: Row, **members: Any) -> Row:
+    return replace(row, cpu_unit="", cpu_ours=None, cpu_peer=None, cpu_ratio=None, **members)
+
+
+def _large(bench: Bench, yard: Yard, peer: Peer) -> list[Row]:
+    key, found = yard.store(GIB, 1), list[Ours]()
+
+    def ours() -> Sample:
+        found.append(yard.move())
         yard.forget()
-        rows.append((theirs / ours.copied, theirs / ours.verified, ours.peak))
-        print(
-            f"ours {GIB / ours.copied / 1e6:6.0f} MB/s copied, {GIB / ours.verified / 1e6:6.0f} verified, "
-            f"peak {ours.peak / 1024**2:.0f} MiB; boto3 to oss2 {GIB / theirs / 1e6:6.0f} MB/s"
-        )
-    for name, column in (("copied", 0), ("copied and verified", 1)):
-        values = sorted(row[column] for row in rows)
-        spread = f"{values[len(values) // 2]:.2f} ({values[0]:.2f} to {values[-1]:.2f})"
-        print(f"{name}: ours/theirs median {spread}{', limit 0.80' if column == 0 else ''}")
-    print(f"peak memory of the worker: {max(row[2] for row in rows) / 1024**2:.0f} MiB, limit {_MOST_MIB}")
+        return Sample(GIB / found[-1].copied / 1e6, 0)
+
+    copied = Pairs.take(min(bench.rounds, _MOST_ROUNDS), ours, lambda: Sample(GIB / peer.move(key) / 1e6, 0))
+    verified = Pairs([Sample(GIB / one.verified / 1e6, 0) for one in found[1:]], copied.peer)
+    memory = Spread.of([one.peak / MIB for one in found])
+    what = "1 GiB copied from Ceph to the stand-in for OSS by one worker; boto3 to oss2"
+    row = copied.row("transfer", what, "MB/s", "", 0)
+    also = verified.row("transfer-verified", "the same, the copy read back and compared; boto3 to oss2", "MB/s", "", 0)
+    return [
+        _without_cpu(row, limit=f"≥ {_LIMIT}", holds=copied.ratio.median >= _LIMIT),
+        _without_cpu(also),
+        Row("transfer-memory", "peak memory of the worker meanwhile", "MiB", memory, limit=f"< {_MOST_MIB}",
+            holds=memory.most < _MOST_MIB),
+    ]  # fmt: skip
 
 
-def _small(yard: Yard, count: int) -> None:
-    for number in range(count):
-        yard.store(4096, number)
-    before = yard._db.all("SHOW GLOBAL STATUS LIKE 'Questions'")[0][1]
-    ours = yard.move()
-    asked = int(yard._db.all("SHOW GLOBAL STATUS LIKE 'Questions'")[0][1]) - int(before)
-    print(f"{count} blobs of 4 KiB in {yard.seconds:.1f} s: {count / yard.seconds:.0f} a second,", end=" ")
-    print(f"{asked / count:.1f} database statements each, peak {ours.peak / 1024**2:.0f} MiB")
+def _small(yard: Yard) -> Row:
+    for number in range(_SMALL_COUNT):
+        yard.store(_SMALL, number)
+    before = yard.statements()
+    speed = Spread.of([_SMALL_COUNT / yard.move().whole])
+    asked = (yard.statements() - before) / _SMALL_COUNT
+    what = f"{_SMALL_COUNT} blobs of 4 KiB, from the start of the transfer to its end"
+    note = f"{asked:.1f} database statements a blob, planning and the bench's own looks included"
+    return Row("transfer-small", what, "blobs/s", speed, notes=note)
 
 
-def main() -> None:
-    """Prints the figures."""
-    parser = argparse.ArgumentParser(prog="loadtest.benchmarks.transfer")
-    parser.add_argument("--rounds", type=int, default=_ROUNDS)
-    parser.add_argument("--small", type=int, default=0, metavar="N", help="move N blobs of 4 KiB instead")
-    arguments = parser.parse_args()
+def run(bench: Bench) -> Sequence[Row]:
+    """The large blob goes again each round; the small ones once."""
+    s3 = S3(bench.stack)
+    s3.client.create_bucket(Bucket=_BUCKET)
     with contextlib.ExitStack() as stack:
         servers = stack.enter_context(server_folder())
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sluice-bench-", dir="/var/tmp")))
-        (folder / "ceph").mkdir()
         database = stack.enter_context(started(MariaDB(servers)))
         redis = stack.enter_context(started(Redis(servers)))
-        ceph = stack.enter_context(running(folder / "ceph" / "ceph"))
         address = stack.enter_context(_standin())
-        peer = Peer(ceph, address)
-        peer.make_bucket()
         migrate(database.url)
-        yard = Yard(_environ(folder, database, redis, ceph, address), folder)
-        if arguments.small:
-            _small(yard, arguments.small)
-        else:
-            _large(yard, peer, arguments.rounds)
+        yard = Yard(_environ(bench.folder, database, redis, s3, address), bench.folder)
+        return [*_large(bench, yard, Peer(s3, address)), _small(yard)]
 
 
-if __name__ == "__main__":
-    main()
+BENCHMARK = Benchmark("transfer", "1 GiB from Ceph to the stand-in for OSS against boto3 and oss2", run, "ceph")

@@ -76,6 +76,15 @@ local function finish(status)
     return ngx.exit(ngx.HTTP_OK)
 end
 
+-- Answers a PUT whose bytes are there: an earlier one's answer was lost.
+local function finish_stored()
+    for _, name in ipairs(NOT_ON_ERRORS) do
+        ngx.header[name] = nil
+    end
+    ngx.header["Content-Length"] = 0
+    return finish(ngx.HTTP_OK)
+end
+
 -- Verifies a token and its revocation.
 local function check(purpose, text, grace, once)
     local claims, problem = verified.claims(purpose, text, once)
@@ -151,6 +160,9 @@ local function send_on(part)
     end
     var.storage_part = part.part
     var.storage_sha256 = part.sha256
+    if part.signature then
+        proxy.complete_aim(part.signature)
+    end
     return ngx.exec("/_storage/put")
 end
 
@@ -418,6 +430,9 @@ function _M.refuse()
     end
     local route = var.route
     local code = var.failure
+    if (code == nil or code == "") and proxy.is_stored_already() then
+        return finish_stored()
+    end
     if code == nil or code == "" then
         code = failure.code_of(route, ngx.status)
         if not code then

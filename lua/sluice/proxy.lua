@@ -19,6 +19,7 @@ _M.RANGE_BEHAVIORS = { s3 = "", oss = "standard" }
 
 -- Judged already (conditional.lua).
 local CONDITIONS = { "If-Match", "If-None-Match", "If-Range", "If-Modified-Since", "If-Unmodified-Since" }
+local PRECONDITION_FAILED = 412
 local PORTS = { http = "80", https = "443" }
 -- What a client may see of an answer; of a GET it is all ours but the length.
 local SHOWN = {
@@ -68,6 +69,19 @@ function _M.aim(url)
     var.storage_path = path
     var.storage_peers = table.concat(peers, " ")
     return nil
+end
+
+--- Makes the PUT of a whole object of what was aimed at: its signature, which stands in no URL that a client sees, and
+-- the condition that was signed with it. What is there already stays.
+function _M.complete_aim(signature)
+    var.storage_path = var.storage_path .. "&X-Amz-Signature=" .. signature
+    var.storage_none_match = "*"
+end
+
+--- Whether the PUT of a whole object found it there. Keys are never used twice and the signature binds the body's hash:
+-- these very bytes are stored.
+function _M.is_stored_already()
+    return var.storage_none_match == "*" and _M.answered() == PRECONDITION_FAILED
 end
 
 --- Points this request at a blob.
@@ -175,10 +189,19 @@ function _M.filter_get()
     end
 end
 
+-- Whether a storage's answer is as long as the range that it names; what the edge's disk has, was.
+local function has_length()
+    if var.upstream_cache_status == "HIT" then
+        return true
+    end
+    local first, last = (var.upstream_http_content_range or ""):match("^bytes (%d+)%-(%d+)/")
+    return first and tonumber(var.upstream_http_content_length) == last - first + 1
+end
+
 --- The header filter of a blob that is put together from pieces; of each piece, too, whose bounds nginx has compared.
 function _M.filter_cached()
-    if var.storage_piece ~= "" and var.storage_piece ~= "whole" then
-        -- The piece before this one was cut: nginx would put this one in its place.
+    if ngx.is_subrequest and (var.storage_piece ~= "whole" or not has_length()) then
+        -- The piece before this one was cut, and nginx would put this one in its place; or this one is none.
         return ngx.exit(ngx.ERROR)
     end
     var.storage_piece = ngx.is_subrequest and "later" or "first"
@@ -188,7 +211,7 @@ function _M.filter_cached()
     local total = (var.upstream_http_content_range or ""):match("/(%d+)$")
     hide_headers()
     ngx.header["Content-Type"] = var.storage_type
-    if ngx.status ~= ngx.HTTP_OK or total ~= var.storage_wanted then
+    if ngx.status ~= ngx.HTTP_OK or total ~= var.storage_wanted or not has_length() then
         return break_off()
     end
     ngx.header["ETag"] = var.storage_etag
@@ -229,6 +252,10 @@ end
 -- @return the code, and whether the storage is known to have kept nothing
 function _M.code_of_put(answered)
     local connected = (var.upstream_connect_time or ""):find("%d")
+    if answered == 404 and var.storage_none_match == "*" then
+        -- No upload is missing then, but the bucket.
+        return "STORAGE_UNAVAILABLE", true
+    end
     return PART_CODES[answered] or "STORAGE_UNAVAILABLE", not connected or answered >= 400 and answered < 500
 end
 

@@ -3,6 +3,7 @@
 -- HMAC-SHA256(HMAC-SHA256(key, purpose), "value.timestamp"), as itsdangerous' TimestampSigner makes it. Claims are
 -- decoded after the signature was found good, so a forged token costs an HMAC and no parsing.
 
+local bit = require("bit")
 local cjson = require("cjson")
 local base64url = require("sluice.base64url")
 local hmac = require("sluice.hmac")
@@ -42,15 +43,22 @@ local CLAIMS = {
         jti = is_id, share = is_id, file = is_id, fgen = is_count, blob = is_id, size = is_count, sub = is_id,
         gen = is_count, disp = is_text, name = is_text, type = is_text, start = is_count, exp = is_count,
     },
-    -- With storage, to and sha256 where it goes on to another storage.
+    -- With storage, to and sha256 where it goes on to another storage; with seal where it is a whole object.
     part = { upload = is_id, part = is_count, size = is_count, sub = is_id, gen = is_count, exp = is_count },
 }
+
+local SEAL = "seal"
+local SEAL_LENGTH = 64
 
 --- A verifier.
 -- @param keys list of strings, oldest first; any of them verifies
 function _M.new(keys)
     local salted = {}
+    local purposes = { SEAL }
     for purpose in pairs(CLAIMS) do
+        table.insert(purposes, purpose)
+    end
+    for _, purpose in ipairs(purposes) do
         salted[purpose] = {}
         -- The newest key first: most tokens are of that one.
         for i = #keys, 1, -1 do
@@ -70,15 +78,30 @@ local function find_dots(text)
     return first, second
 end
 
-local function is_signed(keys, signed, signature)
+-- Which of the keys has signed, or nil.
+local function find_signer(keys, signed, signature)
     for i = 1, #keys do
         local digest = hmac.sha256(keys[i], signed)
         -- Comparing texts leaves one spelling of a signature: the canonical one.
         if digest and hmac.equal(base64url.encode(digest), signature) then
-            return true
+            return i
         end
     end
-    return false
+    return nil
+end
+
+-- The storage's signature that a part's token holds for the edge alone, XORed with a pad (api/tokens.py).
+local function unseal(key, claims)
+    local seal, to, sha256 = claims.seal, claims.to, claims.sha256
+    if not is_text(seal) or #seal ~= SEAL_LENGTH or not is_text(to) or not is_text(sha256) then
+        return nil
+    end
+    local pad = hmac.sha256(key, string.format("%d\n%s\n%s", claims.size, sha256, to))
+    local at = 0
+    return pad and (seal:gsub("%x%x", function(byte)
+        at = at + 1
+        return bit.tohex(bit.bxor(tonumber(byte, 16), pad:byte(at)), 2)
+    end))
 end
 
 local function decode(purpose, value)
@@ -105,12 +128,19 @@ function _M:verify(purpose, text, now)
         return nil, "invalid"
     end
     local first, second = find_dots(text)
-    if not first or not is_signed(self.salted[purpose], text:sub(1, second - 1), text:sub(second + 1)) then
+    local signer = first and find_signer(self.salted[purpose], text:sub(1, second - 1), text:sub(second + 1))
+    if not signer then
         return nil, "invalid"
     end
     local claims = decode(purpose, text:sub(1, first - 1))
     if not claims then
         return nil, "invalid"
+    end
+    if purpose == "part" and claims.seal then
+        claims.signature = unseal(self.salted[SEAL][signer], claims)
+        if not claims.signature then
+            return nil, "invalid"
+        end
     end
     if claims.exp <= now then
         return nil, "expired"

@@ -210,12 +210,8 @@ function _M.start()
     end
 end
 
---- The end of this worker, when nobody can be asked any more: what is left goes to the file.
-function _M.stop()
-    push()
-    if not sending and not feed:safe_add("usage_lock", true, LOCK_SECONDS) then
-        return -- another worker is reporting, and will find it in the list
-    end
+-- Everything that is not reported yet, a batch a line.
+local function write_down()
     local batches, batch = {}, queue:get("inflight")
     queue:delete("inflight")
     batch = batch or compose()
@@ -224,18 +220,33 @@ function _M.stop()
         batch = compose()
     end
     local text = table.concat(batches)
-    if text ~= "" then
-        local file, err = io.open(settings.usage_file, "a")
-        if file then
-            -- In one write: other workers append as well.
-            file:setvbuf("full", #text + 1)
-            file:write(text)
-            file:close()
-        else
-            ngx.log(ngx.ERR, "sluice: usage is lost: ", err)
-        end
+    if text == "" then
+        return
     end
-    feed:delete("usage_lock")
+    local file, err = io.open(settings.usage_file, "a")
+    if file then
+        -- In one write: other workers append as well.
+        file:setvbuf("full", #text + 1)
+        file:write(text)
+        file:close()
+    else
+        ngx.log(ngx.ERR, "sluice: usage is lost: ", err)
+    end
+end
+
+--- The end of this worker, when nobody can be asked any more: what is left goes to the file.
+-- Workers end at the same moment. Whoever is refused the lock has handed its counts over before; so whoever had it
+-- looks at the list once more after it gave the lock back.
+function _M.stop()
+    push()
+    repeat
+        if not sending and not feed:safe_add("usage_lock", true, LOCK_SECONDS) then
+            return
+        end
+        write_down()
+        sending = false
+        feed:delete("usage_lock")
+    until queue:llen("queue") == 0
 end
 
 return _M

@@ -27,6 +27,7 @@ def drive(gateway: Gateway, user: User) -> None:
     merges(gateway, user)
     read_back(gateway, user)
     files(gateway, user)
+    singles(gateway, user)
     background(gateway)
     rows_of_jobs(gateway)
     driving_transfers.drive(gateway, user)
@@ -40,6 +41,22 @@ def drive(gateway: Gateway, user: User) -> None:
     sign_in(gateway, user)
     scrubbed(gateway, user)
     swept(gateway, user)
+
+
+def singles(gateway: Gateway, user: User) -> None:
+    """Small uploads by one PUT, several at once: done, and left."""
+    contents = [Content(f"drive singles {n}".encode()) for n in range(3)]
+    gateway.storage.largest_single, gateway.storage._enforces = 1000, True
+    body = [{"name": "s", "size": c.size, "digest": c.digest, "parts": c.hashes()} for c in contents]
+    items = user.post("/uploads/batch", {"uploads": body}).json["items"]
+    gateway.storage.largest_single, gateway.storage._enforces = 0, False
+    ids = [item["upload"]["id"] for item in items]
+    for content, upload_id in zip(contents[:2], ids, strict=False):
+        ((key,),) = gateway.rows("SELECT object_key FROM upload WHERE id = UNHEX(%s)", upload_id)
+        gateway.statements.pop()
+        gateway.storage.objects[key] = content.data
+    user.post("/uploads/batch/complete", {"ids": ids})
+    user.call("DELETE", f"/uploads/{ids[2]}")
 
 
 def scrubbed(gateway: Gateway, user: User) -> None:

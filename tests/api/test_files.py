@@ -109,6 +109,20 @@ class TestFilters:
         assert names(pages(user, order="name", q=q)) == sorted(found)
         assert names(pages(user, order="name", q=q, limit=1)) == sorted(found)
 
+    @pytest.mark.parametrize("order", ["newest", "name"])
+    @pytest.mark.parametrize("limit", [1, 2, 50])
+    def test_a_search_looks_at_so_many_names_and_goes_on(
+        self, user: User, order: str, limit: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("api.db.files.SEARCHED", 4)
+        given = ["x0", "x1", "a2", "a3", "a4", "a5", "a6", "a7", "x8", "a9", "x9", "x9"]  # a page of none among them
+        for name in given:
+            add(user, name)
+        listing = pages(user, order=order, limit=limit, q="X")
+        wanted = [name for name in given if "x" in name]
+        assert names(listing) == (sorted(wanted) if order == "name" else wanted[::-1])
+        assert any(not page["items"] for page in listing)
+
     def test_a_digest_finds_its_files(self, user: User) -> None:
         file = user.upload(Content(b"by digest"), "a")
         add(user, "b")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import threading
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import pytest
 from sluice import FileChanged
 
 from tests.client.conftest import Account, sign_up
+from tests.client.test_groups import files_of
 from tests.client.test_rough import once_moved
 from tests.e2e.conftest import running
 from tests.e2e.gateway import Gateway
@@ -49,6 +51,29 @@ def test_every_size_goes_up_and_comes_back(account: Account, sources: Sources, t
             assert (result.file.digest, result.sent) == (source.digest, size)
             path = client.download(result.file, tmp_path / str(size))
             assert path.read_bytes() == source.path.read_bytes()
+
+
+def test_small_files_are_one_put_each(account: Account, gateway: Gateway, tmp_path: Path) -> None:
+    """Together or alone, through the edge; nothing is opened, and nothing is read back."""
+    files = files_of(tmp_path / "sources", 10, 64 * 1024)
+    with account.client() as client:
+        results = client.upload_group(files[:9])
+        results.append(client.upload(files[9].path))
+        for file, result in zip(files, results, strict=True):
+            assert result is not None
+            assert (result.file.state, result.sent) == ("ready", file.size)
+            assert client.read(result.file) == file.path.read_bytes()
+            kinds = gateway.query("SELECT multipart_id FROM upload WHERE file_id = UNHEX(%s)", [result.file.id])
+            assert kinds == [("single put",)]
+    await_true(lambda: len(_parts(gateway)) >= 10)
+    assert [(line["storage"], line["status"]) for line in _parts(gateway)[-10:]] == [("s3", 200)] * 10
+
+
+def _parts(gateway: Gateway) -> list[dict[str, object]]:
+    """What the edge has written down of parts with this much in them."""
+    text = (gateway.data / "log" / "access.log").read_text()
+    log = [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+    return [line for line in log if line["route"] == "part" and line["request_length"] > 64 * 1024]
 
 
 def test_a_gigabyte_goes_up_and_comes_back(account: Account, sources: Sources, tmp_path: Path) -> None:

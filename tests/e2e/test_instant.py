@@ -84,6 +84,7 @@ def test_a_claim_of_another_size_is_not_the_content(user: Client, other: Client,
 def test_a_users_own_content_is_done_at_once(gateway: Gateway, user: Client, sources: Sources) -> None:
     source = sources.make(PART + 5, "own")
     user.upload(source, "first")
+    gateway.await_nothing_lost()
     stored = gateway.objects()
     upload = user.create(source, "second")
     assert upload["state"] == "done"

@@ -4,8 +4,10 @@ import re
 import socket
 import ssl
 import subprocess
+import uuid
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ import pytest
 from scripts.stack.tls import Certificate
 from tests.nginx.edge import Edge
 from tests.nginx.stub_api import DEADLINE
+from tests.nginx.stub_storage import StubStorage, ranged
 from tests.vectors.make_tokens import CLAIMS
 
 BLOB = "b" * 32
@@ -56,6 +59,19 @@ class TestEitherVersion:
         result = curl(edge, link(edge), version, "-w", "%{stderr}%{http_version}")
         assert result.stdout == CONTENT
         assert result.stderr.decode() == ("2" if version == "--http2" else "1.1")
+
+    def test_a_blob_in_pieces(self, edge: Edge, storage: StubStorage, version: str) -> None:
+        blob, asked = uuid.uuid4().hex, f"bytes=2097152-{3 * 2**20 - 1}"
+        edge.aim(blob, size=len(CONTENT), uri=storage.url(blob), storage="s3", cached=True)
+        path = f"/d/{edge.token('link', blob=blob, size=len(CONTENT))}/x"
+        whole = ranged(CONTENT)
+        # a piece that is cut ends it at once, whatever is kept open
+        storage.handle = lambda request: replace(whole(request), stop=9 if request.header("Range") == asked else None)
+        result = curl(edge, path, version)
+        assert result.returncode != 0
+        assert CONTENT.startswith(result.stdout)
+        storage.handle = whole
+        assert [curl(edge, path, version).stdout == CONTENT for _ in range(2)] == [True, True]
 
     def test_a_range_and_a_head(self, edge: Edge, version: str) -> None:
         assert curl(edge, link(edge), version, "-r", "1000-1999").stdout == CONTENT[1000:2000]

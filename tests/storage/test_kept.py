@@ -20,6 +20,7 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 BUSY = b"HTTP/1.1 503 Slow Down\r\nContent-Length: 0\r\n\r\n"
 HANG_UP = b""
 SETTINGS = S3Config(
+    single_put_max=0,
     endpoint="http://127.0.0.1:1",
     public_endpoint="",
     bucket="b",

@@ -327,6 +327,7 @@ def other_s3(status: int, code: str, more: str = "") -> Iterator[str]:
 def test_what_other_storages_say_is_told(status: int, code: str, more: str, about: str, mend: str) -> None:
     with other_s3(status, code, more) as endpoint:
         config = S3Config(
+            single_put_max=0,
             endpoint=endpoint,
             public_endpoint="",
             bucket="bucket",

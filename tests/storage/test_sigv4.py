@@ -67,6 +67,7 @@ def clock_at(moment: int) -> Iterator[None]:
 
 def config(region: str, token: str, *, virtual: bool, endpoint: str = "http://s3.example:8480") -> S3Config:
     return S3Config(
+        single_put_max=0,
         endpoint=endpoint,
         public_endpoint="",
         bucket="bucket",

@@ -105,6 +105,29 @@ def test_the_example_names_everything_that_can_be_set() -> None:
     assert IN_EXAMPLE.keys() - can_be_set == set()
 
 
+def repeated_keys(text: str) -> list[str]:
+    """Keys that stand twice in one mapping; Compose v2 refuses such a file, docker-compose takes the last one."""
+    found: list[str] = []
+    open_mappings: dict[int, set[str]] = {}
+    for spaces, key in re.findall(r"^( *)([\w.<-]+):(?: |$)", text, re.M):
+        open_mappings = {depth: keys for depth, keys in open_mappings.items() if depth <= len(spaces)}
+        keys = open_mappings.setdefault(len(spaces), set())
+        if key in keys:
+            found.append(key)
+        keys.add(key)
+    return found
+
+
+def test_the_compose_file_says_nothing_twice() -> None:
+    assert repeated_keys("a: {}\nb:\n  a: 1\n  c: 2\nd:\n  a: 1\n  b: 2\n  a: 3\n") == ["a"]
+    assert repeated_keys(COMPOSE) == []
+
+
+def test_the_example_says_nothing_twice() -> None:
+    names = re.findall(r"^# (SLUICE_[A-Z0-9_]+)=", EXAMPLE, re.M)
+    assert sorted(names) == sorted(set(names))
+
+
 def test_the_example_sets_nothing() -> None:
     assert [line for line in EXAMPLE.splitlines() if line and not line.startswith("#")] == []
 

@@ -192,3 +192,19 @@ class TestDerive:
         }
         assert len(seen) == 5
         assert tokens.derive(b"ab", b"c") == Tokens([FOREIGN, NEW]).derive(b"ab", b"c")
+
+
+def test_what_is_sealed_is_in_no_token_and_bound_to_what_it_signs() -> None:
+    tokens, secret = Tokens(["k" * 32, "l" * 32]), bytes(range(32))
+    claims = {"size": 5, "sha256": "ab" * 32, "to": "http://h/k?a=b", "exp": 2**40}
+
+    def seal(of: Tokens, **changes: object) -> bytes:
+        found: str = of.verify("part", of.sign("part", {**claims, **changes}, sealed=secret))["seal"]
+        return bytes.fromhex(found)
+
+    seals = [seal(tokens), seal(tokens, size=6), seal(tokens, to="http://h/l"), seal(tokens, sha256="cd" * 32)]
+    seals.append(seal(Tokens(["k" * 32])))
+    assert seal(tokens) == seals[0]
+    assert len({secret, *seals}) == 6
+    with pytest.raises(ValueError, match="zip"):
+        tokens.sign("part", claims, sealed=b"too short")

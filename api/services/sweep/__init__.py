@@ -122,6 +122,7 @@ class Sweep:
         self._ended.drop_bodies(run)
         self._orphans.look(run, names)
         if not self.doubts():
+            self._ended.free_objects(run)
             self._orphans.remove(run, names)
             self._contents.purge(run)
             self._contents.delete_blobs(run)

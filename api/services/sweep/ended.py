@@ -12,10 +12,13 @@ from api.db import accounts, revocations, uploads
 from api.db.pool import Database
 from api.errors import StorageError
 from api.models import Upload
-from api.services.stores import Stores, multipart_ref
+from api.services.stores import Stores
 from api.services.sweep.run import Run
 from api.services.usage import Usage
 from api.storage.base import MultipartStorage
+
+_LAST_PUT = 300
+"""Seconds that a PUT may take that began at the last moment."""
 
 _log = logging.getLogger(__name__)
 
@@ -33,8 +36,9 @@ class Ended:
         """State first, storage second; finalizing uploads are left to finish."""
 
         def expire(upload: Upload) -> None:
-            if uploads.end(self._db, upload.id, "expired", "UPLOAD_EXPIRED", run.now):
-                self.abort(upload)
+            ended = uploads.end(self._db, upload.id, "expired", "UPLOAD_EXPIRED", run.now)
+            if ended and not upload.is_single:  # whose object is left to `free_objects`, which a doubt stops
+                self._stores.free_parts(upload)
 
         run.drain(
             "uploads_expired",
@@ -43,24 +47,32 @@ class Ended:
             lambda upload: f"upload {upload.id.hex()} of {upload.size} bytes, due {upload.expires_at.isoformat()}",
         )
 
-    def abort(self, upload: Upload) -> None:
-        """Frees the parts of an upload that has ended."""
-        try:
-            self._stores.named(upload.storage).abort(multipart_ref(upload))
-        except StorageError as ex:
-            _log.warning("parts are left to the next sweep", extra={"upload": upload.id.hex(), "error": str(ex)})
-
     def free(self, run: Run) -> None:
         """Aborts uploads that ended while their storage, or the database, could not be asked."""
         for name, storage in self._stores:
             try:
                 for batch in upload_names(storage):
                     for upload in uploads.ended_among(self._db, [bytes.fromhex(found) for found in batch]):
+                        if upload.is_single:
+                            continue  # it has no parts, and what `abort` would delete may be a file's
                         if not run.dry:
-                            self.abort(upload)
+                            self._stores.free_parts(upload)
                         run.did("uploads_freed", f"parts of upload {upload.id.hex()} at {upload.storage}")
             except StorageError as ex:
                 _log.warning("a storage cannot be swept", extra={"storage": name, "error": str(ex)})
+
+    def free_objects(self, run: Run) -> None:
+        """Deletes what small uploads that came to nothing have left, once no URL of theirs can store it again."""
+        before, ends = run.now - timedelta(seconds=self._config.part_url_ttl + _LAST_PUT), run.deadline()
+        for state in ("failed", "aborted", "expired"):
+            after = bytes(16)
+            while not run.over(ends) and (batch := uploads.ended_singles(self._db, state, before, after)):
+                for upload in batch:
+                    if run.dry or self._stores.free_parts(upload):
+                        run.did("objects_freed", f"what upload {upload.id.hex()} may have left at {upload.storage}")
+                        if not run.dry:
+                            uploads.prune_parts(self._db, upload.id)
+                after = batch[-1].id
 
     def drop_bodies(self, run: Run) -> None:
         """Deletes what a killed edge left of bodies that never arrived."""

@@ -62,6 +62,18 @@ class Calls:
         status, answer = self.call("POST", "/uploads", body)
         return Upload.of(answer, found=status == 200)
 
+    def create_many(self, wanted: Sequence[tuple[str, int, str, Mapping[int, str]]]) -> list[Upload | None]:
+        """New uploads of (name, size, digest, part hashes), or the same unfinished ones; None for what is refused."""
+        uploads = [
+            {"name": name, "size": size, "digest": digest, "parts": _numbered(parts)}
+            for name, size, digest, parts in wanted
+        ]
+        return _uploads(self.call("POST", "/uploads/batch", {"uploads": uploads})[1])
+
+    def complete_many(self, ids: Sequence[str]) -> list[Upload | None]:
+        """Ends uploads; None for what is refused."""
+        return _uploads(self.call("POST", "/uploads/batch/complete", {"ids": ids})[1])
+
     def prove(self, upload: Upload, proof: str, hashes: Sequence[str]) -> Upload:
         """Answers a challenge, which the server takes once."""
         body = {"proof": proof, "parts": list(hashes)}
@@ -122,6 +134,13 @@ class Calls:
             cursor = page["next_cursor"]
             if cursor is None:
                 return
+
+
+def _uploads(answer: Mapping[str, Any]) -> list[Upload | None]:
+    """The items of an answer for several uploads."""
+    return [
+        Upload.of(item["upload"], found=item["status"] == 200) if "upload" in item else None for item in answer["items"]
+    ]
 
 
 def _numbered(parts: Mapping[int, str]) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
@@ -18,6 +18,7 @@ from sluice.digest import digest_of
 from sluice.downloader import Address, Downloader
 from sluice.engine import Engine
 from sluice.errors import APIError, ConfigError, LocalError, NetworkError, NotFound, SluiceError
+from sluice.group import Small, upload_group
 from sluice.limiter import Limiter
 from sluice.models import File, Link, Upload, User
 from sluice.names import check_local_name
@@ -160,6 +161,13 @@ class Client:
         with opened:
             reporter = Reporter(opened.name, opened.size, on_progress)
             return Uploader(self._engine, opened, opened.name, content_type, reporter, known).run()
+
+    def upload_group(self, files: Sequence[Small]) -> list[UploadResult | None]:
+        """Uploads small files together, in few calls; None for each that is left to `upload`, whatever the reason.
+
+        At most `group.MOST` files of `group.LARGEST` bytes; `group.Groups` makes such groups.
+        """
+        return upload_group(self._engine, files)
 
     def download(
         self,

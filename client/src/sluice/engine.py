@@ -23,7 +23,7 @@ class Engine:
     Attributes:
         slots: held while a part is on its way, so that ``parallel`` holds for all uploads together.
         network_speed: bytes a second that uploads last reached, if any did yet.
-        moved: bytes of content that went over the wire.
+        takes_groups: False once the server has shown that it knows no calls for several uploads.
     """
 
     calls: Calls
@@ -33,6 +33,7 @@ class Engine:
     limiter: Limiter
     slots: threading.BoundedSemaphore
     network_speed: float | None = None
+    takes_groups: bool = True
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def check(self) -> None:

@@ -16,11 +16,13 @@ class Task:
 
     Attributes:
         large: of several parts: it keeps the network busy by itself.
+        counted: False where it is several files, which ``run`` counts itself (`Batch.attempt`, `Batch.went_well`).
     """
 
     name: str
     large: bool
     run: Callable[[], None]
+    counted: bool = True
 
 
 class Batch:
@@ -41,6 +43,7 @@ class Batch:
         self._fatal: BaseException | None = None
         self.failures: list[SluiceError] = []
         self.done = 0
+        self._counting = threading.Lock()
 
     def run(self, tasks: Iterable[Task]) -> None:
         """Runs them all. Raises what ends the whole."""
@@ -66,18 +69,28 @@ class Batch:
 
     def _work(self, tasks: queue.Queue[Task | None]) -> None:
         while (task := tasks.get()) is not None:
-            if self._fatal is not None:
-                continue  # emptied, so that whoever fills it does not wait
-            try:
-                task.run()
-                self.done += 1
-            except (SignInNeeded, NetworkError, Cancelled) as ex:
+            self.attempt(task)
+
+    def attempt(self, task: Task) -> None:
+        """Runs one, unless the whole has ended: then tasks are only emptied, so that whoever fills does not wait."""
+        if self._fatal is not None:
+            return
+        try:
+            task.run()
+            if task.counted:
+                self.went_well()
+        except (SignInNeeded, NetworkError, Cancelled) as ex:
+            self._fatal = self._fatal or ex
+        except SluiceError as ex:
+            if isinstance(ex, LocalError) and ex.exit_code == 11:
                 self._fatal = self._fatal or ex
-            except SluiceError as ex:
-                if isinstance(ex, LocalError) and ex.exit_code == 11:
-                    self._fatal = self._fatal or ex
-                    continue
-                self.failures.append(ex)
-                self._on_failure(task.name, ex)
-            except BaseException as ex:
-                self._fatal = self._fatal or ex
+                return
+            self.failures.append(ex)
+            self._on_failure(task.name, ex)
+        except BaseException as ex:
+            self._fatal = self._fatal or ex
+
+    def went_well(self) -> None:
+        """One more file is done."""
+        with self._counting:
+            self.done += 1

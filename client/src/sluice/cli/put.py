@@ -8,7 +8,8 @@ import os
 import stat
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -20,7 +21,9 @@ from sluice.client import Client
 from sluice.config import Config
 from sluice.digest import SMALLEST_PART
 from sluice.errors import ConfigError, LocalError, NameRefused, SluiceError, SomeFailed
+from sluice.group import LARGEST, Groups, Small
 from sluice.models import File
+from sluice.progress import OnProgress
 from sluice.uploader import UploadResult
 
 _FEW = 20
@@ -106,7 +109,7 @@ class _Put:
         try:
             with self._display:
                 if self._many:
-                    batch.run(self._task(path, name) for path, name in found)
+                    batch.run(self._tasks(batch, found))
                 else:
                     for path, name in found:
                         self._one(path, name)
@@ -117,20 +120,57 @@ class _Put:
         if batch.failures:
             raise SomeFailed(f"{len(batch.failures)} of {len(batch.failures) + batch.done} files failed")
 
-    def _task(self, path: Path | None, name: str) -> Task:
-        size = path.stat().st_size if path is not None and path.exists() else 0
-        self._display.expect(size)
+    def _tasks(self, batch: Batch, found: Iterable[tuple[Path | None, str]]) -> Iterator[Task]:
+        """A task for each file, or for several small ones together."""
+        groups = Groups(self._client.settings.parallel)
+        for path, name in found:
+            size = path.stat().st_size if path is not None and path.exists() else 0
+            self._display.expect(size)
+            if path is None or not 0 < size <= LARGEST:
+                yield self._task(path, name, size)
+            elif full := groups.add(Small(path, name, size)):
+                yield self._group(batch, full)
+        if rest := groups.rest():
+            yield self._group(batch, rest)
+
+    def _task(self, path: Path | None, name: str, size: int) -> Task:
         return Task(name, size > SMALLEST_PART, lambda: self._one(path, name))
 
-    def _one(self, path: Path | None, name: str) -> None:
+    def _group(self, batch: Batch, files: Sequence[Small]) -> Task:
+        if len(files) == 1:
+            return self._task(files[0].path, files[0].name, files[0].size)
+        return Task(files[0].name, False, lambda: self._several(batch, files), counted=False)
+
+    def _several(self, batch: Batch, files: Sequence[Small]) -> None:
+        """Small files together; what does not go smoothly goes by itself."""
+        fit = [file for file in files if _is_utf8(file.name)]
+        group = [replace(file, known=self._of(file.name), on_progress=self._progress()) for file in fit]
+        results = dict(zip(map(id, fit), self._client.upload_group(group), strict=True))
+        for file in files:
+            result = results.get(id(file))
+            if result is not None:
+                batch.went_well()
+                self._answer.say(_value(file.path, result), _line(file.name, result))
+            else:
+                batch.attempt(self._task(file.path, file.name, file.size))
+
+    def _of(self, name: str) -> Sequence[File]:
+        """What the server has of a name."""
+        return self._known.of(name) if self._known else ()
+
+    def _progress(self) -> OnProgress:
+        """Tells the display of one more file."""
         key = next(self._keys)
+        return lambda progress: self._display.on_progress(key, progress)
+
+    def _one(self, path: Path | None, name: str) -> None:
         check_utf8(name)
         content = path if path is not None else sys.stdin.buffer
         result = self._client.upload(
             content,
             name,
-            known=self._known.of(name) if self._known else (),
-            on_progress=lambda progress: self._display.on_progress(key, progress),
+            known=self._of(name),
+            on_progress=self._progress(),
         )
         self._answer.say(_value(path, result), _line(name, result))
 
@@ -169,6 +209,14 @@ def check_utf8(name: str) -> None:
         name.encode()
     except UnicodeEncodeError:
         raise NameRefused(f"{printable(name)} is not UTF-8; choose a name with --name") from None
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        check_utf8(name)
+    except NameRefused:
+        return False
+    return True
 
 
 def wanted(paths: tuple[str, ...], recursive: bool, answer: Answer) -> Iterator[tuple[Path | None, str]]:
