@@ -35,19 +35,19 @@ class Contest:
     def median(self, who: str) -> float:
         return statistics.median(run.seconds for run in self.runs[who])
 
-    def cpu(self, who: str) -> str:
-        """Median CPU seconds of the program and of each server."""
+    def cpu(self, who: str, pieces: int) -> str:
+        """CPU a piece of work by whose processes, in ms."""
         runs = self.runs[who]
-        parts = {name: statistics.median(run.cpu[name] for run in runs) for name in runs[0].cpu}
-        return f"{sum(parts.values()):.2f}: " + ", ".join(f"{name} {seconds:.2f}" for name, seconds in parts.items())
+        used = {name: 1e3 * statistics.median(run.cpu[name] for run in runs) / pieces for name in runs[0].cpu}
+        shares = ", ".join(f"{name} {ms:.2f}" for name, ms in used.items())
+        return f"{self.title}, {who}: {sum(used.values()):.2f} ms CPU a piece: {shares}"
 
     def line(self, who: str) -> str:
         seconds, runs = self.median(who), self.runs[who]
         peak = max(run.peak for run in runs) / 1024**2
         speed, ratio = self.size / seconds / 1e6, self.median("curl") / seconds
         spread = f"{min(run.seconds for run in runs):.2f} to {max(run.seconds for run in runs):.2f}"
-        cells = [self.title, who, f"{seconds:.2f} ({spread})", f"{speed:.0f}", f"{ratio:.2f}", f"{peak:.0f}"]
-        return f"| {' | '.join(cells)} | {self.cpu(who)} |"
+        return f"| {self.title} | {who} | {seconds:.2f} ({spread}) | {speed:.0f} | {ratio:.2f} | {peak:.0f} |"
 
 
 def measured(command: Sequence[str], environment: dict[str, str], folder: Path, servers: dict[str, list[int]]) -> Run:

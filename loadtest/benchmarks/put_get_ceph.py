@@ -23,99 +23,19 @@ from pathlib import Path
 
 from loadtest.benchmarks import program
 from loadtest.benchmarks.client import PASSWORD, Client
-<<<<<<< HEAD
 from loadtest.benchmarks.content import GIB, PART_SIZE
 from loadtest.benchmarks.contest import Contest, Run, measured
 from loadtest.benchmarks.measure import LeftOut, settle
 from loadtest.benchmarks.s3 import BUCKET, S3
-=======
-from loadtest.benchmarks.content import GIB
-from loadtest.benchmarks.measure import cpu_seconds
->>>>>>> main
 from loadtest.benchmarks.stack import ROOT, Stack
 
 _LARGE_AT_ONCE = 4
 _SMALL_AT_ONCE = 8
 _SMALL = 64 * 1024
-<<<<<<< HEAD
 _RANGE = 64 * 1024**2
 _PARTS = "curl in parts"
-_TOOLS = {"s5cmd": "s5cmd", "awscli": "aws", "rclone": "rclone"}
-"""Peers as loadtest/peers names them, and their programs."""
-=======
-_PART = 8 * 1024**2
-_TOOLS = ("s5cmd", "aws", "rclone")
-
-
-@dataclass
-class Run:
-    """What one run of a program took: CPU seconds by whose processes."""
-
-    seconds: float
-    peak: int
-    cpu: dict[str, float] = field(default_factory=dict)
-
-
-@dataclass
-class Contest:
-    """One amount, one direction: every program's runs."""
-
-    title: str
-    size: int
-    runs: dict[str, list[Run]] = field(default_factory=dict)
-
-    def median(self, who: str) -> float:
-        return statistics.median(run.seconds for run in self.runs[who])
-
-    def line(self, who: str) -> str:
-        seconds, runs = self.median(who), self.runs[who]
-        peak = max(run.peak for run in runs) / 1024**2
-        speed, ratio = self.size / seconds / 1e6, self.median("curl") / seconds
-        spread = f"{min(run.seconds for run in runs):.2f} to {max(run.seconds for run in runs):.2f}"
-        return f"| {self.title} | {who} | {seconds:.2f} ({spread}) | {speed:.0f} | {ratio:.2f} | {peak:.0f} |"
-
-    def cpu(self, who: str, pieces: int) -> str:
-        """CPU a piece of work by whose processes, in ms."""
-        runs = self.runs[who]
-        used = {name: 1e3 * statistics.median(run.cpu[name] for run in runs) / pieces for name in runs[0].cpu}
-        shares = ", ".join(f"{name} {ms:.2f}" for name, ms in used.items())
-        return f"{self.title}, {who}: {sum(used.values()):.2f} ms CPU a piece: {shares}"
-
-
-def measured(command: Sequence[str], environment: dict[str, str], folder: Path) -> Run:
-    """Runs a program to its end.
-
-    Its peak is asked for while it runs: what wait4(2) tells of a child begins with the memory of its parent.
-    """
-    log = folder / "last.log"
-    begun = time.monotonic()
-    with log.open("wb") as output, subprocess.Popen(command, env=environment, stdout=output, stderr=output) as process:
-        peak = Peak(process.pid)
-        peak.start()
-        status = process.wait()
-    seconds = time.monotonic() - begun
-    peak.join()
-    if status:
-        raise SystemExit(f"{command[0]} ended with {status}:\n{log.read_text()[-2000:]}")
-    return Run(seconds, peak.found)
-
-
-class Peak(threading.Thread):
-    """The most memory that a process has held (VmHWM, proc_pid_status(5)), up to a moment before its end."""
-
-    def __init__(self, pid: int) -> None:
-        super().__init__(daemon=True)
-        self._path = Path(f"/proc/{pid}/status")
-        self.found = 0
-
-    def run(self) -> None:
-        try:
-            while match := re.search(r"^VmHWM:\s+(\d+)", self._path.read_text(), re.M):
-                self.found = int(match[1]) * 1024
-                time.sleep(0.02)
-        except OSError:
-            return
->>>>>>> main
+_TOOLS = {"s5cmd": "s5cmd", "aws": "awscli", "rclone": "rclone"}
+"""Programs, and what loadtest/peers calls them."""
 
 
 class Bench:
@@ -124,26 +44,16 @@ class Bench:
     def __init__(self, stack: Stack, folder: Path, programs: dict[str, str], small_count: int) -> None:
         self.folder = folder
         self.small_count = small_count
-<<<<<<< HEAD
         self.s3 = S3(stack)
         self.programs = programs
-        self.servers = {
-            "nginx": stack.edge,
-            "API": [*stack.api, *stack.database_server, *stack.cache],
-            **{name: [pid] for name, pid in zip(("mon", "osd", "radosgw"), stack.ceph, strict=True)},
-        }
-=======
         self.servers = {
             "edge": stack.edge,
             "API": stack.api,
             "worker": stack.worker,
             "MariaDB": stack.database_server,
             "Redis": stack.cache,
-            "Ceph": stack.ceph,
+            **{name: [pid] for name, pid in zip(("mon", "osd", "radosgw"), stack.ceph, strict=True)},
         }
-        self.s3 = _s3_settings(stack)
-        self.programs = {name: str(peers / "bin" / name) for name in _TOOLS if (peers / "bin" / name).exists()}
->>>>>>> main
         self.client = Client(stack.port)
         self.home = folder / "home"
         self.sluice = [sys.executable, "-m", "sluice"]
@@ -198,17 +108,7 @@ class Bench:
     # -- the programs
 
     def run(self, *command: str) -> Run:
-<<<<<<< HEAD
         return measured(command, self.environment, self.folder, self.servers)
-=======
-        """Runs a program; its CPU is what children that have ended used, the servers' is read before and after."""
-        servers = {name: cpu_seconds(pids) for name, pids in self.servers.items()}
-        children = _children_seconds()
-        run = measured(command, self.environment, self.folder)
-        run.cpu = {"client": _children_seconds() - children}
-        run.cpu |= {name: cpu_seconds(self.servers[name]) - before for name, before in servers.items()}
-        return run
->>>>>>> main
 
     def curl(self, pairs: Sequence[tuple[str, str]], at_once: int, *, up: bool) -> Run:
         """curl, with (URL, file) pairs and nothing else to do."""
@@ -290,15 +190,10 @@ def _programs(wanted: Sequence[str]) -> dict[str, str]:
     found = {}
     for name in wanted:
         try:
-            found[_TOOLS[name]] = str(program.need(name) / "bin" / _TOOLS[name])
+            found[name] = str(program.need(_TOOLS[name]) / "bin" / name)
         except LeftOut as ex:
             print(f"{name} is left out: {ex}", file=sys.stderr)
     return found
-
-
-def _children_seconds() -> float:
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
 
 
 def _rclone(place: str) -> str:
@@ -401,10 +296,8 @@ def main(words: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m loadtest.benchmarks.put_get_ceph", description=__doc__)
     parser.add_argument("--rounds", type=int, default=3, help="minutes each, on a quiet machine")
     parser.add_argument("--only", choices=("large", "small"), help="one of the two amounts")
-    parser.add_argument("--tools", nargs="*", choices=sorted(_TOOLS), default=sorted(_TOOLS), help="beside curl")
+    parser.add_argument("--programs", default=",".join(_TOOLS), help="which of the tools, besides curl and ours")
     parser.add_argument("--small", type=int, default=2000, help="small files")
-    parser.add_argument("--only", choices=("large", "small"), help="one of the two contests")
-    parser.add_argument("--programs", default="s5cmd,aws,rclone", help="which of the tools, besides curl and ours")
     parser.add_argument("--folder", type=Path, default=Path("/var/tmp"), help="a disk with 20 GiB of room")  # noqa: S108
     parser.add_argument("--json", type=Path, help="write every run there")
     options = parser.parse_args(words)
@@ -412,7 +305,7 @@ def main(words: Sequence[str]) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     folder = Path(tempfile.mkdtemp(prefix="sluice-put-get-", dir=options.folder))
     os.chmod(folder, 0o755)  # noqa: S103 - root's stack runs as another user
-    programs = _programs(options.tools)
+    programs = _programs([name for name in _TOOLS if name in options.programs.split(",")])
     resource.setrlimit(resource.RLIMIT_NOFILE, (4096, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
     small, amount = f"{options.small} files of 64 KiB", options.small * _SMALL
     rounds = {
@@ -423,7 +316,6 @@ def main(words: Sequence[str]) -> int:
     contests = [contest for _, *both in chosen for contest in both]
     try:
         with Stack(folder, "--storage", "ceph") as stack:
-<<<<<<< HEAD
             bench = Bench(stack, folder, programs, options.small)
             everybody = ["curl", _PARTS, "sluice", *bench.programs]
             for number in range(options.rounds + 1):
@@ -437,26 +329,8 @@ def main(words: Sequence[str]) -> int:
                 print(f"round {number} of {options.rounds}", file=sys.stderr, flush=True)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    print("| what | program | seconds (least to most) | MB/s | of curl | peak MiB | CPU seconds |")
-    print("| --- | --- | --- | --- | --- | --- | --- |")
-=======
-            bench = Bench(stack, folder, peers, options.small)
-            everybody = ["curl", "sluice", *(name for name in bench.programs if name in options.programs.split(","))]
-            for number in range(options.rounds + 1):
-                shift = number % len(everybody)
-                order = everybody[shift:] + everybody[:shift]
-                found = contests if number else [Contest("warming up", 0) for _ in contests]
-                if options.only != "small":
-                    large_round(bench, found[0], found[1], order)
-                if options.only != "large":
-                    small_round(bench, found[2], found[3], order)
-                print(f"round {number} of {options.rounds}", file=sys.stderr, flush=True)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    contests = [contest for contest in contests if contest.runs]
     print("| what | program | seconds (least to most) | MB/s | of curl | peak MiB |")
     print("| --- | --- | --- | --- | --- | --- |")
->>>>>>> main
     for contest in contests:
         for who in contest.runs:
             print(contest.line(who))
