@@ -215,7 +215,7 @@ local function send_file(uri, first, last)
 end
 
 -- Lets nginx send a blob's bytes from where they lie.
-local function send(found, first, last)
+local function send(found, first, last, is_inner)
     if found.storage == "local" then
         return send_file(found.uri, first, last)
     end
@@ -225,7 +225,7 @@ local function send(found, first, last)
         return code
     end
     ngx.req.discard_body()
-    return ngx.exec(proxy.place(found, first, last))
+    return ngx.exec(proxy.place(found, first, last, is_inner))
 end
 
 -- Sends them at the pace of a tier's rate.
@@ -338,7 +338,7 @@ local function decide_inner()
     end
     var.subject = blob
     local first, last = (var.http_range or ""):match("^bytes=(%d+)%-(%d+)$")
-    return send(found, tonumber(first), tonumber(last))
+    return send(found, tonumber(first), tonumber(last), true)
 end
 
 -- Answers a download whose bytes are sent by Lua.
