@@ -64,10 +64,13 @@ class Load:
         with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
             script.write(self._script())
             script.flush()
-            options = ["-t1", f"-c{self.connections}", f"-d{seconds}s", "--latency", "--timeout", "10s", "-s", script.name]
+            options = ["-t1", f"-c{self.connections}", f"-d{seconds}s", "--latency", "--timeout", "10s"]
             with cpu_used(servers) as used:
                 output = subprocess.run(
-                    ["wrk", *options, f"http://127.0.0.1:{self.port}"], check=True, capture_output=True, text=True
+                    ["wrk", *options, "-s", script.name, f"http://127.0.0.1:{self.port}"],
+                    check=True,
+                    capture_output=True,
+                    text=True,
                 ).stdout
         if failures := (_SOCKETS if self.refused else _FAILURES).findall(output):
             raise SystemExit(f"{self.method} {self.paths[0][:20]}…: {'; '.join(failures)}")
