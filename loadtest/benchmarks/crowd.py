@@ -7,14 +7,16 @@ import hmac
 import json
 import re
 import resource
+import secrets
 import socket
 import time
-import uuid
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import islice
+from typing import Any
 from urllib.request import urlopen
 
 from loadtest.benchmarks.bench import Bench, Benchmark
@@ -24,6 +26,7 @@ from loadtest.benchmarks.wrk import Load
 _TOKENS, _TOKENS_QUICK = 1_000_000, 20_000
 _IDLE, _ACTIVE, _USERS = 5000, 500, 25
 _BATCH = 200
+_CLIENTS, _TOKEN_SECONDS = 2, 110
 _MIB = 1024**2
 # a verified token holds at most 8,192 claims of about 2.5 KiB a worker (lua/sluice/verified.lua), and LuaJIT's slack
 _LRU_LIMIT = 64 * _MIB
@@ -61,7 +64,8 @@ def _forged(bench: Bench) -> Iterator[Row]:
     )
     time.sleep(1.5)
     with log.open("rb") as file:
-        file.seek(before)
+        if log.stat().st_size > before:  # else it was begun anew meanwhile
+            file.seek(before)
         longest = max(len(line) for line in file)
     row = pairs.row(
         "forged-token", "a link whose signature is forged; the same link, good and warm", "requests/s", "µs", 1e6
@@ -77,30 +81,45 @@ def _encode(data: bytes) -> str:
     return urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
-def _distinct(bench: Bench, link: str, count: int) -> Iterator[str]:
-    """Good links like this one, each with an id of its own."""
-    value = link.split("/")[2].split(".")[0]
-    claims = json.loads(urlsafe_b64decode(value + "=" * (-len(value) % 4)))
-    key = (bench.stack.data / "secrets" / "token_keys").read_text().split()[-1]
-    salted = hmac.digest(key.encode(), b"link", hashlib.sha256)
-    moment = _encode(int(time.time()).to_bytes(4))
-    for _ in range(count):
-        signed = (
-            f"{_encode(json.dumps({**claims, 'jti': uuid.uuid4().hex, 'sub': uuid.uuid4().hex}).encode())}.{moment}"
+@dataclass(frozen=True)
+class _Signer:
+    """Makes good links like one that there is, each with an id of its own."""
+
+    claims: dict[str, Any]
+    key: bytes
+
+    @classmethod
+    def of(cls, bench: Bench, link: str) -> _Signer:
+        value = link.split("/")[2].split(".")[0]
+        claims = json.loads(urlsafe_b64decode(value + "=" * (-len(value) % 4)))
+        key = (bench.stack.data / "secrets" / "token_keys").read_text().split()[-1]
+        return cls(claims, hmac.digest(key.encode(), b"link", hashlib.sha256))
+
+    def links(self, count: int) -> Iterator[str]:
+        mark, moment = "f" * 32, _encode(int(time.time()).to_bytes(4))
+        before, _, between, _, behind = re.split(
+            r'((?<="jti": ")f+|(?<="sub": ")f+)', json.dumps({**self.claims, "jti": mark, "sub": mark})
         )
-        yield f"/d/{signed}.{_encode(hmac.digest(salted, signed.encode(), hashlib.sha256))}/x"
+        for _ in range(count):
+            text = f"{before}{secrets.token_hex(16)}{between}{secrets.token_hex(16)}{behind}"
+            signed = f"{_encode(text.encode())}.{moment}"
+            yield f"/d/{signed}.{_encode(hmac.digest(self.key, signed.encode(), hashlib.sha256))}/x"
 
 
-def _ask_all(port: int, paths: Iterator[str]) -> None:
-    """HEADs, pipelined; each has to be good."""
-    while batch := list(islice(paths, _BATCH)):
+def _ask_some(signer: _Signer, port: int, count: int, deadline: float) -> int:
+    """HEADs, pipelined; each has to be good. How many there were until the deadline."""
+    paths, done = signer.links(count), 0
+    while time.monotonic() < deadline and (batch := list(islice(paths, _BATCH))):
         with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
             connection.sendall("".join(f"HEAD {path} HTTP/1.1\r\nHost: h\r\n\r\n" for path in batch).encode())
-            answers = b""
-            while answers.count(b"\r\n\r\n") < len(batch) and (data := connection.recv(_MIB)):
+            answers, found = b"", 0
+            while found < len(batch) and (data := connection.recv(_MIB)):
                 answers += data
+                found = answers.count(b"\r\n\r\n")
         if answers.count(b"HTTP/1.1 200 ") != len(batch):
             raise SystemExit("a good link was refused: " + answers[-300:].decode(errors="replace"))
+        done += len(batch)
+    return done
 
 
 def _tokens(bench: Bench) -> Row:
@@ -108,9 +127,14 @@ def _tokens(bench: Bench) -> Row:
     count = _TOKENS if bench.rounds >= 5 else _TOKENS_QUICK
     client = bench.client()
     link = client.link(client.upload(bench.content(1024), "tokens"))
-    _ask_all(bench.stack.port, _distinct(bench, link, 1000))
-    with memory_growth(bench.stack.edge) as growth:
-        _ask_all(bench.stack.port, _distinct(bench, link, count))
+    _ask_some(_Signer.of(bench, link), bench.stack.port, 1000, time.monotonic() + _TOKEN_SECONDS)
+    with memory_growth(bench.stack.edge) as growth, ProcessPoolExecutor(_CLIENTS) as pool:
+        deadline = time.monotonic() + _TOKEN_SECONDS
+        share = count // _CLIENTS
+        asked = [
+            pool.submit(_ask_some, _Signer.of(bench, link), bench.stack.port, share, deadline) for _ in range(_CLIENTS)
+        ]
+        count = sum(future.result() for future in asked)
     with urlopen(f"http://127.0.0.1:{bench.stack.port}/metrics") as answer:
         text = answer.read().decode()
     sizes = dict(re.findall(r'^sluice_edge_dict_bytes\{dict="(\w+)"\} (\d+)$', text, re.M))
