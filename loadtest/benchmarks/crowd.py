@@ -105,7 +105,7 @@ def _ask_all(port: int, paths: Iterator[str]) -> None:
 
 def _tokens(bench: Bench) -> Row:
     """Memory of the workers after so many distinct tokens of as many users."""
-    count = _TOKENS if bench.rounds >= 7 else _TOKENS_QUICK
+    count = _TOKENS if bench.rounds >= 5 else _TOKENS_QUICK
     client = bench.client()
     link = client.link(client.upload(bench.content(1024), "tokens"))
     _ask_all(bench.stack.port, _distinct(bench, link, 1000))

@@ -2,8 +2,10 @@
 
 1 GiB and 2,000 files of 64 KiB, each way, four at once (the small files: eight). Ours does the whole: control calls,
 hashing, the digest's check. The others go straight to the same radosgw: curl with PUTs and GETs signed beforehand (the
-reference: it hashes nothing and asks nobody), the three tools as they are installed by loadtest/peers. Rounds go in
-turns; what is told is the median. Every run reads from and writes to the same folder.
+reference: it hashes nothing and asks nobody), curl once more with the same parts and ranges as ours, and the three
+tools as they are installed by loadtest/peers. Rounds go in turns; what is told is the median. Every run reads from and
+writes to the same folder. Beside the wall it tells the CPU seconds of the program and of each server: where all cores
+are busy, the wall follows them.
 """
 
 from __future__ import annotations
@@ -11,122 +13,47 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import resource
 import shutil
 import signal
-import statistics
-import subprocess
 import sys
 import tempfile
-import threading
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
-import boto3
-from botocore.config import Config
-
+from loadtest.benchmarks import program
 from loadtest.benchmarks.client import PASSWORD, Client
-from loadtest.benchmarks.content import GIB
-from loadtest.benchmarks.measure import cpu_seconds
+from loadtest.benchmarks.content import GIB, PART_SIZE
+from loadtest.benchmarks.contest import Contest, Run, measured
+from loadtest.benchmarks.measure import LeftOut, settle
+from loadtest.benchmarks.s3 import BUCKET, S3
 from loadtest.benchmarks.stack import ROOT, Stack
 
-_BUCKET = "peers"
 _LARGE_AT_ONCE = 4
 _SMALL_AT_ONCE = 8
 _SMALL = 64 * 1024
-_PART = 8 * 1024**2
-_TOOLS = ("s5cmd", "aws", "rclone")
-
-
-@dataclass
-class Run:
-    """What one run of a program took: CPU seconds by whose processes."""
-
-    seconds: float
-    peak: int
-    cpu: dict[str, float] = field(default_factory=dict)
-
-
-@dataclass
-class Contest:
-    """One amount, one direction: every program's runs."""
-
-    title: str
-    size: int
-    runs: dict[str, list[Run]] = field(default_factory=dict)
-
-    def median(self, who: str) -> float:
-        return statistics.median(run.seconds for run in self.runs[who])
-
-    def line(self, who: str) -> str:
-        seconds, runs = self.median(who), self.runs[who]
-        peak = max(run.peak for run in runs) / 1024**2
-        speed, ratio = self.size / seconds / 1e6, self.median("curl") / seconds
-        spread = f"{min(run.seconds for run in runs):.2f} to {max(run.seconds for run in runs):.2f}"
-        return f"| {self.title} | {who} | {seconds:.2f} ({spread}) | {speed:.0f} | {ratio:.2f} | {peak:.0f} |"
-
-    def cpu(self, who: str, pieces: int) -> str:
-        """CPU a piece of work by whose processes, in ms."""
-        runs = self.runs[who]
-        used = {name: 1e3 * statistics.median(run.cpu[name] for run in runs) / pieces for name in runs[0].cpu}
-        shares = ", ".join(f"{name} {ms:.2f}" for name, ms in used.items())
-        return f"{self.title}, {who}: {sum(used.values()):.2f} ms CPU a piece: {shares}"
-
-
-def measured(command: Sequence[str], environment: dict[str, str], folder: Path) -> Run:
-    """Runs a program to its end.
-
-    Its peak is asked for while it runs: what wait4(2) tells of a child begins with the memory of its parent.
-    """
-    log = folder / "last.log"
-    begun = time.monotonic()
-    with log.open("wb") as output, subprocess.Popen(command, env=environment, stdout=output, stderr=output) as process:
-        peak = Peak(process.pid)
-        peak.start()
-        status = process.wait()
-    seconds = time.monotonic() - begun
-    peak.join()
-    if status:
-        raise SystemExit(f"{command[0]} ended with {status}:\n{log.read_text()[-2000:]}")
-    return Run(seconds, peak.found)
-
-
-class Peak(threading.Thread):
-    """The most memory that a process has held (VmHWM, proc_pid_status(5)), up to a moment before its end."""
-
-    def __init__(self, pid: int) -> None:
-        super().__init__(daemon=True)
-        self._path = Path(f"/proc/{pid}/status")
-        self.found = 0
-
-    def run(self) -> None:
-        try:
-            while match := re.search(r"^VmHWM:\s+(\d+)", self._path.read_text(), re.M):
-                self.found = int(match[1]) * 1024
-                time.sleep(0.02)
-        except OSError:
-            return
+_RANGE = 64 * 1024**2
+_PARTS = "curl in parts"
+_TOOLS = {"s5cmd": "s5cmd", "aws": "awscli", "rclone": "rclone"}
+"""Programs, and what loadtest/peers calls them."""
 
 
 class Bench:
     """The stack's Ceph, a user, a bucket for the others, and the folders."""
 
-    def __init__(self, stack: Stack, folder: Path, peers: Path, small_count: int) -> None:
+    def __init__(self, stack: Stack, folder: Path, programs: dict[str, str], small_count: int) -> None:
         self.folder = folder
         self.small_count = small_count
+        self.s3 = S3(stack)
+        self.programs = programs
         self.servers = {
             "edge": stack.edge,
             "API": stack.api,
             "worker": stack.worker,
             "MariaDB": stack.database_server,
             "Redis": stack.cache,
-            "Ceph": stack.ceph,
+            **{name: [pid] for name, pid in zip(("mon", "osd", "radosgw"), stack.ceph, strict=True)},
         }
-        self.s3 = _s3_settings(stack)
-        self.programs = {name: str(peers / "bin" / name) for name in _TOOLS if (peers / "bin" / name).exists()}
         self.client = Client(stack.port)
         self.home = folder / "home"
         self.sluice = [sys.executable, "-m", "sluice"]
@@ -138,29 +65,17 @@ class Bench:
             "SLUICE_CLIENT_URL": f"http://127.0.0.1:{stack.port}",
             "SLUICE_CLIENT_USERNAME": self.client.username,
             "SLUICE_CLIENT_PASSWORD": PASSWORD,
-            "AWS_ACCESS_KEY_ID": self.s3["access_key"],
-            "AWS_SECRET_ACCESS_KEY": self.s3["secret_key"],
-            "AWS_DEFAULT_REGION": "us-east-1",
+            **self.s3.environment,
             "AWS_CONFIG_FILE": str(folder / "aws"),
-            "S3_ENDPOINT_URL": self.s3["endpoint"],
             "RCLONE_CONFIG_CEPH_TYPE": "s3",
             "RCLONE_CONFIG_CEPH_PROVIDER": "Ceph",
             "RCLONE_CONFIG_CEPH_ENV_AUTH": "true",
-            "RCLONE_CONFIG_CEPH_ENDPOINT": self.s3["endpoint"],
+            "RCLONE_CONFIG_CEPH_ENDPOINT": self.s3.endpoint,
         }
         (folder / "aws").write_text(
             f"[default]\ns3 =\n  addressing_style = path\n  max_concurrent_requests = {_SMALL_AT_ONCE}\n"
             "  multipart_chunksize = 8MB\n"
         )
-        self.boto = boto3.client(
-            "s3",
-            endpoint_url=self.s3["endpoint"],
-            aws_access_key_id=self.s3["access_key"],
-            aws_secret_access_key=self.s3["secret_key"],
-            region_name="us-east-1",
-            config=Config(s3={"addressing_style": "path"}, signature_version="s3v4"),
-        )
-        self.boto.create_bucket(Bucket=_BUCKET)
         self._number = 0
 
     # -- content
@@ -174,10 +89,10 @@ class Bench:
                     file.write(os.urandom(1024**2))
         self._number += 1
         with path.open("r+b") as file:
-            for part in range(0, GIB, _PART):
+            for part in range(0, GIB, PART_SIZE):
                 file.seek(part)
                 file.write(f"{self._number}".encode())
-        _warm([path])
+        _warm(path)
         return path
 
     def small(self) -> Path:
@@ -193,13 +108,7 @@ class Bench:
     # -- the programs
 
     def run(self, *command: str) -> Run:
-        """Runs a program; its CPU is what children that have ended used, the servers' is read before and after."""
-        servers = {name: cpu_seconds(pids) for name, pids in self.servers.items()}
-        children = _children_seconds()
-        run = measured(command, self.environment, self.folder)
-        run.cpu = {"client": _children_seconds() - children}
-        run.cpu |= {name: cpu_seconds(self.servers[name]) - before for name, before in servers.items()}
-        return run
+        return measured(command, self.environment, self.folder, self.servers)
 
     def curl(self, pairs: Sequence[tuple[str, str]], at_once: int, *, up: bool) -> Run:
         """curl, with (URL, file) pairs and nothing else to do."""
@@ -209,11 +118,41 @@ class Bench:
         words = ["-sS", "--fail", "--parallel", "--parallel-immediate", "--parallel-max", str(at_once)]
         return self.run("curl", *words, "-K", str(config))
 
-    def signed(self, method: str, keys: Sequence[str]) -> list[str]:
-        return [
-            self.boto.generate_presigned_url(method, Params={"Bucket": _BUCKET, "Key": key}, ExpiresIn=3600)
-            for key in keys
+    def curl_parts_up(self, path: Path, key: str) -> Run:
+        """The parts that ours sends, four at once; what begins and ends an upload is not counted."""
+        parts = self.folder / "parts"
+        parts.mkdir(exist_ok=True)
+        with path.open("rb") as file:
+            for number in range(1, GIB // PART_SIZE + 1):
+                (parts / str(number)).write_bytes(file.read(PART_SIZE))
+        upload = self.s3.client.create_multipart_upload(Bucket=BUCKET, Key=key)["UploadId"]
+        pairs = [
+            (self.s3.signed("upload_part", key, UploadId=upload, PartNumber=number)[0], str(parts / str(number)))
+            for number in range(1, GIB // PART_SIZE + 1)
         ]
+        settle(GIB)
+        run = self.curl(pairs, _LARGE_AT_ONCE, up=True)
+        found = self.s3.client.list_parts(Bucket=BUCKET, Key=key, UploadId=upload)["Parts"]
+        listed = [{"PartNumber": part["PartNumber"], "ETag": part["ETag"]} for part in found]
+        self.s3.client.complete_multipart_upload(
+            Bucket=BUCKET, Key=key, UploadId=upload, MultipartUpload={"Parts": listed}
+        )
+        shutil.rmtree(parts)
+        return run
+
+    def curl_parts_down(self, key: str, folder: Path) -> Run:
+        """The ranges that ours asks for, four at once, a file each: curl writes none to its place."""
+        url, config = self.signed("get_object", [key])[0], self.folder / "curl"
+        ranges = [
+            f'url = "{url}"\noutput = "{folder / str(begin)}"\nrange = {begin}-{begin + _RANGE - 1}\nfail\n'
+            for begin in range(0, GIB, _RANGE)
+        ]
+        config.write_text("next\n".join(ranges))
+        words = ["-sS", "--parallel", "--parallel-immediate", "--parallel-max", str(_LARGE_AT_ONCE)]
+        return self.run("curl", *words, "-K", str(config))
+
+    def signed(self, call: str, keys: Sequence[str]) -> list[str]:
+        return [self.s3.signed(call, key)[0] for key in keys]
 
     def transfer(self, who: str, source: str, target: str, at_once: int, *, many: bool) -> Run:
         """One of the three tools, from or to ``s3://…``; folders where ``many``."""
@@ -225,9 +164,7 @@ class Bench:
             return self.run(*words, f"{source}/*" if many else source, f"{target}/" if many else target)
         if who == "aws":
             more = ["--recursive"] if many else []
-            return self.run(
-                program, "s3", "cp", "--quiet", *more, source, target, "--endpoint-url", self.s3["endpoint"]
-            )
+            return self.run(program, "s3", "cp", "--quiet", *more, source, target, "--endpoint-url", self.s3.endpoint)
         words = [program, "copy" if many else "copyto", "--transfers", str(at_once), "--multi-thread-streams", "4"]
         words += ["--s3-upload-concurrency", str(at_once), "--s3-chunk-size", "8M", "--s3-no-check-bucket"]
         return self.run(*words, _rclone(source), _rclone(target))
@@ -236,57 +173,50 @@ class Bench:
         folder = self.folder / "back"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
-        os.sync()
+        settle(GIB)
         return folder
 
     def forget(self, name: str) -> None:
         """Our files, and theirs, go: the store stays small."""
-        pages = self.boto.get_paginator("list_objects_v2").paginate(Bucket=_BUCKET, Prefix=name)
+        pages = self.s3.client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=name)
         for page in pages:
             keys = [{"Key": item["Key"]} for item in page.get("Contents", [])]
             if keys:
-                self.boto.delete_objects(Bucket=_BUCKET, Delete={"Objects": keys, "Quiet": True})
+                self.s3.client.delete_objects(Bucket=BUCKET, Delete={"Objects": keys, "Quiet": True})
 
 
-def _children_seconds() -> float:
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
+def _programs(wanted: Sequence[str]) -> dict[str, str]:
+    """The tools that can be had here."""
+    found = {}
+    for name in wanted:
+        try:
+            found[name] = str(program.need(_TOOLS[name]) / "bin" / name)
+        except LeftOut as ex:
+            print(f"{name} is left out: {ex}", file=sys.stderr)
+    return found
 
 
 def _rclone(place: str) -> str:
     return place.replace("s3://", "ceph:", 1)
 
 
-def _warm(paths: Sequence[Path]) -> None:
+def _warm(path: Path) -> None:
     """Into the page cache, and what was written to the disk."""
-    os.sync()
-    for path in paths:
-        with path.open("rb") as file:
-            while file.read(1024**2):
-                pass
-
-
-def _s3_settings(stack: Stack) -> dict[str, str]:
-    """Where the stack's Ceph is, by its own script."""
-    environment = {"CEPH_ROOT": str(stack.data / "ceph")}
-    words = subprocess.run(
-        [ROOT / "scripts" / "ceph", "env"], env=os.environ | environment, check=True, capture_output=True, text=True
-    ).stdout.split()
-    found = dict(word.split("=", 1) for word in words[1:])
-    return {
-        "endpoint": found["SLUICE_S3_ENDPOINT"],
-        "access_key": found["SLUICE_S3_ACCESS_KEY"],
-        "secret_key": found["SLUICE_S3_SECRET_KEY"],
-    }
+    settle(GIB)
+    with path.open("rb") as file:
+        while file.read(1024**2):
+            pass
 
 
 def large_round(bench: Bench, up: Contest, down: Contest, order: Sequence[str]) -> None:
     """1 GiB up and down by each program."""
     for who in order:
-        path, name = bench.large(), f"large-{who}"
-        target = f"s3://{_BUCKET}/{name}"
+        path, name = bench.large(), f"large-{who.replace(' ', '-')}"
+        target = f"s3://{BUCKET}/{name}"
         if who == "sluice":
             run = bench.run(*bench.sluice, "put", "-q", "--parallel", str(_LARGE_AT_ONCE), str(path), "--name", name)
+        elif who == _PARTS:
+            run = bench.curl_parts_up(path, name)
         elif who == "curl":
             run = bench.curl([(bench.signed("put_object", [name])[0], str(path))], 1, up=True)
         else:
@@ -295,13 +225,16 @@ def large_round(bench: Bench, up: Contest, down: Contest, order: Sequence[str]) 
         back = bench.back() / "large"
         if who == "sluice":
             run = bench.run(*bench.sluice, "get", "-q", "--parallel", str(_LARGE_AT_ONCE), name, "-o", str(back))
+        elif who == _PARTS:
+            run = bench.curl_parts_down(name, back.parent)
         elif who == "curl":
             run = bench.curl([(bench.signed("get_object", [name])[0], str(back))], 1, up=False)
         else:
             run = bench.transfer(who, target, str(back), _LARGE_AT_ONCE, many=False)
         down.runs.setdefault(who, []).append(run)
-        if back.stat().st_size != GIB:
-            raise SystemExit(f"{who} has brought back {back.stat().st_size} bytes")
+        size = sum(file.stat().st_size for file in back.parent.iterdir())
+        if size != GIB:
+            raise SystemExit(f"{who} has brought back {size} bytes")
         if who == "sluice":
             bench.run(*bench.sluice, "rm", "-q", name)
         bench.forget(name)
@@ -309,9 +242,9 @@ def large_round(bench: Bench, up: Contest, down: Contest, order: Sequence[str]) 
 
 def small_round(bench: Bench, up: Contest, down: Contest, order: Sequence[str]) -> None:
     """The small files, up and down by each program."""
-    for who in order:
+    for who in (who for who in order if who != _PARTS):
         folder, name = bench.small(), f"small-{who}"
-        target, files = f"s3://{_BUCKET}/{name}", sorted(path.name for path in folder.iterdir())
+        target, files = f"s3://{BUCKET}/{name}", sorted(path.name for path in folder.iterdir())
         keys, at_once = [f"{name}/{file}" for file in files], str(_SMALL_AT_ONCE)
         if who == "sluice":
             run = bench.run(*bench.sluice, "put", "-rq", "--parallel", at_once, str(folder))
@@ -345,7 +278,9 @@ def verdicts(contests: Sequence[Contest]) -> list[tuple[str, bool]]:
         ours = contest.median("sluice")
         if contest.size == GIB:
             ratio = contest.median("curl") / ours
-            found.append((f"{contest.title}: {ratio:.2f} of curl, at least 0.85", ratio >= 0.85))
+            beside = contest.median(_PARTS) / ours
+            text = f"{contest.title}: {ratio:.2f} of curl, at least 0.85 ({beside:.2f} of curl in parts)"
+            found.append((text, ratio >= 0.85))
         elif "aws" in contest.runs:
             ratio = contest.median("aws") / ours
             found.append((f"{contest.title}: {ratio:.2f} of aws, at least 1", ratio >= 1))
@@ -360,9 +295,9 @@ def main(words: Sequence[str]) -> int:
     """The exit code: 1 when something that is asked for does not hold."""
     parser = argparse.ArgumentParser(prog="python -m loadtest.benchmarks.put_get_ceph", description=__doc__)
     parser.add_argument("--rounds", type=int, default=3, help="minutes each, on a quiet machine")
+    parser.add_argument("--only", choices=("large", "small"), help="one of the two amounts")
+    parser.add_argument("--programs", default=",".join(_TOOLS), help="which of the tools, besides curl and ours")
     parser.add_argument("--small", type=int, default=2000, help="small files")
-    parser.add_argument("--only", choices=("large", "small"), help="one of the two contests")
-    parser.add_argument("--programs", default="s5cmd,aws,rclone", help="which of the tools, besides curl and ours")
     parser.add_argument("--folder", type=Path, default=Path("/var/tmp"), help="a disk with 20 GiB of room")  # noqa: S108
     parser.add_argument("--json", type=Path, help="write every run there")
     options = parser.parse_args(words)
@@ -370,33 +305,30 @@ def main(words: Sequence[str]) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     folder = Path(tempfile.mkdtemp(prefix="sluice-put-get-", dir=options.folder))
     os.chmod(folder, 0o755)  # noqa: S103 - root's stack runs as another user
-    peers = ROOT / "var" / "peers"
-    subprocess.run(
-        [ROOT / "loadtest" / "peers" / "install", "--folder", peers, "awscli", "s5cmd", "rclone"], check=False
-    )
+    programs = _programs([name for name in _TOOLS if name in options.programs.split(",")])
     resource.setrlimit(resource.RLIMIT_NOFILE, (4096, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
-    contests = [
-        Contest("1 GiB up", GIB),
-        Contest("1 GiB down", GIB),
-        Contest(f"{options.small} files of 64 KiB up", options.small * _SMALL),
-        Contest(f"{options.small} files of 64 KiB down", options.small * _SMALL),
-    ]
+    small, amount = f"{options.small} files of 64 KiB", options.small * _SMALL
+    rounds = {
+        "large": (large_round, Contest("1 GiB up", GIB), Contest("1 GiB down", GIB)),
+        "small": (small_round, Contest(f"{small} up", amount), Contest(f"{small} down", amount)),
+    }
+    chosen = [rounds[options.only]] if options.only else list(rounds.values())
+    contests = [contest for _, *both in chosen for contest in both]
     try:
         with Stack(folder, "--storage", "ceph") as stack:
-            bench = Bench(stack, folder, peers, options.small)
-            everybody = ["curl", "sluice", *(name for name in bench.programs if name in options.programs.split(","))]
+            bench = Bench(stack, folder, programs, options.small)
+            everybody = ["curl", _PARTS, "sluice", *bench.programs]
             for number in range(options.rounds + 1):
                 shift = number % len(everybody)
                 order = everybody[shift:] + everybody[:shift]
-                found = contests if number else [Contest("warming up", 0) for _ in contests]
-                if options.only != "small":
-                    large_round(bench, found[0], found[1], order)
-                if options.only != "large":
-                    small_round(bench, found[2], found[3], order)
+                for go, up, down in chosen:
+                    if number:
+                        go(bench, up, down, order)
+                    else:
+                        go(bench, Contest("warming up", 0), Contest("warming up", 0), order)
                 print(f"round {number} of {options.rounds}", file=sys.stderr, flush=True)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    contests = [contest for contest in contests if contest.runs]
     print("| what | program | seconds (least to most) | MB/s | of curl | peak MiB |")
     print("| --- | --- | --- | --- | --- | --- |")
     for contest in contests:

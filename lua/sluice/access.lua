@@ -55,6 +55,49 @@ local NOT_ON_ERRORS = {
     "ETag", "Content-Disposition", "Accept-Ranges", "Cache-Control", "X-Request-Id", "WWW-Authenticate",
 }
 
+-- Content-Security-Policy of what is no download, as in gateway.conf.template.
+local POLICY = "default-src 'none'; frame-ancestors 'none'"
+
+-- Said of a link before any header is set.
+local BARE = { LINK_INVALID = true, LINK_EXPIRED = true, LINK_REVOKED = true }
+
+-- Removes what stands there already: the blob's, what nginx' add_header gave a 416 and gives again, a storage's.
+local function clear_headers(header, code)
+    for _, name in ipairs(NOT_ON_ERRORS) do
+        header[name] = nil
+    end
+    if code ~= "RANGE_NOT_SATISFIABLE" then
+        header["Content-Range"] = nil
+    end
+end
+
+-- Answers with an error.
+-- @param is_bare whether no header is set yet, and no body comes
+local function answer(route, code, is_bare)
+    metrics.add("failures", route ~= "" and route or "other", code)
+    local status, headers, body = response.error(code, var.request_id)
+    local header = ngx.header
+    ngx.status = status
+    if is_bare then
+        var.policy = POLICY
+    else
+        clear_headers(header, code)
+    end
+    headers["Retry-After"] = header["Retry-After"] or headers["Retry-After"]
+    for name, value in pairs(headers) do
+        header[name] = value
+    end
+    if code == "METHOD_NOT_ALLOWED" and ALLOWED[route] then
+        header["Allow"] = ALLOWED[route]
+    end
+    header["Content-Length"] = #body
+    if not is_bare then
+        ngx.req.discard_body()
+    end
+    ngx.print(body)
+    return ngx.exit(ngx.HTTP_OK)
+end
+
 -- Runs a decision; a code that it returns is the refusal.
 local function decide(decision)
     local ok, code = pcall(decision)
@@ -63,6 +106,10 @@ local function decide(decision)
         code = "INTERNAL_ERROR"
     end
     if code then
+        if BARE[code] and var.route == "link" and not var.http_content_length and not var.http_transfer_encoding then
+            -- At once: what is forged costs no more than what is good.
+            return answer("link", code, true)
+        end
         var.failure = code
         return ngx.exit(response.status_of(code))
     end
@@ -215,7 +262,7 @@ local function send_file(uri, first, last)
 end
 
 -- Lets nginx send a blob's bytes from where they lie.
-local function send(found, first, last)
+local function send(found, first, last, is_inner)
     if found.storage == "local" then
         return send_file(found.uri, first, last)
     end
@@ -225,7 +272,7 @@ local function send(found, first, last)
         return code
     end
     ngx.req.discard_body()
-    return ngx.exec(proxy.place(found, first, last))
+    return ngx.exec(proxy.place(found, first, last, is_inner))
 end
 
 -- Sends them at the pace of a tier's rate.
@@ -338,7 +385,7 @@ local function decide_inner()
     end
     var.subject = blob
     local first, last = (var.http_range or ""):match("^bytes=(%d+)%-(%d+)$")
-    return send(found, tonumber(first), tonumber(last))
+    return send(found, tonumber(first), tonumber(last), true)
 end
 
 -- Answers a download whose bytes are sent by Lua.
@@ -441,27 +488,7 @@ function _M.refuse()
             return ngx.exec(var.storage_place)
         end
     end
-    metrics.add("failures", route ~= "" and route or "other", code)
-    local status, headers, body = response.error(code, var.request_id)
-    ngx.status = status
-    -- What stands there already: the blob's, what nginx' add_header gave a 416 and gives again, a storage's.
-    for _, name in ipairs(NOT_ON_ERRORS) do
-        ngx.header[name] = nil
-    end
-    if code ~= "RANGE_NOT_SATISFIABLE" then
-        ngx.header["Content-Range"] = nil
-    end
-    headers["Retry-After"] = ngx.header["Retry-After"] or headers["Retry-After"]
-    for name, value in pairs(headers) do
-        ngx.header[name] = value
-    end
-    if code == "METHOD_NOT_ALLOWED" and ALLOWED[route] then
-        ngx.header["Allow"] = ALLOWED[route]
-    end
-    ngx.header["Content-Length"] = #body
-    ngx.req.discard_body()
-    ngx.print(body)
-    return ngx.exit(ngx.HTTP_OK)
+    return answer(route, code)
 end
 
 return _M

@@ -5,8 +5,10 @@
 -- they outlive an internal redirect.
 
 local balancer = require("ngx.balancer")
+local heat = require("sluice.heat")
 local journal = require("sluice.journal")
 local resolver = require("sluice.resolver")
+local shaper = require("sluice.shaper")
 
 local ngx = ngx
 local var = ngx.var
@@ -97,7 +99,7 @@ function _M.aim_at_blob(found)
     return _M.aim(found.uri)
 end
 
--- nginx puts the answer together from pieces, and gives it the range that was decided on.
+-- nginx gives what it finds on its disk the range that was decided on.
 local function ask_cache(found, first, last)
     local header = ngx.header
     var.storage_wanted = tostring(found.size)
@@ -112,17 +114,22 @@ local function ask_cache(found, first, last)
     else
         ngx.req.clear_header("Range")
     end
-    return "/_storage/cached"
 end
 
 --- Prepares the way to a blob that was aimed at.
 -- @param found its target
 -- @param first, last the range, or nil for the whole
+-- @param is_inner whether it is the edge that asks itself
 -- @return the location that asks for it
-function _M.place(found, first, last)
+function _M.place(found, first, last, is_inner)
     var.storage_type = ngx.header["Content-Type"]
     if found.cached then
-        var.storage_place = ask_cache(found, first, last)
+        ask_cache(found, first, last)
+        var.storage_place = "/_storage/cached"
+        if not is_inner and heat.wants_copy(var.storage_object, first) then
+            var.inner_secret = shaper.secret()
+            return "/_storage/whole"
+        end
     else
         _M.want(first, last, found.size)
         var.storage_place = "/_storage/get"
@@ -198,12 +205,27 @@ local function has_length()
     return first and tonumber(var.upstream_http_content_length) == last - first + 1
 end
 
+-- Counts the pieces that an answer finds one after another from the blob's first on, up to its last.
+local function count_hit()
+    local first, last, size = (var.upstream_http_content_range or ""):match("^bytes (%d+)%-(%d+)/(%d+)$")
+    local hits = first == "0" and 0 or tonumber(var.storage_hits)
+    if hits and var.upstream_cache_status == "HIT" then
+        var.storage_hits = hits + 1
+        if last + 1 == tonumber(size) then
+            heat.note_pieces(var.storage_object, hits + 1, tonumber(size))
+        end
+    else
+        var.storage_hits = ""
+    end
+end
+
 --- The header filter of a blob that is put together from pieces; of each piece, too, whose bounds nginx has compared.
 function _M.filter_cached()
     if ngx.is_subrequest and (var.storage_piece ~= "whole" or not has_length()) then
         -- The piece before this one was cut, and nginx would put this one in its place; or this one is none.
         return ngx.exit(ngx.ERROR)
     end
+    count_hit()
     var.storage_piece = ngx.is_subrequest and "later" or "first"
     if ngx.is_subrequest then
         return
@@ -227,6 +249,18 @@ function _M.filter_cached_body()
         return ngx.ERROR
     end
     var.storage_piece = "whole"
+end
+
+--- The header filter of a blob that is sent from a copy in one file, or leaves one behind.
+function _M.filter_whole()
+    local size = var.upstream_http_content_length
+    hide_headers()
+    ngx.header["Content-Type"] = var.storage_type
+    if ngx.status ~= ngx.HTTP_OK or size ~= var.storage_wanted then
+        return break_off()
+    end
+    heat.note_copy(var.storage_object, var.upstream_cache_status == "HIT")
+    ngx.header["ETag"] = var.storage_etag
 end
 
 --- The header filter of a part: stored, with an ETag, or not.

@@ -60,6 +60,12 @@ local KINDS = {
     STORAGE_TIMEOUT = { 504, "The storage did not answer in time; repeat the call.", 1 },
 }
 
+-- Each body is the same but for the request's id, which needs no escapes.
+for code, kind in pairs(KINDS) do
+    local body = cjson.encode({ error = { code = code, message = kind[2], request_id = "@" } })
+    kind.before, kind.behind = body:match("^(.*)@(.*)$")
+end
+
 local BY_STATUS = {
     [400] = "BAD_REQUEST",
     [403] = "FORBIDDEN",
@@ -103,7 +109,7 @@ end
 
 --- An error's answer.
 -- @param code a key of the table above
--- @param request_id what the logs know the request by
+-- @param request_id what the logs know the request by, hex
 -- @return status, headers, body
 function _M.error(code, request_id)
     local kind = KINDS[code]
@@ -114,8 +120,7 @@ function _M.error(code, request_id)
     if kind[3] then
         headers["Retry-After"] = kind[3]
     end
-    local body = cjson.encode({ error = { code = code, message = kind[2], request_id = request_id } })
-    return kind[1], headers, body
+    return kind[1], headers, kind.before .. request_id .. kind.behind
 end
 
 --- All codes, for tests.

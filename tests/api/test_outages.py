@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import time
 from collections.abc import Callable, Iterator
 
 import falcon.testing
@@ -14,11 +13,11 @@ from api.db.migrate import migrate
 from api.db.pool import connect_arguments
 from api.errors import StorageUnavailable
 from api.services import health
-from scripts.stack.process import end_group, make_folder
-from scripts.stack.services import MariaDB, Redis, Service, server_folder
+from scripts.stack.services import MariaDB, Redis, server_folder
 from tests.api.conftest import Content, Gateway, Watch, error
 from tests.api.outcomes import consistent, finish
 from tests.conftest import Servers
+from tests.servers import MortalServer
 
 Run = Callable[[], falcon.testing.Result]
 
@@ -33,29 +32,11 @@ def forgotten_sockets() -> Iterator[None]:
     gc.collect()
 
 
-class Server:
-    """A server that tests kill."""
-
-    def __init__(self, service: Service) -> None:
-        self.service = service
-        for folder in (service.paths.data, service.paths.run, service.paths.log, service.paths.pids):
-            make_folder(folder)
-        service.prepare(time.sleep)
-        self.start()
-
-    def start(self) -> None:
-        self.process = self.service.spawn()
-        self.service.await_ready(self.process, time.sleep)
-
-    def kill(self) -> None:
-        end_group(self.process)  # SIGKILL
-
-
 @pytest.fixture(scope="module")
-def mariadb() -> Iterator[Server]:
+def mariadb() -> Iterator[MortalServer]:
     """MariaDB, to be killed."""
     with server_folder() as folder:
-        server = Server(MariaDB(folder, durable=False))
+        server = MortalServer(MariaDB(folder, durable=False))
         try:
             yield server
         finally:
@@ -66,12 +47,12 @@ class TestKilled:
     """The real thing, a few times: ``kill -9`` of mariadbd between calls and in the middle of one."""
 
     @pytest.fixture
-    def gateway(self, build: Callable[..., Gateway], mariadb: Server) -> Gateway:
+    def gateway(self, build: Callable[..., Gateway], mariadb: MortalServer) -> Gateway:
         url = mariadb.service.url  # type: ignore[attr-defined]
         migrate(url)
         return build(database_url=url)
 
-    def test_between_calls(self, gateway: Gateway, mariadb: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_between_calls(self, gateway: Gateway, mariadb: MortalServer, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(health, "_FRESH", -1.0)
         user, content = gateway.user(), Content.of_parts(2, "killed between")
         upload = user.create(content, resume_key="k")
@@ -99,7 +80,7 @@ class TestKilled:
         consistent(gateway, content, 1)
 
     @pytest.mark.parametrize("at", ["INSERT INTO blob_parts", "COMMIT"])
-    def test_in_the_middle_of_complete(self, gateway: Gateway, mariadb: Server, at: str) -> None:
+    def test_in_the_middle_of_complete(self, gateway: Gateway, mariadb: MortalServer, at: str) -> None:
         user, content = gateway.user(), Content(f"killed at {at}".encode())
         upload = user.create(content)
         user.put(upload, content)
@@ -110,7 +91,7 @@ class TestKilled:
         assert finish(gateway, user, upload)["state"] == "done"
         consistent(gateway, content, 1)
 
-    def test_an_api_that_starts_before_its_database(self, build: Callable[..., Gateway], mariadb: Server) -> None:
+    def test_an_api_that_starts_before_its_database(self, build: Callable[..., Gateway], mariadb: MortalServer) -> None:
         mariadb.kill()
         gateway = build(database_url=mariadb.service.url)  # type: ignore[attr-defined]
         body = {"username": "early", "password": "password"}
@@ -132,16 +113,16 @@ def test_a_database_that_is_not_migrated_is_away(build: Callable[..., Gateway], 
 
 class TestRedis:
     @pytest.fixture
-    def redis(self) -> Iterator[Server]:
+    def redis(self) -> Iterator[MortalServer]:
         with server_folder() as folder:
-            server = Server(Redis(folder))
+            server = MortalServer(Redis(folder))
             try:
                 yield server
             finally:
                 server.kill()
 
     def test_everything_goes_on_without_it_and_with_it_again(
-        self, build: Callable[..., Gateway], redis: Server, monkeypatch: pytest.MonkeyPatch
+        self, build: Callable[..., Gateway], redis: MortalServer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(health, "_FRESH", -1.0)
         monkeypatch.setattr("api.cache._SILENCE", 0.0)

@@ -19,6 +19,7 @@ from sluice.credentials import Credentials, FileStore, KeyringStore, lock_file, 
 from sluice.digest import Plan, composite, digest_of, sample
 from sluice.limiter import Limiter
 from sluice.names import check_local_name, partial_name
+from sluice.partial import PartialFile
 from sluice.retry import Patience
 from sluice.source import BytesSource, FileSource, SeekableSource
 
@@ -237,3 +238,33 @@ def test_nothing_of_the_server_is_imported() -> None:
                 found += [alias.name.split(".")[0] for alias in node.names]
     assert "sluice" in found
     assert set(found) - set(sys.stdlib_module_names) <= {"sluice", "click", "rich", "platformdirs", "keyring", "msvcrt"}
+
+
+def test_bars_are_imported_only_where_they_are_drawn() -> None:
+    code = "import sys, sluice.cli.main; sys.exit('rich' in sys.modules)"
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "client" / "src")}
+    assert subprocess.run([sys.executable, "-c", code], env=environment, check=False).returncode == 0
+
+
+def test_one_thread_at_a_time_writes_to_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan, here, most = Plan.of(4 * PART), [0], [0]
+    meet = threading.Barrier(2)
+    pwrite = os.pwrite
+
+    def watched(descriptor: int, view: memoryview, offset: int) -> int:
+        here[0] += 1
+        with contextlib.suppress(threading.BrokenBarrierError):
+            meet.wait(0.2)  # a second writer would come as well
+        most[0] = max(most[0], here[0])
+        here[0] -= 1
+        return pwrite(descriptor, view, offset)
+
+    partial = PartialFile(tmp_path / "file", plan, "0" * 64)
+    monkeypatch.setattr(os, "pwrite", watched)
+    threads = [threading.Thread(target=partial.write, args=(n * PART, memoryview(b"x"))) for n in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    partial.close()
+    assert most == [1]

@@ -1,7 +1,7 @@
-"""A container engine of the tests' own: dockerd in a folder, with a bare Debian and stand-ins for the public images.
+"""A container engine of the tests' own: dockerd in a folder.
 
 Nothing of the machine's own engine, if it has one, is touched; everything is ended and removed again. Where DOCKER_HOST
-is set, that engine and its images are used instead, and no stand-in is made.
+is set, that engine is used instead.
 """
 
 from __future__ import annotations
@@ -16,12 +16,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-STANDINS = Path(__file__).parent / "standins"
-BASE = "debian:bookworm-slim"
 BRIDGE = "sluicetest0"
 NETWORKS = ipaddress.ip_network("10.213.0.0/16")
-CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
-PUBLIC = {"mariadb": "mariadb:10.11.11", "redis": "redis:7.2.7", "rabbitmq": "rabbitmq:3.13.7"}
 
 
 class CannotStart(Exception):
@@ -71,12 +67,15 @@ def engine(folder: Path) -> Iterator[str]:
     command += ["--pidfile", f"{folder}/pid", "--bridge", BRIDGE]
     command += ["--default-address-pool", f"base={NETWORKS},size=24"]
     (folder / "pid").unlink(missing_ok=True)
+    # An engine that finds networks of an earlier time clears them up, and docker0 with them, whosever that is.
+    shutil.rmtree(folder / "root" / "network", ignore_errors=True)
     with open(log, "wb") as output:
         daemon = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
     try:
         wait_for_engine(daemon, host, log)
         yield host
     finally:
+        remove_everything(host)
         daemon.send_signal(signal.SIGTERM)
         try:
             daemon.wait(60)
@@ -86,6 +85,17 @@ def engine(folder: Path) -> Iterator[str]:
         # its folder, which it mounts on itself, and may leave so
         subprocess.run(["umount", f"{folder}/root"], capture_output=True, check=False)
         remove_bridge()
+
+
+def remove_everything(host: str) -> None:
+    """What a test that failed or was killed has left; a network's bridge would outlive the engine."""
+    docker = f"docker -H {host}"
+    for command in (
+        f"{docker} ps -aq | xargs -r {docker} rm -fv",
+        f"{docker} network prune -f",
+        f"{docker} volume ls -q | xargs -r {docker} volume rm -f",
+    ):
+        subprocess.run(["bash", "-c", command], capture_output=True, check=False)
 
 
 def remove_bridge() -> None:
@@ -99,31 +109,3 @@ def wait_for_engine(daemon: subprocess.Popen[bytes], host: str, log: Path) -> No
             said = [line for line in log.read_text().splitlines() if "level=error" in line or "failed" in line]
             raise CannotStart(f"dockerd does not start: {said[-1] if said else 'no answer'}")
         time.sleep(0.2)
-
-
-def has_image(name: str) -> bool:
-    return subprocess.run(["docker", "image", "inspect", name], capture_output=True, check=False).returncode == 0
-
-
-def make_base(folder: Path) -> None:
-    """A bare Debian under the public image's name, which believes whom this machine does: pip goes its way."""
-    if has_image(BASE):
-        return
-    root = folder / "base"
-    shutil.rmtree(root, ignore_errors=True)
-    run("debootstrap", "--variant=minbase", "--include=ca-certificates", "bookworm", str(root))
-    shutil.copyfile(CERTIFICATES, root / CERTIFICATES.relative_to("/"))
-    (root / "etc" / "pip.conf").write_text(f"[global]\ncert = {CERTIFICATES}\n")
-    run(
-        "bash",
-        "-c",
-        f"tar -C '{root}' --exclude=./var/cache/apt --exclude=./var/lib/apt/lists -c . | docker import - {BASE}",
-    )
-    shutil.rmtree(root)
-
-
-def make_standins(*names: str) -> None:
-    """The public images, from Debian's packages: the same variables, data paths and users."""
-    for name in names:
-        if not has_image(PUBLIC[name]):
-            run("nice", "docker", "build", "-q", "--target", name, "-t", PUBLIC[name], str(STANDINS))

@@ -1,25 +1,43 @@
-"""What a run measured, shown at its end; docs/performance.md holds a run's figures."""
+"""What a run measured, shown at its end; docs/performance.md holds a run's figures.
+
+They are lines of a file, TEST_FIGURES: the tests of a run are several processes.
+"""
 
 from __future__ import annotations
 
 import json
+import os
+from pathlib import Path
 
-from tests.compose.engine import BASE, run
+from tests.compose.engine import run
+from tests.compose.images import BASE, has_image
 
 IMAGES = ("sluice-edge", "sluice-api", "sluice-ceph")
-_noted: list[tuple[str, str]] = []
+
+
+def _file() -> Path:
+    return Path(os.environ["TEST_FIGURES"])
+
+
+def begin() -> None:
+    _file().write_text("")
 
 
 def note(what: str, value: str) -> None:
-    _noted.append((what, value))
+    with _file().open("a") as file:
+        file.write(f"| {what} | {value} |\n")
 
 
 def note_images() -> None:
     """Each image's size, and what of it is ours: beyond the base."""
-    size = {name: json.loads(run("docker", "image", "inspect", name))[0]["Size"] / 1e6 for name in (BASE, *IMAGES)}
-    for name in IMAGES:
-        note(f"image {name}", f"{size[name]:.0f} MB, {size[name] - size[BASE]:.0f} MB beyond its base")
+    base = _megabytes(BASE)
+    for name in filter(has_image, IMAGES):
+        note(f"image {name}", f"{_megabytes(name):.0f} MB, {_megabytes(name) - base:.0f} MB beyond its base")
+
+
+def _megabytes(image: str) -> float:
+    return float(json.loads(run("docker", "image", "inspect", image))[0]["Size"]) / 1e6
 
 
 def lines() -> list[str]:
-    return [f"| {what} | {value} |" for what, value in _noted]
+    return _file().read_text().splitlines()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -14,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from tests.compose.engine import run
+from tests.servers import free_port
 
 CODE = Path(__file__).resolve().parents[2]
 DEADLINE = 120.0
+SERVICES = ("mariadb", "redis", "api", "worker", "edge")
 
 
 def wait_for(condition: Callable[[], Any], what: str, seconds: float = DEADLINE) -> Any:
@@ -26,12 +29,6 @@ def wait_for(condition: Callable[[], Any], what: str, seconds: float = DEADLINE)
         assert time.monotonic() < deadline, f"no {what} after {seconds:.0f} s"
         time.sleep(0.2)
     return value
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def own_address() -> str:
@@ -51,6 +48,13 @@ def compose_command() -> list[str]:
     return [found]
 
 
+def example(profile: str) -> dict[str, str]:
+    """A profile's settings as .env.example has them."""
+    text = (CODE / ".env.example").read_text()
+    (block,) = [part for part in text.split("\n\n") if f"COMPOSE_PROFILES={profile}\n" in part]
+    return dict(re.findall(r"^# ([A-Z0-9_]+)=(.*)$", block, re.M))
+
+
 class Stack:
     """One project.
 
@@ -59,9 +63,12 @@ class Stack:
         folder: holds its .env file, and an override where a test needs one.
         settings: lines of the .env file, beside a free port.
         override: more of a compose file.
+        interval: of the health checks that are waited for, instead of the compose file's.
     """
 
-    def __init__(self, name: str, folder: Path, settings: Mapping[str, str], override: str = "") -> None:
+    def __init__(
+        self, name: str, folder: Path, settings: Mapping[str, str], override: str = "", interval: str = ""
+    ) -> None:
         self.name = name
         self.port = free_port()
         self.address = f"http://127.0.0.1:{self.port}"
@@ -73,15 +80,11 @@ class Stack:
             **settings,
         }
         self.files = [CODE / "docker-compose.yml"]
-        self._override = folder / f"{name}.yml"
-        self.override(override)
-
-    def override(self, text: str) -> None:
-        """Another part of a compose file from the next command on."""
-        self.files = self.files[:1]
-        if text:
-            self._override.write_text(text)
-            self.files.append(self._override)
+        checks = "".join(f"  {service}: {{healthcheck: {{interval: {interval}}}}}\n" for service in SERVICES)
+        for kind, text in (("interval", f"services:\n{checks}" if interval else ""), ("override", override)):
+            if text:
+                self.files.append(folder / f"{name}.{kind}.yml")
+                self.files[-1].write_text(text)
 
     # -- commands
 
@@ -140,6 +143,11 @@ class Stack:
         found: dict[str, Any] = json.loads(run("docker", "inspect", container))[0]
         return found
 
+    def started(self, *services: str) -> list[str]:
+        """When each container of these was started last."""
+        ids = [container for service in services for container in self.containers(service)]
+        return [str(self.inspect(id_)["State"]["StartedAt"]) for id_ in ids]
+
     def health(self, container: str) -> str:
         """healthy, unhealthy or starting; the state of one that does not run."""
         state = self.inspect(container)["State"]
@@ -151,8 +159,19 @@ class Stack:
         )
 
     def wait_until_ready(self, *more: str, seconds: float = 240) -> None:
-        services = ("mariadb", "redis", "api", "worker", "edge", *more)
+        services = (*SERVICES, *more)
         wait_for(lambda: self.all_healthy(*services), f"health of {', '.join(services)}", seconds)
+
+    def seconds_until_ready(self) -> float:
+        """Starts what is not there, and waits for the edge alone: until it answers that it is ready."""
+        began = time.monotonic()
+        self.up()
+        asked = ["docker", "exec", self.container("edge"), "/opt/sluice/deploy/healthy", "http", "8080", "/readyz"]
+        wait_for(
+            lambda: subprocess.run([*asked, '"status":"ok"'], capture_output=True, check=False).returncode == 0,
+            "ready edge",
+        )
+        return time.monotonic() - began
 
     def logs(self, service: str) -> str:
         return "".join(run("docker", "logs", container) for container in self.containers(service))
@@ -166,26 +185,15 @@ class Stack:
 
 
 @contextmanager
-def running(name: str, folder: Path, override: str = "", **settings: str) -> Iterator[Stack]:
+def running(name: str, folder: Path, override: str = "", interval: str = "2s", **settings: str) -> Iterator[Stack]:
     """A project that is wiped afterwards; where it fails, the ends of its logs are shown."""
-    stack = Stack(name, folder, settings, override)
+    stack = Stack(name, folder, settings, override, interval)
     stack.wipe()
     try:
         yield stack
     except BaseException:
         print(stack.compose("ps", check=False))
-        for service in (
-            "init",
-            "migrate",
-            "mariadb",
-            "redis",
-            "api",
-            "worker",
-            "edge",
-            "ceph",
-            "ceph-init",
-            "rabbitmq",
-        ):
+        for service in ("init", "migrate", *SERVICES, "ceph", "ceph-init", "rabbitmq", "prometheus"):
             for container in stack.containers(service):
                 state = json.dumps(stack.inspect(container)["State"].get("Health", {}).get("Log", [])[-1:])
                 print(f"--- {service}: {run('docker', 'logs', '--tail', '15', container)}{state}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -20,6 +21,7 @@ from tests.e2e.client import Client
 from tests.e2e.leaks import Secrets
 from tests.e2e.sources import Source
 
+SCRAPE = r"exec 3<>/dev/tcp/127.0.0.1/8080; printf 'GET /metrics HTTP/1.0\r\n\r\n' >&3; cat <&3"
 OURS = ("edge", "api", "worker")
 THEIRS = ("mariadb", "redis")
 
@@ -49,6 +51,29 @@ class TestUse:
         admin = Client(stack.address, secrets).sign_in("operator", password)
         assert admin.want(200, "GET", "/users/me")["role"] == "admin"
         admin.close()
+
+    def test_keys_are_rotated_by_the_operators_command(
+        self, stack: Stack, client: Client, secrets: Secrets, source: Source
+    ) -> None:
+        """The first key was stolen: what it signed ends, what the new one signs is good, and nothing is restarted."""
+        began = stack.started(*OURS)
+        secrets.add_keys(stack.volume("keys"))
+        file = client.upload(source)
+        old = client.link(file)
+        said = stack.compose("run", "--rm", "admin", "keys", "rotate", "--after", "3")
+        found = re.search(r"^(\w+) verifies at once", said, re.M)
+        assert found, said
+        signs = re.compile(rf"^{found.group(1)}  signs$", re.M)
+        wait_for(lambda: signs.search(stack.compose("run", "--rm", "admin", "keys", "list")), "a new key that signs")
+        new = client.link(file)
+        assert client.fetch(old).status_code == 200
+        stack.compose("run", "--rm", "admin", "keys", "retire", "--force")
+        wait_for(lambda: client.fetch(old).status_code == 403, "end of the old key")
+        assert client.sha256_of(new) == source.sha256
+        assert client.call("GET", "/files").status_code == 401
+        client.sign_in(client.username, client.password)
+        assert client.holds(file, source)
+        assert stack.started(*OURS) == began
 
     def test_readiness_is_not_everybodys_business(self, stack: Stack, client: Client) -> None:
         assert client.fetch(f"{stack.address}/healthz").status_code == 200
@@ -110,13 +135,16 @@ class TestScale:
         assert [len(stack.containers(service)) for service in ("api", "worker")] == [2, 2]
         for container in stack.containers("api"):
             run("docker", "stop", "-t", "30", container)
+            before = calls(stack)
             assert client.holds(client.upload(source), source), "the other one alone"
+            assert calls(stack) == before + 1
             run("docker", "start", container)
             wait_for(lambda id_=container: stack.health(id_) == "healthy", "health of the API")  # type: ignore[misc]
+        answers = {calls(stack) for _ in range(4)}
+        assert answers == {before + 1}, "whichever API is asked, it counts what both did"
 
     def test_a_rolling_restart_fails_no_request(self, stack: Stack, secrets: Secrets, tmp_path: Path) -> None:
-        edge = stack.container("edge")
-        began = stack.inspect(edge)["State"]["StartedAt"]
+        began = stack.started("edge")
         with Load(stack.address, secrets, tmp_path) as load:
             wait_for(lambda: min(load.done[name] for name in ("upload", "download", "list")) > 2, "load")
             for container in stack.containers("api"):
@@ -126,7 +154,7 @@ class TestScale:
                 wait_for(lambda before=before: load.done.total() > before + 20, "load after a restart")  # type: ignore[misc]
         figures.note("rolling restart of two APIs under load", f"{dict(load.done)}, {len(load.failures)} failed")
         assert load.failures == []
-        assert stack.inspect(edge)["State"]["StartedAt"] == began
+        assert stack.started("edge") == began
 
     def test_a_recreated_api_is_found_at_its_new_address(self, stack: Stack, client: Client, source: Source) -> None:
         stack.up("--no-deps", "--force-recreate", "--scale", "api=1", "api")
@@ -207,10 +235,8 @@ class TestStops:
         keys = (stack.volume("keys") / "token_keys").read_text()
         stack.down()
         assert stack.containers("edge") == []
-        began = time.monotonic()
-        stack.up()
+        figures.note("`up` on existing data to a ready edge", f"{stack.seconds_until_ready():.0f} s")
         stack.wait_until_ready()
-        figures.note("`up` on existing data to a ready edge", f"{time.monotonic() - began:.0f} s")
         assert (stack.volume("keys") / "token_keys").read_text() == keys
         assert client.holds(file, source), "the session from before, too"
 
@@ -220,6 +246,13 @@ class TestStops:
         assert secrets.tokens > 10
         for service in (*OURS, *THEIRS, "init", "migrate"):
             assert secrets.found_in(stack.logs(service)) == set(), service
+
+
+def calls(stack: Stack) -> float:
+    """How many uploads were created, as a scrape of the edge has it."""
+    text = stack.exec(stack.container("edge"), "bash", "-c", SCRAPE)
+    found = re.findall(r"^sluice_api_calls_total\{(.*)\} (\S+)$", text, re.M)
+    return sum(float(count) for labels, count in found if 'method="POST",path="/api/v1/uploads"' in labels)
 
 
 def run_in_background(*command: str) -> subprocess.Popen[bytes]:

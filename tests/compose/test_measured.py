@@ -15,7 +15,7 @@ from tests.e2e.leaks import Secrets
 from tests.e2e.sources import Source
 from tests.run.running import RunningStack
 
-_SECONDS = 5
+_SECONDS = 3
 # All requests come from one address, by one user's link.
 _NO_LIMIT = {"SLUICE_ADDRESS_RATE": "1000000", "SLUICE_TIERS": "default:download=1000000/1000000"}
 
@@ -38,9 +38,9 @@ def requests_a_second(link: str) -> float:
     return float(found.group(1))
 
 
-def test_a_warm_link(docker: None, secrets: Secrets, tmp_path: Path) -> None:
-    """The best of three of each, because other things run on the machine, too."""
-    with running("sluice-measured", tmp_path, **_NO_LIMIT) as stack, server_folder() as data:
+def test_a_warm_link(secrets: Secrets, tmp_path: Path) -> None:
+    """The best of three of each, in turns: other things run on the machine. Health checks are as people have them."""
+    with running("sluice-measured", tmp_path, interval="", **_NO_LIMIT) as stack, server_folder() as data:
         stack.up()
         stack.wait_until_ready()
         bare = RunningStack(data, environment=_NO_LIMIT).ready()
@@ -52,7 +52,9 @@ def test_a_warm_link(docker: None, secrets: Secrets, tmp_path: Path) -> None:
                 "in containers, by 127.0.0.1": link,
                 "by scripts/run": warm_link(f"http://127.0.0.1:{bare.port}", secrets, tmp_path),
             }
-            found = {where: max(requests_a_second(link) for _ in range(3)) for where, link in links.items()}
+            found = dict.fromkeys(links, 0.0)
+            for where, link in [*links.items()] * 3:
+                found[where] = max(found[where], requests_a_second(link))
         finally:
             bare.stop()
             bare.close()

@@ -4,24 +4,15 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 
 from scripts.stack.paths import Paths
 from scripts.stack.process import make_folder
 from scripts.stack.services import Pause, Service
+from tests.servers import free_ports
 
 # Debian's own command of that name runs as the user rabbitmq only.
 _SERVER = "/usr/lib/rabbitmq/bin/rabbitmq-server"
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on at this moment."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
 
 
 class RabbitMQ(Service):

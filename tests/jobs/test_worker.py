@@ -16,7 +16,8 @@ from scripts.stack.services import MariaDB, Redis, server_folder
 from tests.api.conftest import fresh_database
 from tests.conftest import Servers
 from tests.jobs.rabbitmq import RabbitMQ
-from tests.jobs.workshop import Server, Workshop
+from tests.jobs.workshop import Workshop
+from tests.servers import MortalServer
 
 GIB = 1024**3
 Make = Callable[[str], Workshop]
@@ -137,7 +138,7 @@ class TestOutages:
         self, make: Make, service: type[Redis] | type[RabbitMQ]
     ) -> None:
         with server_folder() as folder:
-            server = Server(service(folder))
+            server = MortalServer(service(folder))
             try:
                 workshop = make(server.service.url)  # type: ignore[attr-defined]
                 workshop.blobs(600)
@@ -161,7 +162,7 @@ class TestOutages:
     ) -> None:
         Queue(queue_url).purge()
         with server_folder() as folder:
-            server = Server(MariaDB(folder, databases="sluice%"))
+            server = MortalServer(MariaDB(folder, databases="sluice%"))
             try:
                 own = Servers(folder, MariaDB(folder).url, servers.redis_url)
                 workshop = Workshop(own, fresh_database(own), queue_url, tmp_path)

@@ -20,28 +20,8 @@ from api import digests
 from api.db.pool import connect_arguments
 from api.models import new_id
 from scripts.stack.paths import CODE
-from scripts.stack.process import end_group, make_folder
-from scripts.stack.services import Service
 from tests.api.conftest import settings
 from tests.conftest import Servers
-
-
-class Server:
-    """A server that tests kill and start again."""
-
-    def __init__(self, service: Service) -> None:
-        self.service = service
-        for folder in (service.paths.data, service.paths.run, service.paths.log, service.paths.pids):
-            make_folder(folder)
-        service.prepare(time.sleep)
-        self.start()
-
-    def start(self) -> None:
-        self.process = self.service.spawn()
-        self.service.await_ready(self.process, time.sleep)
-
-    def kill(self) -> None:
-        end_group(self.process)  # SIGKILL
 
 
 class Worker:

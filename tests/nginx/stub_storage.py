@@ -36,6 +36,7 @@ class Answer:
     """How a request is answered.
 
     Attributes:
+        status: 0: not at all; the connection is closed.
         length: Content-Length where it is not the body's; negative: none, in chunks.
         stop: bytes of the body that are sent at all.
         then: what happens there: "close", or "hang" until `StubStorage.release`.
@@ -118,6 +119,9 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(self.stub.handle(request))
 
     def _send(self, answer: Answer) -> None:
+        if not answer.status:
+            self.close_connection = True
+            return
         self.send_response_only(answer.status)
         for name, value in answer.headers.items():
             self.send_header(name, value)

@@ -2,6 +2,7 @@
 
 import http.client
 import os
+import socket
 import threading
 import uuid
 from collections import Counter
@@ -253,6 +254,83 @@ def test_a_client_that_goes_away_has_one_line_and_holds_nothing(make_edge: MakeE
     line = edge.log_line(response.headers["X-Request-Id"])
     assert line["bytes_sent"] < SIZE
     assert edge.access_log.read_text().count(response.headers["X-Request-Id"]) == 1
+
+
+def copies(folder: Path) -> list[Path]:
+    """Files that hold a whole blob."""
+    return [path for path in folder.rglob("*") if path.is_file() and path.stat().st_size > SIZE]
+
+
+def heat_up(blob: Blob, folder: Path) -> Path:
+    """Asks for a blob until it is copied; the copy."""
+    for _ in range(3):
+        assert blob.get().body == CONTENT
+    (copy,) = wait_for(lambda: copies(folder), "copy")
+    return copy
+
+
+def test_a_hot_blob_is_sent_from_one_file(make_edge: MakeEdge, storage: StubStorage, tmp_path: Path) -> None:
+    edge = make_edge(SLUICE_CACHE_PATH=str(tmp_path / "cache"))
+    blob = Blob(edge, storage)
+    assert blob.get().body == blob.get(Range="bytes=0-").body == CONTENT
+    assert copies(tmp_path) == []
+    heat_up(blob, tmp_path)
+    for _ in range(3):
+        reply = blob.get()
+        assert (reply.status, reply.body == CONTENT) == (200, True)
+        assert reply.headers["Content-Type"] == "text/x-thing"
+        names = ("ETag", "Content-Length", "Accept-Ranges", "X-Request-Id", "Content-Disposition")
+        assert [len(reply.headers.get_all(name)) for name in names] == [1] * len(names)
+        reply = blob.get(Range=f"bytes={MIB - 5}-{2 * MIB}")
+        assert (reply.status, reply.body == CONTENT[MIB - 5 : 2 * MIB + 1]) == (206, True)
+        assert reply.headers.get_all("Content-Range") == [f"bytes {MIB - 5}-{2 * MIB}/{SIZE}"]
+    assert edge.log_line(reply.headers["X-Request-Id"])["cache"] == "HIT"
+    assert blob.asked() == Counter({piece(n): 1 for n in range(PIECES)})
+    edge.api.revoke("file", CLAIMS["link"]["file"], 0)
+    assert (blob.get().status, blob.get().code) == (410, "LINK_REVOKED")
+
+
+def test_a_copy_that_is_gone_is_made_again(make_edge: MakeEdge, storage: StubStorage, tmp_path: Path) -> None:
+    blob = Blob(make_edge(SLUICE_CACHE_PATH=str(tmp_path / "cache")), storage)
+    for _ in range(2):
+        heat_up(blob, tmp_path).unlink()
+        assert blob.get(Range=f"bytes={SIZE - 9}-").body == CONTENT[-9:]
+        assert blob.get(Range="bytes=5-9").body == CONTENT[5:10]
+    assert set(blob.asked().values()) == {1}
+
+
+def test_a_storage_that_stops_while_a_copy_is_made(make_edge: MakeEdge, storage: StubStorage, tmp_path: Path) -> None:
+    folder = tmp_path / "cache"
+    blob = Blob(make_edge(SLUICE_CACHE_PATH=str(folder)), storage)
+    for _ in range(2):
+        assert blob.get().body == CONTENT
+    for path in [path for path in folder.rglob("*") if path.is_file()]:
+        path.unlink()
+    storage.handle = lambda request: replace(
+        ranged(CONTENT)(request), stop=1000 if request.header("Range") == piece(2) else None
+    )
+    with pytest.raises(http.client.IncompleteRead) as caught:
+        blob.get()
+    assert CONTENT[: 2 * MIB + 1000].startswith(caught.value.partial)
+    assert copies(folder) == []
+    storage.handle = ranged(CONTENT)
+    assert blob.get().body == CONTENT
+
+
+def test_a_slow_client_holds_few_files(make_edge: MakeEdge, storage: StubStorage, tmp_path: Path) -> None:
+    content = bytes(40 * MIB)
+    edge, blob = make_edge(SLUICE_CACHE_PATH=str(tmp_path / "cache")), uuid.uuid4().hex
+    storage.handle = ranged(content)
+    edge.aim(blob, size=len(content), uri=storage.url(), storage="s3", cached=True)
+    path = f"/d/{edge.token('link', blob=blob, size=len(content))}/n"
+    assert len(edge.get(path).body) == len(content)
+    with socket.create_connection(("127.0.0.1", edge.port)) as connection:
+        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: h\r\n\r\n".encode())
+        assert connection.recv(12) == b"HTTP/1.1 200"
+        assert edge.get(path).status == 200  # long enough for it to go as far as it goes
+        links = [os.readlink(link) for pid in edge.workers() for link in Path(f"/proc/{pid}/fd").iterdir()]
+        # a piece's file stays open until the answer's end; what no socket has room for is not opened ahead
+        assert len([link for link in links if str(tmp_path / "cache") in link]) < 20
 
 
 def used(folder: Path) -> int:

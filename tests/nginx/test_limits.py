@@ -1,7 +1,6 @@
 """Request limits: per user in Lua, per address by nginx and, for strangers, in Lua."""
 
 import json
-import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 
 from api.tiers import Tier
+from tests.nginx.at_once import Held
 from tests.nginx.edge import Edge, Reply
 from tests.nginx.stub_api import Answer, wait_for
 from tests.nginx.tiers import document, new_user
@@ -202,20 +202,13 @@ class TestAddress:
 
     def test_too_many_at_once(self, make_edge: Callable[..., Edge]) -> None:
         edge = make_edge(SLUICE_ADDRESS_CONNECTIONS="2")
-        waiting = threading.Event()
+        held = Held()
 
         def slow(_: object) -> Answer:
-            waiting.wait(10)
+            held.wait()
             return Answer()
 
         edge.api.answer = slow
-        replies: list[Reply] = []
-        threads = [threading.Thread(target=lambda: replies.append(call(edge))) for _ in range(5)]
-        for thread in threads:
-            thread.start()
-        wait_for(lambda: len(replies) == 3, "refusals")
-        waiting.set()
-        for thread in threads:
-            thread.join()
+        replies = held.ask(lambda: call(edge), times=5, refused=3)
         assert sorted(reply.status for reply in replies) == [200, 200, 429, 429, 429]
         assert {reply.code for reply in replies if reply.status == 429} == {"CONNECTIONS_LIMITED"}

@@ -1,13 +1,12 @@
 """How often a part of a proxied storage may be sent: RGW 16 never frees the first copy of one that is sent again."""
 
-import threading
 import uuid
 
 import pytest
 
-from tests.nginx.edge import Edge, Reply
+from tests.nginx.at_once import Held
+from tests.nginx.edge import Edge
 from tests.nginx.proxied import Part
-from tests.nginx.stub_api import wait_for
 from tests.nginx.stub_storage import Answer, Request, StubStorage
 
 
@@ -43,21 +42,14 @@ class TestTries:
         assert Part(edge, storage.url(), upload=upload, part=4).put().status == 200
 
     def test_at_once_are_counted_too(self, edge: Edge, storage: StubStorage, part: Part) -> None:
-        waiting = threading.Event()
+        held = Held()
 
         def slow(request: Request) -> Answer:
-            waiting.wait(10)
+            held.wait()
             return Answer(200, {"ETag": '"x"'})
 
         storage.handle = slow
-        replies: list[Reply] = []
-        threads = [threading.Thread(target=lambda: replies.append(part.put())) for _ in range(8)]
-        for thread in threads:
-            thread.start()
-        wait_for(lambda: len(replies) == 3, "refusals")
-        waiting.set()
-        for thread in threads:
-            thread.join()
+        replies = held.ask(part.put, times=8, refused=3)
         assert sorted(reply.status for reply in replies) == [200] * 5 + [429] * 3
 
     @pytest.mark.parametrize("status", [400, 403, 404])

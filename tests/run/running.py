@@ -8,11 +8,12 @@ import pwd
 import re
 import select
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+from tests.servers import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 START_SECONDS = 60
@@ -116,12 +117,6 @@ class RunningStack:
             return 0
         finally:
             connection.close()
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 def await_true(condition: Callable[[], bool], seconds: float = 30) -> None:

@@ -17,7 +17,8 @@ from scripts.stack.ceph import SCRIPT, Ceph, Mon, Osd, RadosGW
 from scripts.stack.gateway import ceph_choices
 from scripts.stack.paths import Paths
 from tests.run.conftest import Start
-from tests.run.running import RunningStack, await_true, free_port, processes_of
+from tests.run.running import RunningStack, await_true, processes_of
+from tests.servers import free_port
 
 PART = 8 * 1024**2
 CEPH = ("--storage", "ceph")

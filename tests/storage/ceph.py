@@ -6,13 +6,14 @@ import os
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from tests.servers import free_port
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "ceph"
 
@@ -59,12 +60,6 @@ def _runs(pid: int) -> bool:
         return False
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @contextmanager
 def running(folder: Path) -> Iterator[Ceph]:
     """A new Ceph in a folder, and its end."""
@@ -72,7 +67,7 @@ def running(folder: Path) -> Iterator[Ceph]:
     base = 16_000 + os.getpid() % 100 * 100
     environ = {
         "CEPH_ROOT": str(folder),
-        "RGW_PORT": str(_free_port()),
+        "RGW_PORT": str(free_port()),
         "CEPH_PORT": str(base),
         "OSD_GB": "4",
         "RGW_MIN_PART": "65536",

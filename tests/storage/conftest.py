@@ -8,9 +8,9 @@ import pytest
 
 from api.storage.oss import OSSStorage
 from tests.storage import oss_standin
-from tests.storage.contract import PART, PREFIX
+from tests.storage.contract import PART, PREFIX, Content
 from tests.storage.oss_bucket import Bucket
-from tests.storage.oss_client import MakeOSS
+from tests.storage.oss_client import MakeOSS, sent_parts
 from tests.storage.oss_standin import ACCOUNT, Standin
 
 
@@ -31,3 +31,15 @@ def pauses() -> list[float]:
 def make_oss(standin: Standin, pauses: list[float]) -> MakeOSS:
     """Makes a storage that does not really pause."""
     return lambda **changes: OSSStorage(standin.settings(**changes), lambda: PREFIX, sleep=pauses.append)
+
+
+@pytest.fixture
+def storage(make_oss: MakeOSS) -> OSSStorage:
+    """Storage oss; a file about another storage has its own."""
+    return make_oss()
+
+
+@pytest.fixture
+def sent(storage: OSSStorage) -> Content:
+    """An upload to it with every part there."""
+    return sent_parts(storage)

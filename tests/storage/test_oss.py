@@ -18,13 +18,9 @@ from api.storage import oss
 from api.storage.oss import OSSStorage
 from tests.storage.contract import PART, PREFIX, Content, MultipartContract, Put, nothing, read
 from tests.storage.oss_bucket import Bucket
-from tests.storage.oss_client import MakeOSS, opened, request, send
+from tests.storage.oss_client import MakeOSS, opened, send
 from tests.storage.oss_standin import ACCOUNT, Standin, running
-
-
-@pytest.fixture
-def storage(make_oss: MakeOSS) -> OSSStorage:
-    return make_oss()
+from tests.storage.signed import request
 
 
 class TestOSSStorage(MultipartContract):

@@ -19,19 +19,8 @@ from api.storage.oss import OSSStorage
 from api.storage.oss_answers import parse_parts
 from tests.storage.contract import PART, PREFIX, Content, nothing, read
 from tests.storage.oss_bucket import Stored
-from tests.storage.oss_client import MakeOSS, opened, send, sent_parts
+from tests.storage.oss_client import MakeOSS, opened, send
 from tests.storage.oss_standin import Standin
-
-
-@pytest.fixture
-def storage(make_oss: MakeOSS) -> OSSStorage:
-    return make_oss()
-
-
-@pytest.fixture
-def sent(storage: OSSStorage) -> Content:
-    """An upload with every part there."""
-    return sent_parts(storage)
 
 
 class TestComplete:

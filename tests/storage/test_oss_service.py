@@ -19,8 +19,9 @@ from api.storage.base import MultipartRef
 from api.storage.oss import TARGET_HEADERS, OSSStorage
 from tests.storage.contract import nothing, read
 from tests.storage.oss_bucket import Bucket
-from tests.storage.oss_client import request, send
+from tests.storage.oss_client import send
 from tests.storage.oss_standin import ACCOUNT, running
+from tests.storage.signed import request
 
 PART = 100 * 1024
 """As small as OSS takes them."""

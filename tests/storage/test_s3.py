@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import http.client
 import os
 import time
-from collections.abc import Mapping
 from dataclasses import replace
-from urllib.parse import urlsplit
 
 import pytest
 
@@ -19,23 +15,7 @@ from api.storage import s3
 from api.storage.base import MultipartRef
 from api.storage.s3 import S3Storage
 from tests.storage.contract import PART, PREFIX, Content, MultipartContract, Put, nothing, read
-
-
-def request(method: str, url: str, headers: Mapping[str, str], body: bytes = b"") -> tuple[int, bytes]:
-    """(status, body); a server that answers before it has read everything is heard all the same."""
-    parts = urlsplit(url)
-    connection = http.client.HTTPConnection(parts.netloc, timeout=20)
-    try:
-        connection.putrequest(method, f"{parts.path}?{parts.query}", skip_accept_encoding=True)
-        for name, value in ({"Content-Length": str(len(body))} | dict(headers)).items():
-            connection.putheader(name, value)
-        connection.endheaders()
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            connection.send(body)
-        answer = connection.getresponse()
-        return answer.status, answer.read()
-    finally:
-        connection.close()
+from tests.storage.signed import request
 
 
 @pytest.fixture(scope="session")

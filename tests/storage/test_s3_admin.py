@@ -7,9 +7,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
 from xml.etree import ElementTree
 from xml.etree.ElementTree import SubElement
 
@@ -23,6 +20,8 @@ from api.storage.s3 import S3Storage
 from api.storage.s3_bucket import Bucket, named
 from api.storage.sigv4 import Credentials
 from api.storage.wire import ask
+from tests.nginx import stub_storage
+from tests.nginx.stub_storage import Answer
 from tests.storage.contract import PREFIX
 
 ORIGIN = "https://files.example"
@@ -276,33 +275,13 @@ def check_with_rule(
     return check(config)
 
 
-class Answers(BaseHTTPRequestHandler):
-    """Some other S3: says the same to every call."""
-
-    protocol_version = "HTTP/1.1"
-
-    def __init__(self, status: int, body: str, *arguments: object) -> None:
-        self._status, self._body = status, body.encode()
-        super().__init__(*arguments)  # type: ignore[arg-type]
-
-    def do_GET(self) -> None:
-        self.send_response(self._status if "X-Amz" in self.path else 403)
-        self.send_header("Content-Length", str(len(self._body)))
-        self.end_headers()
-        self.wfile.write(self._body)
-
-    def log_message(self, *_: object) -> None:
-        """Nothing."""
-
-
 @contextmanager
 def other_s3(status: int, code: str, more: str = "") -> Iterator[str]:
     """The address of a server that refuses every signed call in one way."""
-    body = f"<Error><Code>{code}</Code>{more}</Error>"
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Answers, status, body)) as server:
-        Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
+    body = f"<Error><Code>{code}</Code>{more}</Error>".encode()
+    with stub_storage.running() as server:
+        server.handle = lambda request: Answer(status if "X-Amz" in request.target else 403, body=body)
+        yield server.base
 
 
 @pytest.mark.parametrize(

@@ -183,9 +183,9 @@ def test_public_images_have_pinned_tags() -> None:
 
 
 def test_the_stand_ins_of_the_tests_have_the_same_names() -> None:
-    engine = (CODE / "tests" / "compose" / "engine.py").read_text()
+    named = (CODE / "tests" / "compose" / "images.py").read_text()
     images = re.findall(r"^    image: (\w+:\S+)$", COMPOSE, re.M)
-    assert all(f'"{name}"' in engine for name in images)
+    assert all(f'"{name}"' in named for name in images)
 
 
 def test_docker_builds_see_everything_that_the_dockerfile_copies() -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 
-from sluice.digest import READ, Plan, composite
+from sluice.digest import Plan, composite
 from sluice.engine import Engine
 from sluice.errors import APIError, Cancelled, CertificateRefused, DigestMismatch, DiskFull, Intercepted, NetworkError
 from sluice.models import File
@@ -22,6 +22,10 @@ from sluice.wire import Response
 
 _RANGE_BYTES = 64 * 1024**2
 """At most so much in one request: a request costs the server more than it costs to send a megabyte."""
+_RECEIVE = 512 * 1024
+"""Bytes that are received, hashed and written at a time. The system caches what is written in pieces as large: of
+1 MiB each they come from memory that a virtual machine's host has taken back, and cost three times as much.
+"""
 EPOCH = datetime.fromtimestamp(0, timezone.utc)
 _RENEWED = frozenset(
     {"LINK_EXPIRED", "LINK_INVALID", "LINK_REVOKED", "TOKEN_EXPIRED", "TOKEN_REVOKED", "TOKEN_INVALID"}
@@ -207,7 +211,7 @@ class Downloader:
         self._reporter.stage("done")
 
     def _buffer(self) -> memoryview:
-        return memoryview(bytearray(max(1, min(READ, self._plan.size, self._engine.limiter.piece))))
+        return memoryview(bytearray(max(1, min(_RECEIVE, self._plan.size, self._engine.limiter.piece))))
 
     # -- from the server
 

@@ -94,14 +94,14 @@ class PartialFile:
 
     def write(self, offset: int, view: memoryview) -> None:
         """Writes bytes to their place. Raises DiskFull, LocalError."""
-        with local_errors(self.path):
+        # a file system lets one thread at a time write to a file: the others would spin for it on cores that are needed
+        with local_errors(self.path), self._lock:
             while view:
                 if hasattr(os, "pwrite"):
                     count = os.pwrite(self._file.fileno(), view, offset)
                 else:  # Windows has no writing at a place
-                    with self._lock:
-                        self._file.seek(offset)
-                        count = self._file.write(view)
+                    self._file.seek(offset)
+                    count = self._file.write(view)
                 offset, view = offset + count, view[count:]
 
     def part_done(self, number: int, sha256: str) -> None:
