@@ -11,7 +11,8 @@ that no crash can come in between.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from api import digests
 from api.config import Config
@@ -28,6 +29,16 @@ _log = logging.getLogger(__name__)
 
 class _Moved(Exception):
     """Not all of them can be done as one."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Plain:
+    """What may be made at once; ``digest`` is the client's, or what its only part comes to."""
+
+    new: NewUpload
+    sha256: bytes
+    digest: bytes
+    key: bytes | None
 
 
 class Singles:
@@ -48,22 +59,17 @@ class Singles:
     def make(self, identity: Identity, news: Sequence[NewUpload]) -> dict[int, Upload]:
         """The uploads that could be made at once, with their part's hash, by their place among ``news``."""
         name, storage = self._stores.for_new_upload(identity.tier)
-        most = storage.single_put_max
-        plain = {
-            place: new
-            for place, new in enumerate(news)
-            if 1 <= new.size <= most and new.digest is not None and new.parts is not None and len(new.parts) == 1
-        }
-        plain = self._unknown(identity, plain, name)
+        plain = {}
+        for place, new in enumerate(news):
+            if 1 <= new.size <= storage.single_put_max and new.parts is not None and len(new.parts) == 1:
+                sha256 = bytes.fromhex(next(iter(new.parts.values())))
+                digest = new.digest or digests.composite(sha256)
+                plain[place] = _Plain(new, sha256, digest, open_key(identity.user_id, name, new))
         made = {
-            place: (
-                self._creation.plan(identity, new, name, new.digest, instant=False),
-                open_key(identity.user_id, name, new),
-                bytes.fromhex(next(iter((new.parts or {}).values()))),
-            )
-            for place, new in plain.items()
+            place: (self._creation.plan(identity, each.new, name, each.digest, instant=False), each.key, each.sha256)
+            for place, each in self._unknown(identity, plain).items()
         }
-        if not all(upload.is_single for upload, _, _ in made.values()):
+        if not made or not all(upload.is_single for upload, _, _ in made.values()):
             return {}
 
         def insert(tx: Statements) -> None:
@@ -76,24 +82,23 @@ class Singles:
             singles.insert(tx, list(made.values()))
 
         try:
-            if made:
-                self._db.transaction(insert)
+            self._db.transaction(insert)
         except (_Moved, DuplicateRow):
             return {}
         return {place: upload for place, (upload, _, _) in made.items()}
 
-    def _unknown(self, identity: Identity, plain: dict[int, NewUpload], storage: str) -> dict[int, NewUpload]:
+    def _unknown(self, identity: Identity, plain: Mapping[int, _Plain]) -> dict[int, _Plain]:
         """Those that are no unfinished upload, and whose content is nobody's, also not of another of them."""
         if not plain:
-            return plain
-        keys = {place: open_key(identity.user_id, storage, new) or b"" for place, new in plain.items()}
-        contents = [new.digest for new in plain.values() if new.digest is not None]
-        seen = singles.known(self._db, list(keys.values()), contents, self._instant.scope(identity.user_id))
+            return {}
+        keys = [each.key for each in plain.values() if each.key is not None] or [b""]
+        contents = [each.digest for each in plain.values()]
+        seen = singles.known(self._db, keys, contents, self._instant.scope(identity.user_id))
         found = {}
-        for place, new in plain.items():
-            if new.digest is not None and not {keys[place], new.digest} & seen:
-                found[place] = new
-                seen |= {keys[place], new.digest}
+        for place, each in plain.items():
+            if each.digest not in seen and each.key not in seen:
+                found[place] = each
+                seen |= {each.digest, each.key or each.digest}
         return found
 
     # -- end

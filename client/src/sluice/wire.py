@@ -107,6 +107,7 @@ class Connections:
         self._tls: ssl.SSLContext | None = None
         self._idle: defaultdict[_Place, list[_Connection]] = defaultdict(list)
         self._busy: set[_Connection] = set()
+        self._places: dict[tuple[str, str], _Place] = {}
         self._lock = threading.Lock()
         self._closed = False
 
@@ -139,6 +140,13 @@ class Connections:
             connection.interrupt()
 
     def _place(self, parts: SplitResult) -> _Place:
+        """Looked up once: asking the environment for proxies costs more than the rest of a small request's head."""
+        found = self._places.get((parts.scheme, parts.netloc))
+        if found is None:
+            found = self._places[parts.scheme, parts.netloc] = self._find_place(parts)
+        return found
+
+    def _find_place(self, parts: SplitResult) -> _Place:
         host = parts.hostname or ""
         port = parts.port or (443 if parts.scheme == "https" else 80)
         proxy = None

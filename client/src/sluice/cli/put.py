@@ -124,7 +124,7 @@ class _Put:
         """A task for each file, or for several small ones together."""
         groups = Groups(self._client.settings.parallel)
         for path, name in found:
-            size = path.stat().st_size if path is not None and path.exists() else 0
+            size = _size_of(path)
             self._display.expect(size)
             if path is None or not 0 < size <= LARGEST:
                 yield self._task(path, name, size)
@@ -209,6 +209,14 @@ def check_utf8(name: str) -> None:
         name.encode()
     except UnicodeEncodeError:
         raise NameRefused(f"{printable(name)} is not UTF-8; choose a name with --name") from None
+
+
+def _size_of(path: Path | None) -> int:
+    """A file's size; 0 where it is not known, or not there any more."""
+    try:
+        return 0 if path is None else os.stat(path).st_size
+    except OSError:
+        return 0
 
 
 def _is_utf8(name: str) -> bool:
