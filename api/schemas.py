@@ -13,7 +13,7 @@ from api.errors import Problem
 from api.models import File, User
 from api.services import ranges
 from api.services.accounts import SessionTokens
-from api.services.files import Link
+from api.services.files import Link, Target
 from api.services.instant import Challenge
 from api.services.progress import SignedParts, UploadView
 from api.services.transfers import DryRun, TransferView
@@ -192,6 +192,19 @@ def file(record: File) -> dict[str, Any]:
         "updated_at": timestamp(record.updated_at),
         "trashed_at": None if record.trashed_at is None else timestamp(record.trashed_at),
         "sha256": None if record.sha256 is None else record.sha256.hex(),
+    }
+
+
+def target(record: Target) -> dict[str, Any]:
+    """Where a blob lies, for the edge."""
+    return {
+        "blob": record.blob_id.hex(),
+        "size": record.size,
+        "digest": record.digest.hex(),
+        "storage": record.storage,
+        "name": record.name,
+        "uri": record.uri,
+        "cached": record.cached,
     }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import falcon
 
 from api import errors, schemas
@@ -107,6 +109,9 @@ class FileContent(Resource):
     def on_get(self, req: falcon.Request, resp: falcon.Response, file_id: str) -> None:
         disposition = base.choice(req, "disposition", _DISPOSITIONS, "attachment")
         row = row_id(file_id, errors.FILE_NOT_FOUND)
-        resp.set_header("X-Accel-Redirect", self._files.redirect(identity(req), row, disposition))
+        redirect = self._files.redirect(identity(req), row, disposition)
+        resp.set_header("X-Accel-Redirect", redirect.uri)
+        if redirect.target is not None:
+            resp.set_header("X-Sluice-Target", json.dumps(schemas.target(redirect.target)))
 
     on_head = on_get

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import falcon
 
-from api import draining, errors, metrics
+from api import draining, errors, metrics, schemas
 from api.errors import Problem
 from api.resources.base import Access, Resource, answer, row_id
 from api.services.figures import Figures
@@ -96,15 +96,4 @@ class BlobTarget(Resource):
         self._files = files
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, blob_id: str) -> None:
-        target = self._files.target(row_id(blob_id, errors.FILE_NOT_FOUND))
-        answer(
-            resp,
-            {
-                "blob": target.blob_id.hex(),
-                "size": target.size,
-                "digest": target.digest.hex(),
-                "storage": target.storage,
-                "uri": target.uri,
-                "cached": target.cached,
-            },
-        )
+        answer(resp, schemas.target(self._files.target(row_id(blob_id, errors.FILE_NOT_FOUND))))

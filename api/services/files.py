@@ -58,7 +58,8 @@ class Target:
     """Where the edge finds a blob's bytes.
 
     Attributes:
-        storage: local, s3 or oss; "empty" for a blob of no bytes.
+        name: the storage's.
+        storage: its kind: local, s3 or oss; "empty" for a blob of no bytes.
         uri: a path under the objects' folder for local, otherwise a signed URL.
         cached: whether the edge keeps it on its disk.
     """
@@ -69,6 +70,20 @@ class Target:
     storage: str
     uri: str
     cached: bool = False
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Redirect:
+    """How nginx sends a file to its owner.
+
+    Attributes:
+        uri: an internal one: a link that only nginx ever sees.
+        target: where the bytes lie, told along so that the edge need not ask; None where they cannot be had.
+    """
+
+    uri: str
+    target: Target | None
 
 
 class Files:
@@ -159,11 +174,15 @@ class Files:
         url = f"{self._config.content_url}/d/{token}/{quote(file.name, safe='')}"
         return Link(url, datetime.fromtimestamp(expiry, UTC))
 
-    def redirect(self, identity: Identity, file_id: bytes, disposition: str) -> str:
-        """The internal URI by which nginx sends a file to its owner: a link that only nginx ever sees."""
+    def redirect(self, identity: Identity, file_id: bytes, disposition: str) -> Redirect:
+        """Raises Problem FILE_NOT_FOUND, FILE_CORRUPT."""
         file = self._live(identity, file_id)
         expiry = int(self._clock().timestamp()) + _REDIRECT_LIFE
-        return f"/_link/{self._sign(identity, file, expiry, disposition, identity.tier)}/content"
+        uri = f"/_link/{self._sign(identity, file, expiry, disposition, identity.tier)}/content"
+        try:
+            return Redirect(uri, self._locate(file.blob_id, file.size, file.digest))
+        except (Problem, StorageUnavailable):
+            return Redirect(uri, None)  # the edge asks, and says why
 
     def _sign(self, identity: Identity, file: File, expiry: int, disposition: str, tier: str) -> str:
         if file.blob_state in ("corrupt", "deleting"):
@@ -196,9 +215,12 @@ class Files:
             raise Problem(errors.FILE_NOT_FOUND)
         if blob.state == "corrupt":
             raise Problem(errors.FILE_CORRUPT)
-        if blob.size == 0:
-            return Target(blob.id, 0, blob.digest, "empty", "")
-        replicas = blobs.replicas(self._db, blob.id)
+        return self._locate(blob.id, blob.size, blob.digest)
+
+    def _locate(self, blob_id: bytes, size: int, digest: bytes) -> Target:
+        if size == 0:
+            return Target(blob_id, 0, digest, "empty", "")
+        replicas = blobs.replicas(self._db, blob_id)
         if not replicas:
             raise Problem(errors.FILE_NOT_FOUND)
         found = self._stores.first_healthy(replicas)
@@ -206,5 +228,5 @@ class Files:
             raise StorageUnavailable(f"none of {[name for name, _ in replicas]} is configured")
         name, object_key = found
         uri = self._stores.named(name).internal_uri(object_key)
-        cached = name in self._config.cache_storages and blob.size <= self._config.cache_max_file
-        return Target(blob.id, blob.size, blob.digest, self._stores.kind(name), uri, cached)
+        cached = name in self._config.cache_storages and size <= self._config.cache_max_file
+        return Target(blob_id, size, digest, self._stores.kind(name), uri, cached, name)

@@ -195,6 +195,7 @@ end
 -- A part for a proxied storage goes to the URL in its token.
 local function send_on(part)
     var.storage_kind = "s3"
+    var.storage_label = part.storage
     local code = proxy.aim(part.to)
     if code then
         return code
@@ -267,6 +268,7 @@ local function send(found, first, last, is_inner)
         return send_file(found.uri, first, last)
     end
     var.storage_kind = found.storage
+    var.storage_label = found.name or ""
     local code = proxy.aim_at_blob(found)
     if code then
         return code
@@ -280,6 +282,7 @@ local function send_paced(found, first, last, account, rate)
     proxy.want(first, last, found.size)
     var.storage_type = ngx.header["Content-Type"]
     var.storage_kind = found.storage ~= "local" and found.storage or ""
+    var.storage_label = found.storage ~= "local" and found.name or ""
     var.account = account
     var.rate = rate
     ngx.req.discard_body()
@@ -328,7 +331,8 @@ local function check_link(text, once)
     return link, link.share and grant.check(link, var.remote_addr) or traffic.admit("download", link)
 end
 
-local function decide_link(once)
+-- @param told what the API said along with it of where the bytes lie
+local function decide_link(once, told)
     local method = get_method()
     if method ~= "GET" and method ~= "HEAD" then
         return "METHOD_NOT_ALLOWED"
@@ -345,7 +349,7 @@ local function decide_link(once)
         return code
     end
     local found
-    found, code = target.find(link.blob)
+    found, code = target.find(link.blob, told)
     if not found then
         return code
     end
@@ -370,7 +374,7 @@ end
 
 -- The API makes a link for each such answer: nobody ever asks with it again.
 local function decide_content()
-    return decide_link(true)
+    return decide_link(true, var.upstream_http_x_sluice_target)
 end
 
 -- What the edge asks itself for a paced download: a blob, and the range that was decided on.

@@ -77,10 +77,11 @@ function _M.count()
     end
     local storage = ""
     if MOVES_BYTES[route] then
-        storage = var.storage_kind
+        storage = var.storage_label
         if storage == "" then
             storage = "local"
-        else
+        end
+        if var.storage_kind ~= "" then
             local cached = var.upstream_cache_status
             if cached then
                 add("lookups", "content", CACHE_STATES[cached] or "other")

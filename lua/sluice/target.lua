@@ -37,6 +37,12 @@ local function known(blob)
     return text and prepared(cjson.decode(text))
 end
 
+local function keep(blob, answer)
+    answer.fetched = ngx.now()
+    shared:set(blob, cjson.encode(answer), settings.target_ttl + settings.link_grace)
+    return prepared(answer)
+end
+
 local function ask(blob)
     local status, body = api.get("/internal/targets/" .. blob)
     if not status then
@@ -52,9 +58,7 @@ local function ask(blob)
     if not valid(answer) then
         return nil, "API_UNAVAILABLE", "the API answered " .. status .. " for a target"
     end
-    answer.fetched = ngx.now()
-    shared:set(blob, cjson.encode(answer), settings.target_ttl + settings.link_grace)
-    return prepared(answer)
+    return keep(blob, answer)
 end
 
 -- One worker asks once for a blob, however many requests wait for it.
@@ -88,8 +92,9 @@ end
 
 --- Finds a blob.
 -- @param blob its id, 32 hex
--- @return {storage, uri, size, digest, etag}, or nil and an error code
-function _M.find(blob)
+-- @param told what the API has just said of it, where it did
+-- @return {storage, name, uri, size, digest, etag}, or nil and an error code
+function _M.find(blob, told)
     local target = near:get(blob)
     if target then
         metrics.add("lookups", "target", "worker")
@@ -105,8 +110,12 @@ function _M.find(blob)
         near:set(blob, old, NEAR_SECONDS)
         return old
     end
-    local code
-    target, code = ask_once(blob)
+    local answer, code = told and cjson.decode(told), nil
+    if valid(answer) and answer.blob == blob then
+        target = keep(blob, answer)
+    else
+        target, code = ask_once(blob)
+    end
     if not target and code == "API_UNAVAILABLE" and old
         and now < old.fetched + settings.target_ttl + settings.link_grace then
         target = old

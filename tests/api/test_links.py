@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -133,6 +134,13 @@ class TestContent:
             assert claims["exp"] == int(gateway.clock.now.timestamp()) + 60
         inline = user.get(f"/files/{file['id']}/content", disposition="inline").headers["x-accel-redirect"]
         assert gateway.services.tokens.verify("link", inline.split("/")[2])["disp"] == "inline"
+
+    def test_where_the_bytes_lie_comes_along(self, gateway: Gateway, user: User) -> None:
+        file = user.upload(Content(b"along"))
+        told = json.loads(user.get(f"/files/{file['id']}/content").headers["x-sluice-target"])
+        edge = {"X-Sluice-Edge": "e" * 64}
+        assert told == gateway.http.simulate_get(f"/internal/targets/{told['blob']}", headers=edge).json
+        assert (told["digest"], told["size"], told["name"]) == (file["digest"], 5, "local")
 
     def test_a_name_is_never_part_of_the_redirect(self, user: User) -> None:
         file = user.create(EMPTY, 'x"; é 😀 %0d%0a')["file"]

@@ -194,10 +194,13 @@ class Edge:
         path.write_bytes(content)
         return self.aim(blob, size=len(content), uri=f"/{key}")
 
-    def aim(self, blob: str, *, size: int, uri: str = "", storage: str = "local", cached: bool = False) -> str:
-        """Lets the API name a place for a blob."""
+    def aim(
+        self, blob: str, *, size: int, uri: str = "", storage: str = "local", cached: bool = False, name: str = "main"
+    ) -> str:
+        """Lets the API name a place for a blob: a storage's kind and name, and where it lies there."""
         digest = make_tokens.hashlib.sha256(blob.encode()).hexdigest()
         body = {"blob": blob, "size": size, "digest": digest, "storage": storage, "uri": uri, "cached": cached}
+        body["name"] = name
         self.api.targets[blob] = Answer(body=json.dumps(body).encode())
         return f'"{digest}"'
 

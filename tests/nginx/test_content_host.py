@@ -53,3 +53,16 @@ def test_the_owners_content_stays_with_the_api(edge: Edge) -> None:
     edge.api.answer = lambda seen: Answer(200, {"X-Accel-Redirect": f"/_link/{link}/x"})
     reply = edge.ask("GET", "/api/v1/files/1/content", headers=edge.bearer())
     assert (reply.status, reply.body) == (200, b"content")
+
+
+@pytest.mark.parametrize("of", [BLOB, "0" * 32])
+def test_the_target_that_comes_along_is_not_asked_for(make_edge: Callable[..., Edge], of: str) -> None:
+    edge = make_edge(api=True)
+    edge.store(BLOB, b"content")
+    told = edge.api.targets[BLOB].body.decode().replace(BLOB, of, 1)
+    redirect = f"/_link/{edge.token('link', blob=BLOB)}/x"
+    edge.api.answer = lambda seen: Answer(200, {"X-Accel-Redirect": redirect, "X-Sluice-Target": told})
+    reply = edge.ask("GET", "/api/v1/files/1/content", headers=edge.bearer())
+    assert (reply.status, reply.body) == (200, b"content")
+    assert edge.api.targets_asked == ([] if of == BLOB else [BLOB]), "what is said of another blob is not believed"
+    assert not [name for name in reply.headers if name.lower().startswith("x-sluice")]

@@ -11,7 +11,9 @@ import pytest
 from api import metrics
 from api.services import figures
 from tests.nginx.edge import CODE, Edge
+from tests.nginx.proxied import CONTENT, SIZE, download
 from tests.nginx.stub_api import Answer, wait_for
+from tests.nginx.stub_storage import StubStorage, ranged
 
 GRAFANA = CODE / "deploy" / "grafana"
 SAMPLE = re.compile(r'(sluice_\w+)(\{(?:\w+="[^"\\\n]*",?)*\})? (-?[0-9.e+-]+|[+]Inf)')
@@ -73,6 +75,23 @@ def test_requests_tokens_and_bytes_are_counted(make_edge: Callable[..., Edge]) -
 
     wait_for(counted, "figures")
     assert 0 <= scrape(edge)["sluice_edge_revocations_age_seconds"] < 5
+
+
+def test_bytes_are_told_apart_by_the_storages_names(make_edge: Callable[..., Edge], storage: StubStorage) -> None:
+    edge = make_edge()
+    storage.handle = ranged(CONTENT)
+    for name in ("main", "archive", "archive"):
+        blob = uuid.uuid4().hex
+        edge.aim(blob, size=SIZE, uri=storage.url(), storage="s3", name=name)
+        assert download(edge, blob).status == 200
+
+    def counted() -> bool:
+        found = scrape(edge)
+        sent = [found.get(f'sluice_edge_sent_bytes_total{{route="link",storage="{name}"}}', 0) // SIZE
+                for name in ("main", "archive", "local", "s3")]  # fmt: skip
+        return sent == [1, 2, 0, 0]
+
+    wait_for(counted, "figures by storage")
 
 
 def test_what_was_counted_outlives_a_reload(make_edge: Callable[..., Edge]) -> None:
