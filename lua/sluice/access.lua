@@ -4,6 +4,7 @@
 
 local api = require("sluice.api")
 local conditional = require("sluice.conditional")
+local download = require("sluice.download")
 local failure = require("sluice.failure")
 local grant = require("sluice.grant")
 local journal = require("sluice.journal")
@@ -253,72 +254,15 @@ local function decide_part()
     return part.to and send_on(part) or store(part)
 end
 
--- Lets nginx send a file of local storage. It is given the range that was decided on, and nothing more to decide.
-local function send_file(uri, first, last)
-    if var.http_range then
-        ngx.req.set_header("Range", first and string.format("bytes=%d-%d", first, last))
+-- Goes on as download.lua says.
+-- @param code an error code, or nil
+-- @param place the internal location that sends the bytes
+-- @param status of an answer without any
+local function conclude(code, place, status)
+    if place then
+        return ngx.exec(place)
     end
-    ngx.req.set_uri(uri)
-    return nil
-end
-
--- Lets nginx send a blob's bytes from where they lie.
-local function send(found, first, last, is_inner)
-    if found.storage == "local" then
-        return send_file(found.uri, first, last)
-    end
-    var.storage_kind = found.storage
-    var.storage_label = found.name or ""
-    local code = proxy.aim_at_blob(found)
-    if code then
-        return code
-    end
-    ngx.req.discard_body()
-    return ngx.exec(proxy.place(found, first, last, is_inner))
-end
-
--- Sends them at the pace of a tier's rate.
-local function send_paced(found, first, last, account, rate)
-    proxy.want(first, last, found.size)
-    var.storage_type = ngx.header["Content-Type"]
-    var.storage_kind = found.storage ~= "local" and found.storage or ""
-    var.storage_label = found.storage ~= "local" and found.name or ""
-    var.account = account
-    var.rate = rate
-    ngx.req.discard_body()
-    return ngx.exec("/_paced")
-end
-
--- Answers a download that has passed its conditions.
-local function deliver(link, found, first, last)
-    local is_local = found.storage == "local"
-    if not is_local and found.storage ~= "empty" and not proxy.RANGE_BEHAVIORS[found.storage] then
-        return "STORAGE_UNSUPPORTED"
-    end
-    local length = first and last - first + 1 or found.size
-    local is_head = get_method() == "HEAD"
-    if length > 0 and not is_head then
-        local code, rate = traffic.begin(link, length)
-        if code then
-            return code
-        elseif rate then
-            return send_paced(found, first, last, link.account, rate)
-        end
-    end
-    if is_local then
-        return send_file(found.uri, first, last)
-    end
-    local header = ngx.header
-    if first then
-        header["Content-Range"] = string.format("bytes %d-%d/%d", first, last, found.size)
-    else
-        header["Accept-Ranges"] = "bytes"
-    end
-    if length == 0 or is_head then
-        header["Content-Length"] = length
-        return finish(first and ngx.HTTP_PARTIAL_CONTENT or ngx.HTTP_OK)
-    end
-    return send(found, first, last)
+    return status and finish(status) or code
 end
 
 -- A link, or a share's download.
@@ -369,7 +313,7 @@ local function decide_link(once, told)
     elseif verdict == "RANGE_NOT_SATISFIABLE" then
         header["Content-Range"] = string.format("bytes */%d", found.size)
     end
-    return verdict or deliver(link, found, first, last)
+    return verdict or conclude(download.deliver(link, found, first, last))
 end
 
 -- The API makes a link for each such answer: nobody ever asks with it again.
@@ -389,32 +333,14 @@ local function decide_inner()
     end
     var.subject = blob
     local first, last = (var.http_range or ""):match("^bytes=(%d+)%-(%d+)$")
-    return send(found, tonumber(first), tonumber(last), true)
+    return conclude(download.send(found, tonumber(first), tonumber(last), true))
 end
 
 -- Answers a download whose bytes are sent by Lua.
 local function decide_paced()
-    local status, length = var.storage_wanted:match("^(%d+) (%d+)")
-    length = tonumber(length)
-    local socket, code, err = shaper.ask(var.subject, var.storage_range, length)
-    if not socket then
-        journal.note("could not send blob " .. var.subject .. ": " .. err)
-        return code or "STORAGE_UNAVAILABLE"
-    end
-    local header = ngx.header
-    ngx.status = tonumber(status)
-    header["Content-Type"] = var.storage_type
-    header["Content-Length"] = length
-    header["Content-Range"] = var.storage_wanted:match(" (bytes .*)$")
-    header["Accept-Ranges"] = ngx.status == ngx.HTTP_OK and "bytes" or nil
-    local sent
-    sent, err = shaper.send(socket, length, var.account, tonumber(var.rate))
-    traffic.note_booked(sent)
-    if err then
-        journal.note("a paced download of blob " .. var.subject .. " was cut: " .. err)
-    end
+    local code, is_cut = download.send_paced()
     -- Too short: nginx hangs up, so that nobody takes it for the whole.
-    return sent < length and ngx.exit(ngx.ERROR) or nil
+    return is_cut and ngx.exit(ngx.ERROR) or code
 end
 
 --- The bearer token of a call to the API.
