@@ -173,6 +173,7 @@ class TestTargets:
             "size": 6,
             "digest": content.digest,
             "storage": "local",
+            "name": "local",
             "uri": f"/{key}",
             "cached": False,
         }
