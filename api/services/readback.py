@@ -43,9 +43,11 @@ class ReadBack:
 
     Args:
         hashes: packed, 32 bytes a part.
-        parallel: parts that are read at the same time.
+        parallel: parts that are read and hashed at the same time.
+        ahead: parts that are on their way, or wait until they are taken, at the same time; as many as ``parallel``
+            where it is not given.
         keep: called about every second while a storage keeps us waiting; what it raises ends the reading.
-        with_data: the parts' bytes are handed out too: so many parts are in memory then.
+        with_data: the parts' bytes are handed out too: ``ahead`` parts are in memory then.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class ReadBack:
         parallel: int,
         keep: Callable[[], None],
         with_data: bool = False,
+        ahead: int | None = None,
     ) -> None:
         self._storage = storage
         self._object_key = object_key
@@ -65,6 +68,7 @@ class ReadBack:
         self._hashes = digests.split(hashes)
         self._length = digests.part_size(size)
         self._parallel = parallel
+        self._ahead = ahead or parallel
         self._keep = keep
         self._with_data = with_data
 
@@ -75,7 +79,7 @@ class ReadBack:
             StorageError: the object could not be read. That says nothing about its bytes.
         """
         last = len(self._hashes) if most is None else min(done + most, len(self._hashes))
-        if last - done == 1 or self._parallel == 1:
+        if last - done == 1 or self._ahead == 1:
             for number in range(done + 1, last + 1):
                 yield self._read(number, self._keep)
             return
@@ -84,7 +88,7 @@ class ReadBack:
             pending: deque[Future[Part]] = deque()
             for number in range(done + 1, last + 1):
                 pending.append(pool.submit(self._read, number, _nothing))
-                if len(pending) == self._parallel:
+                if len(pending) == self._ahead:
                     yield self._settle(pending.popleft())
             while pending:
                 yield self._settle(pending.popleft())

@@ -10,6 +10,7 @@ for that.
 from __future__ import annotations
 
 import logging
+import os
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from typing import Final
@@ -101,7 +102,8 @@ class Verifier:
             object_key,
             work.blob.size,
             work.hashes,
-            parallel=self._parallel,
+            parallel=self._readers(work, with_whole=whole is not None),
+            ahead=self._parallel,
             keep=lease.keep,
             with_data=whole is not None,
         )
@@ -126,6 +128,17 @@ class Verifier:
             return Outcome.MORE
         # the whole of a single part is that part
         return self._verified(work, lease, work.hashes if count == 1 else whole.digest() if whole else None)
+
+    def _readers(self, work: Verification, *, with_whole: bool) -> int:
+        """Parts that are hashed at a time.
+
+        The hash of the whole goes from part to part, and takes longest: it has a core of its own where reading costs
+        nothing but cores.
+        """
+        assert work.blob.storage is not None
+        if not with_whole or self._stores.kind(work.blob.storage) != "local":
+            return self._parallel
+        return max(1, min(self._parallel, len(os.sched_getaffinity(0)) - 1))
 
     def _whole(self, work: Verification, lease: Lease) -> SHA256 | None:
         """The hash of the whole as far as it is; None where it is too dear, or its beginning was lost."""

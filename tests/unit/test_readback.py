@@ -78,6 +78,16 @@ def test_so_many_are_read_at_once_and_no_more() -> None:
     assert found.most_at_once == 3
 
 
+def test_one_reads_ahead_of_what_is_taken_and_no_further() -> None:
+    found, third = Object(), threading.Event()
+    found.before = lambda number: third.set() if number == 3 else None
+    parts = back(found, 1, ahead=3).parts(0)
+    assert next(parts).number == 1
+    assert third.wait(10), "nobody waits for what is taken"
+    assert [part.number for part in parts] == [2, 3, 4, 5, 6]
+    assert found.most_at_once == 1
+
+
 def test_bytes_are_handed_out_where_they_are_asked_for() -> None:
     assert b"".join(b"".join(part.data) for part in back(Object(), with_data=True).parts(0)) == DATA
     assert not any(part.data for part in back(Object()).parts(0))
