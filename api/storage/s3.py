@@ -27,7 +27,6 @@ import contextlib
 import logging
 import ssl
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
@@ -42,6 +41,7 @@ from api.errors import ObjectNotFound, PartMismatch, StorageError, StorageUnavai
 from api.storage import s3_admin
 from api.storage.base import Administered, Completed, EdgePartURL, Finding, MultipartRef, Reader, SignedPart
 from api.storage.probe import ProbedStorage, refuses_wrong_body
+from api.storage.recent import Recent
 from api.storage.s3_bucket import Address, Bucket, error_code
 from api.storage.s3_calls import ERRORS, Calls, Part, PastTheEnd
 from api.storage.s3_check import Examination
@@ -60,8 +60,6 @@ _PART_LIFE: Final = 900
 _READ_TIMEOUT: Final = 60.0
 
 _LISTINGS: Final = 256
-_LISTING_LIFE: Final = 2.0
-"""Seconds for which what was listed is good for completing: long enough for the call that asked."""
 _STRANGE: Final = ("x-amz-server-side-encryption-customer-algorithm", "content-encoding")
 
 _log = logging.getLogger(__name__)
@@ -126,7 +124,7 @@ class S3Storage(ProbedStorage, Administered):
         self._calls = Calls(self._internal, self._credentials, now, self._tls)
         self._singles = part_url and SinglePuts(self._internal, self._credentials, self._calls, now, part_url)
         self._takes_singles = False
-        self._listings: OrderedDict[str, tuple[float, dict[int, Part]]] = OrderedDict()
+        self._listings = Recent[dict[int, Part]](_LISTINGS)
         public = settings.public_endpoint or settings.endpoint
         self._parts = self._internal if settings.via_edge else Address(settings, public)
         self._presigners: dict[tuple[str, str, int, int], Presigner] = {}
@@ -284,10 +282,7 @@ class S3Storage(ProbedStorage, Administered):
         if single := self._single(ref):
             return single.received(ref)
         listed = self._listed(ref)
-        self._listings[ref.multipart_id] = (time.monotonic(), listed)
-        while len(self._listings) > _LISTINGS:
-            with contextlib.suppress(KeyError):  # another thread was first
-                self._listings.popitem(last=False)
+        self._listings.keep(ref.multipart_id, listed)
         return {number: size for number, (size, _) in listed.items()}
 
     def _listed(self, ref: MultipartRef) -> dict[int, Part]:
@@ -301,11 +296,11 @@ class S3Storage(ProbedStorage, Administered):
                 return self._judge(ref, single.head(ref))
             except ObjectNotFound as ex:
                 raise PartMismatch([1]) from ex
-        asked, listed = self._listings.pop(ref.multipart_id, (0.0, {}))
-        # who completes has mostly just asked what is there; S3 refuses a list that is not right any more
-        if time.monotonic() - asked < _LISTING_LIFE and not _wrong(ref, listed):
+        recent = self._listings.take(ref.multipart_id)
+        # S3 refuses a list that is not right any more
+        if recent is not None and not _wrong(ref, recent):
             try:
-                self._calls.complete(ref.object_key, ref.multipart_id, listed)
+                self._calls.complete(ref.object_key, ref.multipart_id, recent)
                 return self._judge(ref, self._calls.head(ref.object_key))
             except StorageError as ex:
                 _log.info("complete is tried with a new list", extra={"error": str(ex)})

@@ -16,15 +16,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-import time
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from typing import Final
 
 from api.errors import ObjectNotFound, StorageError, UploadGone
 from api.models import SINGLE_PUT
 from api.storage.base import EdgePartURL, MultipartRef, SignedPart
+from api.storage.recent import Recent
 from api.storage.s3_bucket import Address
 from api.storage.s3_calls import Calls
 from api.storage.sigv4 import MAX_EXPIRES, Credentials, Presigner
@@ -32,9 +30,6 @@ from api.storage.wire import ask
 
 _SIGNED: Final = ("content-length", "if-none-match", "x-amz-content-sha256")
 _HEADS: Final = 1024
-_HEAD_LIFE: Final = 2.0
-"""Seconds for which an answer to HEAD is good for completing: long enough for the call that asked."""
-
 _LENGTH: Final = 1024
 _LIFE: Final = 900
 _NOT_OFFERED: Final = (200, 204, 403, 501)
@@ -60,7 +55,7 @@ class SinglePuts:
         self._calls = calls
         self._now = now
         self._part_url = part_url
-        self._heads: OrderedDict[str, tuple[float, Head]] = OrderedDict()
+        self._heads = Recent[Head](_HEADS)
 
     def presign(self, ref: MultipartRef, sha256: str, expires_at: int) -> SignedPart:
         """The edge's URL of the whole object."""
@@ -79,25 +74,21 @@ class SinglePuts:
         return SignedPart(url, {"if-none-match": "*", "x-amz-content-sha256": sha256})
 
     def received(self, ref: MultipartRef) -> dict[int, int]:
-        """The only part, where the object is there. Who completes has just asked: the answer is kept a moment."""
+        """The only part, where the object is there."""
         try:
             head = self._calls.head(ref.object_key)
         except ObjectNotFound:
             return {}
-        self._heads[ref.object_key] = (time.monotonic(), head)
-        while len(self._heads) > _HEADS:
-            with suppress(KeyError):  # another thread was first
-                self._heads.popitem(last=False)
+        self._heads.keep(ref.object_key, head)
         return {1: int(head["content-length"])}
 
     def head(self, ref: MultipartRef) -> Head:
         """The object's headers. Raises ObjectNotFound."""
-        asked, head = self._heads.pop(ref.object_key, (0.0, {}))
-        return head if time.monotonic() - asked < _HEAD_LIFE else self._calls.head(ref.object_key)
+        return self._heads.take(ref.object_key) or self._calls.head(ref.object_key)
 
     def delete(self, ref: MultipartRef) -> None:
         """Deletes the object of an upload that came to nothing."""
-        self._heads.pop(ref.object_key, None)
+        self._heads.take(ref.object_key)
         self._calls.delete(ref.object_key)
 
     def probe(self, prefix: str) -> bool:

@@ -126,9 +126,7 @@ end
 
 -- Answers a PUT whose bytes are there: an earlier one's answer was lost.
 local function finish_stored()
-    for _, name in ipairs(NOT_ON_ERRORS) do
-        ngx.header[name] = nil
-    end
+    clear_headers(ngx.header)
     ngx.header["Content-Length"] = 0
     return finish(ngx.HTTP_OK)
 end

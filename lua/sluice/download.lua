@@ -20,12 +20,19 @@ local function send_file(uri, first, last)
     ngx.req.set_uri(uri)
 end
 
+-- Says for the log and the figures which storage gives the bytes.
+local function name_storage(found)
+    if found.storage ~= "local" then
+        var.storage_kind = found.storage
+        var.storage_label = found.name or ""
+    end
+end
+
 -- Lets Lua send them at the pace of a tier's rate.
 local function pace(found, first, last, account, rate)
     proxy.want(first, last, found.size)
     var.storage_type = ngx.header["Content-Type"]
-    var.storage_kind = found.storage ~= "local" and found.storage or ""
-    var.storage_label = found.storage ~= "local" and found.name or ""
+    name_storage(found)
     var.account = account
     var.rate = rate
     ngx.req.discard_body()
@@ -38,8 +45,7 @@ function _M.send(found, first, last, is_inner)
     if found.storage == "local" then
         return send_file(found.uri, first, last)
     end
-    var.storage_kind = found.storage
-    var.storage_label = found.name or ""
+    name_storage(found)
     local code = proxy.aim_at_blob(found)
     if code then
         return code
