@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import multiprocessing
 import re
-import resource
 import secrets
+import signal
 import socket
 import time
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -21,6 +21,7 @@ from urllib.request import urlopen
 
 from loadtest.benchmarks.bench import Bench, Benchmark
 from loadtest.benchmarks.measure import Pairs, Row, Spread, memory_growth, resident_bytes
+from loadtest.benchmarks.stack import many_files
 from loadtest.benchmarks.wrk import Load
 
 _TOKENS, _TOKENS_QUICK = 1_000_000, 20_000
@@ -33,9 +34,11 @@ _LRU_LIMIT = 64 * _MIB
 _CONNECTION_LIMIT = 48 * 1024
 
 
-def run(bench: Bench) -> Sequence[Row]:
+def run(bench: Bench) -> Iterator[Row]:
     """Each against the same edge at rest."""
-    return [*_forged(bench), _tokens(bench), _connections(bench)]
+    yield from _forged(bench)
+    yield _tokens(bench)
+    yield _connections(bench)
 
 
 def _calls_of_api(bench: Bench) -> float:
@@ -117,7 +120,7 @@ def _ask_some(signer: _Signer, port: int, count: int, deadline: float) -> int:
                 answers += data
                 found = answers.count(b"\r\n\r\n")
         if answers.count(b"HTTP/1.1 200 ") != len(batch):
-            raise SystemExit("a good link was refused: " + answers[-300:].decode(errors="replace"))
+            raise RuntimeError("a good link was refused: " + answers[-300:].decode(errors="replace"))
         done += len(batch)
     return done
 
@@ -128,13 +131,12 @@ def _tokens(bench: Bench) -> Row:
     client = bench.client()
     link = client.link(client.upload(bench.content(1024), "tokens"))
     _ask_some(_Signer.of(bench, link), bench.stack.port, 1000, time.monotonic() + _TOKEN_SECONDS)
-    with memory_growth(bench.stack.edge) as growth, ProcessPoolExecutor(_CLIENTS) as pool:
+    # a pool's processes end with its context, by SIGTERM, whose handler they have from here
+    clients = multiprocessing.Pool(_CLIENTS, signal.signal, (signal.SIGTERM, signal.SIG_DFL))
+    with memory_growth(bench.stack.edge) as growth, clients as pool:
         deadline = time.monotonic() + _TOKEN_SECONDS
-        share = count // _CLIENTS
-        asked = [
-            pool.submit(_ask_some, _Signer.of(bench, link), bench.stack.port, share, deadline) for _ in range(_CLIENTS)
-        ]
-        count = sum(future.result() for future in asked)
+        work = (_Signer.of(bench, link), bench.stack.port, count // _CLIENTS, deadline)
+        count = sum(pool.starmap(_ask_some, [work] * _CLIENTS))
     with urlopen(f"http://127.0.0.1:{bench.stack.port}/metrics") as answer:
         text = answer.read().decode()
     sizes = dict(re.findall(r'^sluice_edge_dict_bytes\{dict="(\w+)"\} (\d+)$', text, re.M))
@@ -153,8 +155,7 @@ def _tokens(bench: Bench) -> Row:
 
 def _connections(bench: Bench) -> Row:
     """Memory a connection, and what others get meanwhile."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    many_files()
     content = bench.content(8 * _MIB)
     small = bench.client()
     others = Load(bench.stack.port, [small.link(small.upload(bench.content(1024), "small"))])
