@@ -1,7 +1,7 @@
 --- A worker's memory of a bounded number of things, the least recently used of which goes when it is full.
 -- A Lua table that is filled to its last slot, as one with a power of two of keys is, is built anew as a whole whenever
--- a key takes another's place: at 8,192 tokens that was 200 to 400 µs of CPU for each new one. A quarter of the slots free, it
--- happens once in thousands of times.
+-- a key takes another's place: at 8,192 tokens that was 200 to 400 µs of CPU for each new one. A quarter of the slots
+-- free, it happens once in thousands of times.
 
 local lrucache = require("resty.lrucache")
 
