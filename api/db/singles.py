@@ -50,7 +50,8 @@ def known(
 ) -> set[bytes]:
     """Those open keys that are taken, and those digests that the user has a live file of; none of both may be empty.
 
-    Content of others is not looked for: who lacks it must not learn from an answer, nor from its time, that it is there.
+    Content of others is not looked for: who lacks it must not learn from an answer, nor from its time, that it is
+    there.
     """
     sql = f"{_KNOWN}({placeholders(len(open_keys))}){_OR_OWN}({placeholders(len(digests))})"
     return {bytes(row[0]) for row in db.all(sql, [*open_keys, user_id, scope, *digests])}
