@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from sluice.source import Source
@@ -72,6 +71,8 @@ def hash_parts(
     Args:
         on_hashed: told the bytes of each part that is done.
     """
+
+    from concurrent.futures import ThreadPoolExecutor  # costs every command's start what only this needs
 
     def one(number: int) -> str:
         offset, length = plan.part(number)
