@@ -16,7 +16,10 @@ from api.db.uploads import COLUMNS, row_of
 from api.models import OPEN_STATES, File, Upload
 
 _KNOWN = "SELECT u.open_key FROM upload u WHERE u.open_key IN "
-_OR_CLAIMED = " UNION ALL SELECT d.digest FROM blob_digest d WHERE d.scope = %s AND d.digest IN "
+_OR_OWN = (
+    " UNION ALL SELECT d.digest FROM blob_digest d JOIN file f ON f.blob_id = d.blob_id AND f.user_id = %s "
+    "AND f.trashed_at IS NULL WHERE d.scope = %s AND d.digest IN "
+)
 _OPEN = (
     f"SELECT COUNT(*), SUM(part_count) FROM upload WHERE user_id = %s AND state IN ({placeholders(len(OPEN_STATES))})"
 )
@@ -42,10 +45,16 @@ class Done:
     hash: bytes
 
 
-def known(db: Statements, open_keys: Sequence[bytes], digests: Sequence[bytes], scope: bytes) -> set[bytes]:
-    """Those of the open keys and digests that there is a row of already; none of both may be empty."""
-    sql = f"{_KNOWN}({placeholders(len(open_keys))}){_OR_CLAIMED}({placeholders(len(digests))})"
-    return {bytes(row[0]) for row in db.all(sql, [*open_keys, scope, *digests])}
+def known(
+    db: Statements, open_keys: Sequence[bytes], digests: Sequence[bytes], user_id: bytes, scope: bytes
+) -> set[bytes]:
+    """Those open keys that are taken, and those digests that the user has a live file of; none of both may be empty.
+
+    Content of others is not looked for: who lacks it must not learn from an answer, nor from its time, that it is
+    there.
+    """
+    sql = f"{_KNOWN}({placeholders(len(open_keys))}){_OR_OWN}({placeholders(len(digests))})"
+    return {bytes(row[0]) for row in db.all(sql, [*open_keys, user_id, scope, *digests])}
 
 
 def open_totals(db: Statements, user_id: bytes) -> tuple[int, int]:

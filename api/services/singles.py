@@ -88,12 +88,12 @@ class Singles:
         return {place: upload for place, (upload, _, _) in made.items()}
 
     def _unknown(self, identity: Identity, plain: Mapping[int, _Plain]) -> dict[int, _Plain]:
-        """Those that are no unfinished upload, and whose content is nobody's, also not of another of them."""
+        """Those that are no unfinished upload, and whose content is not the user's already, nor of another of them."""
         if not plain:
             return {}
         keys = [each.key for each in plain.values() if each.key is not None] or [b""]
         contents = [each.digest for each in plain.values()]
-        seen = singles.known(self._db, keys, contents, self._instant.scope(identity.user_id))
+        seen = singles.known(self._db, keys, contents, identity.user_id, self._instant.scope(identity.user_id))
         found = {}
         for place, each in plain.items():
             if each.digest not in seen and each.key not in seen:

@@ -3,8 +3,8 @@
 -- that keeps them (nginx.conf) wants an address, and is not allowed to wait for one.
 
 local ffi = require("ffi")
-local lrucache = require("resty.lrucache")
 local dns = require("sluice.dns")
+local lru = require("sluice.lru")
 local settings = require("sluice.settings")
 
 ffi.cdef [[ int RAND_bytes(unsigned char *buffer, int length); ]]
@@ -17,7 +17,7 @@ local TRIES, TIMEOUT_MS = 2, 1000
 local GRACE = 10
 local ASKING_SECONDS = 10
 
-local cache = assert(lrucache.new(256))
+local cache = lru.new(256)
 local asking = {}
 
 -- What the machine's own file says, as every other program of it does.

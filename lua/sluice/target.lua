@@ -3,10 +3,10 @@
 -- for SLUICE_LINK_GRACE longer.
 
 local cjson = require("cjson.safe")
-local lrucache = require("resty.lrucache")
 local semaphore = require("ngx.semaphore")
 local api = require("sluice.api")
 local journal = require("sluice.journal")
+local lru = require("sluice.lru")
 local metrics = require("sluice.metrics")
 local settings = require("sluice.settings")
 
@@ -18,7 +18,7 @@ local UNKNOWN_SECONDS = 1
 local WAIT_SECONDS = 4
 
 local shared = ngx.shared.targets
-local near = assert(lrucache.new(4096))
+local near = lru.new(4096)
 local fetches = {}
 
 local function valid(answer)

@@ -1,7 +1,7 @@
 --- Claims of tokens that this worker has verified already, by purpose and text.
 -- Holds good tokens only, so that forged ones cannot push them out; expiry is checked on each hit.
 
-local lrucache = require("resty.lrucache")
+local lru = require("sluice.lru")
 local metrics = require("sluice.metrics")
 local revocation = require("sluice.revocation")
 local settings = require("sluice.settings")
@@ -12,7 +12,7 @@ local traffic = require("sluice.traffic")
 local _M = {}
 
 -- At most about 2.5 KiB each. A part's URL is used once: remembering it gains nothing.
-local SIZES = { access = 4096, link = 8192, share = 4096 }
+local SLOTS = { access = 4096, link = 8192, share = 4096 }
 
 local verifier
 local caches = {}
@@ -21,8 +21,8 @@ local caches = {}
 -- @param keys list of strings, oldest first
 function _M.use(keys)
     verifier = token.new(keys)
-    for purpose, size in pairs(SIZES) do
-        caches[purpose] = assert(lrucache.new(size))
+    for purpose, slots in pairs(SLOTS) do
+        caches[purpose] = lru.new(slots)
     end
 end
 

@@ -283,6 +283,23 @@ class TestResuming:
         assert key not in gateway.storage.objects
 
 
+@pytest.mark.parametrize("named", [True, False], ids=["digest", "part alone"])
+def test_nobody_learns_that_others_have_the_content(gateway: Gateway, user: User, named: bool) -> None:
+    others = new()
+    upload(gateway, gateway.user(), others)
+    answers, ran = [], []
+    for content in (others, new()):
+        given = {**body(content), "digest": content.digest if named else None}
+        gateway.statements.clear()
+        made = user.post("/uploads", given)
+        assert made.status_code == 201
+        ran.append([sql for sql, _ in gateway.statements])
+        assert made.json["digest"] == content.digest
+        answers.append({name for name, value in made.json.items() if value is not None})
+    assert answers[0] == answers[1]
+    assert ran[0] == ran[1]  # the same work, and so the same time
+
+
 class TestRaces:
     def test_an_abort_after_the_look(self, gateway: Gateway, user: User) -> None:
         contents = [new(), new()]

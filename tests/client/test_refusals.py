@@ -221,7 +221,7 @@ def test_https_goes_through_a_proxy_by_connect(
     monkeypatch.setenv("https_proxy", f"http://ann:wrong@127.0.0.1:{proxy.port}")
     with (
         Client(url, settings=settings) as client,
-        pytest.raises(errors.ServerAway, match="the proxy .* refuses .* 407"),
+        pytest.raises(errors.ServerAway, match=r"the proxy .* refuses .* 407"),
     ):
         client.login(account.username, account.password)
     proxy.close()
