@@ -38,12 +38,10 @@ class Sample:
     Attributes:
         speed: pieces of work a second; more is better.
         cpu: CPU seconds of the server's processes for one piece.
-        slowest: seconds that 99 of 100 pieces took at most, where that was measured.
     """
 
     speed: float
     cpu: float
-    slowest: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -140,10 +138,6 @@ class Pairs:
         if any(sample.cpu == 0 for sample in self.peer):
             return None
         return Spread.of([a.cpu / b.cpu for a, b in zip(self.ours, self.peer, strict=True)])
-
-    @property
-    def slowest_ratio(self) -> Spread:
-        return Spread.of([a.slowest / b.slowest for a, b in zip(self.ours, self.peer, strict=True)])
 
     def row(self, name: str, what: str, unit: str, cpu_unit: str, cpu_scale: float) -> Row:
         """The row without its limit; `cpu_scale` turns seconds a piece into `cpu_unit`."""
