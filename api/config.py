@@ -113,7 +113,7 @@ class Config:
     signup_rate: int = setting(integer(1, 10**6), "Sign-ups of an address in an hour", "60")
     signin_rate: int = setting(integer(1, 10**6), "Sign-ins of an address in a minute, right or wrong", "120")
     address_rate: int = setting(integer(1, 10**6), "Requests of an address in a second; at once twice as many", "2000")
-    address_connections: int = setting(integer(1, 10**6), "Requests of an address under way at once", "1000")
+    address_connections: int = setting(integer(1, 65535), "Requests of an address under way at once", "1000")
     usage_flush: int = setting(integer(1, 60), "Seconds between two reports of traffic by an edge", "5")
     tier_storages: Mapping[str, str] = setting(pairs, "tier:name where a tier's new uploads go elsewhere", "")
     storage_root: Path | None = setting(folder, "The folder of the storage of kind local", "")

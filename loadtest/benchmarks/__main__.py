@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
-import signal
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 
 from loadtest.benchmarks import (
+    cached_ceph,
     calls,
     calls_ceph,
     complete,
@@ -22,16 +22,18 @@ from loadtest.benchmarks import (
     jobs,
     large_ceph,
     others,
+    program,
+    put_get,
     put_parts,
     small_ceph,
     statements,
     transfer,
 )
 from loadtest.benchmarks.bench import Bench, Benchmark
-from loadtest.benchmarks.measure import CallRow, LeftOut
+from loadtest.benchmarks.measure import LeftOut, failure
 from loadtest.benchmarks.peer import Peer
 from loadtest.benchmarks.report import Report
-from loadtest.benchmarks.stack import ROOT, Stack
+from loadtest.benchmarks.stack import ROOT, Stack, scratch
 
 BENCHMARKS = [
     download_small.BENCHMARK,
@@ -50,6 +52,9 @@ BENCHMARKS = [
     others.GIFTLESS,
     others.TUS_S3,
     transfer.BENCHMARK,
+    put_get.LARGE,
+    put_get.SMALL,
+    cached_ceph.BENCHMARK,
 ]
 _STORAGES = {"local": (), "ceph": ("--storage", "ceph")}
 _OSD_GB = "40"
@@ -64,73 +69,95 @@ def _arguments(names: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--list", action="store_true", help="list the names")
     parser.add_argument("--quick", action="store_true", help="few and short samples, and write nothing")
     parser.add_argument("--rounds", type=int, help="pairs of samples; 7, and 2 with --quick")
+    parser.add_argument("--peers", help="those of loadtest/peers that are measured, as s5cmd,awscli or none; all")
     parser.add_argument("--folder", type=Path, default=Path("/var/tmp"), help="a disk with room; /var/tmp")  # noqa: S108
     arguments = parser.parse_args(names)
     if unknown := set(arguments.names) - {benchmark.name for benchmark in BENCHMARKS}:
         parser.error(f"there is no {', '.join(sorted(unknown))}; --list shows what there is")
+    if arguments.peers and (arguments.write or not arguments.names):
+        parser.error("the page has every peer: --peers goes with names, and without --write")
     return arguments
 
 
-def _measure(chosen: Sequence[Benchmark], folder: Path, rounds: int, seconds: int) -> Report:
-    report = Report([], [], rounds, seconds, os.getloadavg()[0])
-    for storage, options in _STORAGES.items():
-        if same := [benchmark for benchmark in chosen if benchmark.storage == storage]:
-            below = folder / storage
-            below.mkdir(mode=0o755)
-            with Stack(below, *options) as stack, Peer(stack, below) as peer:
-                for benchmark in same:
-                    _run(benchmark, Bench(stack, peer, below / benchmark.name, rounds, seconds), report)
+def _measure(chosen: Sequence[Benchmark], folder: Path, report: Report) -> int:
+    """Adds every benchmark's rows to the report; the count of those that failed."""
+    failed = 0
+    for number, (_, group) in enumerate(groupby(chosen, lambda one: (one.storage, dict(one.settings)))):
+        same, below = list(group), folder / str(number)
+        below.mkdir(mode=0o755)
+        try:
+            with (
+                Stack(below, *_STORAGES[same[0].storage], settings=same[0].settings) as stack,
+                Peer(stack, below) as peer,
+            ):
+                while same:
+                    benchmark = same.pop(0)
+                    bench = Bench(stack, peer, below / benchmark.name, report.rounds, report.seconds)
+                    failed += not measure_one(benchmark, bench, report)
                 if trouble := stack.edge_log.read_text():
                     print(f"bench: the edge had trouble, so judge the figures with care:\n{trouble}", file=sys.stderr)
-            shutil.rmtree(below)
-    return report
+        except (Exception, SystemExit) as ex:  # the next stack may start
+            for benchmark in same:
+                _leave_out(report, benchmark.name, failure(ex))
+            failed += len(same) or 1
+        shutil.rmtree(below)
+    return failed
 
 
-def _run(benchmark: Benchmark, bench: Bench, report: Report) -> None:
-    """Adds a benchmark's rows to the report; what cannot be measured here is said, and stands in the table."""
+def measure_one(benchmark: Benchmark, bench: Bench, report: Report) -> bool:
+    """Adds a benchmark's rows to the report, and says what is not measured. False where it failed."""
     began = time.monotonic()
     print(f"bench: {benchmark.name}: {benchmark.summary} …", end=" ", file=sys.stderr, flush=True)
-    bench.folder.mkdir(mode=0o755)
+    why, failed = "", False
     try:
+        bench.folder.mkdir(mode=0o755)
         for row in benchmark.run(bench):
-            if isinstance(row, CallRow):
-                report.calls.append(row)
-            else:
-                report.rows.append(row)
-        report.left_out.extend(bench.left_out)
+            report.add(row)
+        report.ended.append(benchmark.name)
     except LeftOut as ex:
-        report.left_out.append((benchmark.name, str(ex)))
-    shutil.rmtree(bench.folder)
+        why = str(ex)
+    except (Exception, SystemExit) as ex:  # what was measured is kept, and the others go on
+        why, failed = failure(ex), True
+    finally:
+        shutil.rmtree(bench.folder, ignore_errors=True)
     print(f"{time.monotonic() - began:.0f} s", file=sys.stderr)
-    for name, why in report.left_out:
-        print(f"bench: {name} is LEFT OUT: {why}", file=sys.stderr)
+    for name, reason in [*bench.left_out, *([(benchmark.name, why)] if why else [])]:
+        _leave_out(report, name, reason)
+    return not failed
+
+
+def _leave_out(report: Report, name: str, why: str) -> None:
+    report.left_out.append((name, why))
+    print(f"bench: {name} is LEFT OUT: {why}", file=sys.stderr)
 
 
 def main(names: Sequence[str]) -> int:
-    """The exit code: 1 when a limit was not held."""
+    """The exit code: 1 when a limit was not held or a benchmark failed, 130 when the run was ended."""
     arguments = _arguments(names)
     if arguments.list:
         print("\n".join(f"{benchmark.name:16} {benchmark.summary}" for benchmark in BENCHMARKS))
         return 0
     if shutil.disk_usage(arguments.folder).free < _NEEDS_GIB * 1024**3:
         raise SystemExit(f"{arguments.folder} has less than {_NEEDS_GIB} GiB free")
-    # whatever ends the bench ends its servers
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    if arguments.peers:
+        program.only(arguments.peers.split(","))
     chosen = [benchmark for benchmark in BENCHMARKS if not arguments.names or benchmark.name in arguments.names]
     os.environ.setdefault("OSD_GB", _OSD_GB)  # what the bench writes has to fit
-    folder = Path(tempfile.mkdtemp(prefix="sluice-bench-", dir=arguments.folder))
-    os.chmod(folder, 0o755)  # noqa: S103 - root's stack runs as another user
-    try:
-        rounds, seconds = (2, 1) if arguments.quick else (7, 4)
-        report = _measure(chosen, folder, arguments.rounds or rounds, seconds)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    rounds, seconds = (2, 1) if arguments.quick else (7, 4)
+    report = Report([], [], arguments.rounds or rounds, seconds, os.getloadavg()[0])
+    whole, code = False, 0
+    with scratch("bench", arguments.folder) as folder:
+        try:
+            code = 1 if _measure(chosen, folder, report) else 0
+            whole = not (arguments.names or code)
+        except KeyboardInterrupt:
+            code = 130
     for name, block in report.blocks().items():
         if block.count("\n") > 1 or name == "machine":
             print(block, end="\n\n")
     if arguments.write or not (arguments.names or arguments.quick):
-        report.write(_PAGE, anew=not arguments.names)
-    return int(any(holds is False for holds in report.verdicts()))
+        report.write(_PAGE, anew=whole)
+    return code or int(any(holds is False for holds in report.verdicts()))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -75,10 +75,13 @@ class Benchmark:
     """A name, what it compares, and how.
 
     Attributes:
+        run: its rows, each as soon as it is measured: what fails later takes none away.
         storage: what the stack stores on: ``local`` or ``ceph``.
+        settings: SLUICE_… of the stack, where the defaults are not what is measured.
     """
 
     name: str
     summary: str
-    run: Callable[[Bench], Sequence[Row | CallRow]]
+    run: Callable[[Bench], Iterable[Row | CallRow]]
     storage: str = "local"
+    settings: Mapping[str, str] = field(default_factory=dict)

@@ -9,11 +9,9 @@ import argparse
 import itertools
 import json
 import os
-import shutil
 import socket
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -25,9 +23,9 @@ from loadtest.benchmarks.bench import cpu_used
 from loadtest.benchmarks.client import JSON, PASSWORD, Client
 from loadtest.benchmarks.content import MIB, PART_SIZE, Content
 from loadtest.benchmarks.growth import write_block
-from loadtest.benchmarks.measure import resident_bytes
+from loadtest.benchmarks.measure import kept, resident_bytes
 from loadtest.benchmarks.s3 import in_parallel
-from loadtest.benchmarks.stack import ROOT, Stack
+from loadtest.benchmarks.stack import ROOT, Stack, many_files, scratch
 from loadtest.benchmarks.wrk import Load
 
 _PAGE = ROOT / "docs" / "performance.md"
@@ -53,15 +51,15 @@ class Route:
 class Routes:
     """Each route under load, through nginx."""
 
-    def __init__(self, stack: Stack, workers: int, seconds: int) -> None:
+    def __init__(self, stack: Stack, workers: int, seconds: int, found: list[Route]) -> None:
         self._stack = stack
         self._workers = workers
         self._seconds = seconds
         self._client = Client(stack.port)
-        self.found: list[Route] = []
+        self._found = found
 
     def _keep(self, name: str, count: float, seconds: float, api: float, database: float) -> None:
-        self.found.append(Route(name, self._workers, count / seconds, 1e3 * api / count, 1e3 * database / count))
+        self._found.append(Route(name, self._workers, count / seconds, 1e3 * api / count, 1e3 * database / count))
         print(f"  {name:34} {count / seconds:8.0f}/s, API {1e3 * api / count:.2f} ms", file=sys.stderr)
 
     def repeated(self, name: str, method: str, path: str, body: JSON | None = None, connections: int = 16) -> None:
@@ -90,7 +88,7 @@ class Routes:
             seconds = time.monotonic() - began
         self._keep(name, times * _AT_ONCE, seconds, api.seconds, database.seconds)
 
-    def run(self) -> list[Route]:
+    def run(self) -> None:
         """Every route that a client calls."""
         client = self._client
         files = [client.upload(Content(1000, next(_SEEDS)), f"file {number}.txt") for number in range(50)]
@@ -111,7 +109,6 @@ class Routes:
         self.each("POST /uploads/{id}/parts, 16", self._parts)
         self.each("POST /uploads/{id}/complete, 1 KiB", self._complete)
         self.each("DELETE /files/{id} + restore", self._trash)
-        return self.found
 
     def _create(self, client: Client) -> Callable[[], object]:
         def call() -> None:
@@ -233,13 +230,17 @@ def many_parts(stack: Stack) -> Iterator[str]:
         yield f"{what}: {1e3 * seconds:.0f} ms, API {1e3 * api.seconds:.0f} ms of CPU"
 
 
+def _cell(route: Route | None) -> str:
+    return "" if route is None else f"{route.per_second:,.0f}, {route.api:.2f} + {route.database:.2f}"
+
+
 def _table(found: Sequence[Route]) -> str:
     workers = sorted({route.workers for route in found})
     head = ["call", *(f"{n} worker{'s' * (n > 1)}: calls/s, API + DB CPU ms" for n in workers)]
     lines = [head, ["---"] * len(head)]
     for name in dict.fromkeys(route.name for route in found):
         own = {route.workers: route for route in found if route.name == name}
-        cells = [f"{own[n].per_second:,.0f}, {own[n].api:.2f} + {own[n].database:.2f}" for n in workers]
+        cells = [_cell(own.get(n)) for n in workers]
         lines.append([f"`{name}`", *cells])
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
@@ -254,32 +255,35 @@ def main(words: Sequence[str]) -> int:
     seconds, share = (1, 10) if arguments.quick else (3, 1)
     found: list[Route] = []
     notes: list[str] = []
-    folder = Path(tempfile.mkdtemp(prefix="sluice-capacity-", dir=arguments.folder))
-    os.chmod(folder, 0o755)  # noqa: S103 - root's stack runs as another user
+    failures: list[str] = []
+    with scratch("capacity", arguments.folder) as folder:
 
-    def below(name: str) -> Path:
-        folder.joinpath(name).mkdir(mode=0o755)
-        return folder / name
+        def below(name: str) -> Path:
+            folder.joinpath(name).mkdir(mode=0o755)
+            return folder / name
 
-    try:
         for workers in (1, 2):
             print(f"capacity: {workers} workers", file=sys.stderr)
-            with Stack(below(f"routes{workers}"), settings={"SLUICE_API_WORKERS": str(workers)}) as stack:
-                found += Routes(stack, workers, seconds).run()
+            settings = {"SLUICE_API_WORKERS": str(workers)}
+            with kept(f"{workers} workers", failures), Stack(below(f"routes{workers}"), settings=settings) as stack:
+                with kept(f"the rest of the routes with {workers} workers", failures):
+                    Routes(stack, workers, seconds, found).run()
                 if workers == 2:
-                    notes += [*sessions(stack, _UPLOADS // share), *idle(stack, _IDLE // share)]
+                    many_files()
+                    with kept("uploads at once", failures):
+                        notes.extend(sessions(stack, _UPLOADS // share))
+                    with kept("kept connections", failures):
+                        notes.extend(idle(stack, _IDLE // share))
         os.environ.setdefault("OSD_GB", "8")
-        with Stack(below("parts"), "--storage", "ceph") as stack:
-            notes += many_parts(stack)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    block = "\n".join([_table(found), "", *(f"- {note}" for note in notes)])
+        with kept("10,000 parts", failures), Stack(below("parts"), "--storage", "ceph") as stack:
+            notes.extend(many_parts(stack))
+    block = "\n".join([_table(found), "", *(f"- {note}" for note in [*notes, *failures])])
     print(block)
-    if arguments.write:
+    if arguments.write and found:
         write_block(_PAGE, "capacity", block)
-        content = {"routes": [asdict(route) for route in found], "notes": notes}
+        content = {"routes": [asdict(route) for route in found], "notes": notes, "left_out": failures}
         _PAGE.with_name("capacity.json").write_text(json.dumps(content, indent=1) + "\n")
-    return 0
+    return int(bool(failures))
 
 
 if __name__ == "__main__":

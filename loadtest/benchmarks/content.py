@@ -6,6 +6,7 @@ import hashlib
 import os
 import struct
 from functools import cache
+from pathlib import Path
 
 MIB = 1024**2
 GIB = 1024**3
@@ -53,6 +54,12 @@ class Content:
     def part(self, number: int) -> tuple[bytes, memoryview]:
         """A part's bytes, in two pieces."""
         return _part(self._seed_of(number), number, self._length(number))
+
+    def write(self, path: Path) -> None:
+        """All of it, into a file."""
+        with path.open("wb") as file:
+            for number in range(1, self.part_count + 1):
+                file.writelines(self.part(number))
 
     def hashes(self) -> dict[str, str]:
         """As /parts takes them."""

@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import multiprocessing
 import re
-import resource
 import secrets
+import signal
 import socket
 import time
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -21,6 +21,7 @@ from urllib.request import urlopen
 
 from loadtest.benchmarks.bench import Bench, Benchmark
 from loadtest.benchmarks.measure import Pairs, Row, Spread, memory_growth, resident_bytes
+from loadtest.benchmarks.stack import many_files
 from loadtest.benchmarks.wrk import Load
 
 _TOKENS, _CLIENTS, _BATCH = 1_000_000, 2, 200
@@ -31,9 +32,11 @@ _LRU_LIMIT = 64 * _MIB
 _CONNECTION_LIMIT = 48 * 1024
 
 
-def run(bench: Bench) -> Sequence[Row]:
+def run(bench: Bench) -> Iterator[Row]:
     """Each against the same edge at rest."""
-    return [*_forged(bench), _tokens(bench), _connections(bench)]
+    yield from _forged(bench)
+    yield _tokens(bench)
+    yield _connections(bench)
 
 
 def _calls_of_api(bench: Bench) -> float:
@@ -115,7 +118,7 @@ def _ask_each(signer: _Signer, port: int, count: int) -> None:
             # all of them at once, to the connection's end: not to be woken for each keeps the client cheap
             answers = connection.recv(_MIB, socket.MSG_WAITALL)
         if answers.count(b"HTTP/1.1 200 ") != len(batch):
-            raise SystemExit("a good link was refused: " + answers[-300:].decode(errors="replace"))
+            raise RuntimeError("a good link was refused: " + answers[-300:].decode(errors="replace"))
 
 
 def _tokens(bench: Bench) -> Row:
@@ -123,10 +126,10 @@ def _tokens(bench: Bench) -> Row:
     client = bench.client()
     signer = _Signer.of(bench, client.link(client.upload(bench.content(1024), "tokens")))
     _ask_each(signer, bench.stack.port, 1000)
-    with memory_growth(bench.stack.edge) as growth, ProcessPoolExecutor(_CLIENTS) as pool:
-        asked = [pool.submit(_ask_each, signer, bench.stack.port, _TOKENS // _CLIENTS) for _ in range(_CLIENTS)]
-        for future in asked:
-            future.result()
+    # a pool's processes end with its context, by SIGTERM, whose handler they have from here
+    clients = multiprocessing.Pool(_CLIENTS, signal.signal, (signal.SIGTERM, signal.SIG_DFL))
+    with memory_growth(bench.stack.edge) as growth, clients as pool:
+        pool.starmap(_ask_each, [(signer, bench.stack.port, _TOKENS // _CLIENTS)] * _CLIENTS)
     with urlopen(f"http://127.0.0.1:{bench.stack.port}/metrics") as answer:
         text = answer.read().decode()
     sizes = dict(re.findall(r'^sluice_edge_dict_bytes\{dict="(\w+)"\} (\d+)$', text, re.M))
@@ -145,8 +148,7 @@ def _tokens(bench: Bench) -> Row:
 
 def _connections(bench: Bench) -> Row:
     """Memory a connection, and what others get meanwhile."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    many_files()
     content = bench.content(8 * _MIB)
     small = bench.client()
     others = Load(bench.stack.port, [small.link(small.upload(bench.content(1024), "small"))])

@@ -25,14 +25,21 @@ def read(port: int, path: str, workers: Sequence[int]) -> Sample:
 
 
 def run(bench: Bench) -> Sequence[Row]:
-    """One connection, the bytes dropped by the reader; static twice a round, to know its own spread."""
+    """One connection, the bytes dropped by the reader."""
     client = bench.client()
     content = bench.content(GIB)
     upload = client.create(content, "large.bin", parts=content.hashes())
     client.send_parts(content, upload)
     link = client.link(finalize(client, upload["id"]))
-    static = bench.peer.static_path(bench.object_key(content))
-    again: list[Sample] = []
+    row = beside_static(
+        bench, link, bench.object_key(content), "download-large", "download of 1 GiB; nginx static", _LIMIT
+    )
+    return [row]
+
+
+def beside_static(bench: Bench, link: str, key: str, name: str, what: str, limit: float) -> Row:
+    """A link beside an object of its bytes; static is read twice a round, to know its own spread."""
+    static, again = bench.peer.static_path(key), list[Sample]()
 
     def peer() -> Sample:
         again.append(read(bench.peer.port, static, bench.peer.workers))
@@ -41,15 +48,12 @@ def run(bench: Bench) -> Sequence[Row]:
     pairs = Pairs.take(bench.rounds, lambda: read(bench.stack.port, link, bench.stack.edge), peer)
     # static against itself, neighbour by neighbour; the first was the warm-up's
     itself = Spread.of([a.speed / b.speed for a, b in zip(again[1:], pairs.peer, strict=True)])
-    row = pairs.row("download-large", "download of 1 GiB; nginx static", "MB/s", "ms/GiB", 1e3)
-    return [
-        replace(
-            row,
-            limit=f"≥ {_LIMIT}, or static's own spread",
-            holds=pairs.ratio.median >= min(_LIMIT, itself.least),
-            notes=f"static against itself: {itself.median:.2f} ({itself.least:.2f} to {itself.most:.2f})",
-        )
-    ]
+    return replace(
+        pairs.row(name, what, "MB/s", "ms/GiB", 1e3),
+        limit=f"≥ {limit}, or static's own spread",
+        holds=pairs.ratio.median >= min(limit, itself.least),
+        notes=f"static against itself: {itself.median:.2f} ({itself.least:.2f} to {itself.most:.2f})",
+    )
 
 
 BENCHMARK = Benchmark("download-large", "download of 1 GiB against nginx static", run)

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
-import shutil
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -21,8 +18,8 @@ from loadtest.benchmarks import plot
 from loadtest.benchmarks.client import JSON, PASSWORD, Client
 from loadtest.benchmarks.content import Content
 from loadtest.benchmarks.growth_rows import Rows, digest_of, size_of
-from loadtest.benchmarks.measure import cpu_seconds
-from loadtest.benchmarks.stack import ROOT, Stack
+from loadtest.benchmarks.measure import cpu_seconds, kept
+from loadtest.benchmarks.stack import ROOT, Stack, scratch
 
 _SIZES = (10_000, 100_000, 1_000_000)
 _TIMES = 150
@@ -52,13 +49,13 @@ class Cost:
 class Growth:
     """One stack whose database grows."""
 
-    def __init__(self, stack: Stack, times: int) -> None:
+    def __init__(self, stack: Stack, times: int, costs: list[Cost]) -> None:
         self._stack = stack
         self._times = times
         self._client = Client(stack.port)
         self._connection = stack.database()
         self.rows = Rows(stack.database(), self._client.call("GET", "/users/me")["id"])
-        self.costs: list[Cost] = []
+        self._costs = costs
 
     def _touched(self) -> int:
         with self._connection.cursor() as cursor:
@@ -84,11 +81,11 @@ class Growth:
             seconds.append(time.monotonic() - began)
         api, database = cpu_seconds(self._stack.api) - api, cpu_seconds(self._stack.database_server) - database
         median = statistics.median(seconds)
-        self.costs.append(
+        self._costs.append(
             Cost(name, self.rows.count, 1e3 * median, 1e3 * api / times, 1e3 * database / times,
                  max(0, round(statistics.median(rows)) - own))
         )  # fmt: skip
-        print(f"  {name:34} {1e3 * median:8.2f} ms, {self.costs[-1].rows} rows", file=sys.stderr)
+        print(f"  {name:34} {1e3 * median:8.2f} ms, {self._costs[-1].rows} rows", file=sys.stderr)
 
     def _own_touch(self) -> int:
         """Rows that looking itself touches."""
@@ -183,22 +180,23 @@ class Growth:
         return time.monotonic() - began, f"exit {result.returncode}: {last[-1][:160] if last else ''}"
 
 
+def _cell(cost: Cost | None) -> str:
+    return f"{cost.ms:.2f}, {cost.api:.2f} + {cost.database:.2f}, {cost.rows}" if cost else ""
+
+
 def _table(costs: Sequence[Cost], sizes: Sequence[int]) -> str:
     head = ["call", *(f"{size:,} files: ms, API + DB CPU ms, rows" for size in sizes)]
     lines = [head, ["---"] * len(head)]
     for name in dict.fromkeys(cost.name for cost in costs):
         cells = {cost.files: cost for cost in costs if cost.name == name}
-        lines.append(
-            [f"`{name}`" if name[0].isupper() else name]
-            + [f"{c.ms:.2f}, {c.api:.2f} + {c.database:.2f}, {c.rows}" for c in (cells[size] for size in sizes)]
-        )
+        lines.append([f"`{name}`" if name[0].isupper() else name] + [_cell(cells.get(size)) for size in sizes])
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def _size_table(sizes: dict[int, dict[str, tuple[float, float]]]) -> str:
     head = ["table", *(f"{size:,} files: data + indexes, MiB" for size in sizes)]
     lines = [head, ["---"] * len(head)]
-    for table in next(iter(sizes.values())):
+    for table in next(iter(sizes.values()), ()):
         cells = [found[table] for found in sizes.values()]
         lines.append([table, *(f"{data:.1f} + {index:.1f}" for data, index in cells)])
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
@@ -223,31 +221,30 @@ def main(words: Sequence[str]) -> int:
     parser.add_argument("--folder", type=Path, default=Path("/var/tmp"), help="a disk with room")  # noqa: S108
     arguments = parser.parse_args(words)
     wanted = arguments.sizes[:2] if arguments.quick else arguments.sizes
-    folder = Path(tempfile.mkdtemp(prefix="sluice-growth-", dir=arguments.folder))
-    os.chmod(folder, 0o755)  # noqa: S103 - root's stack runs as another user
+    costs: list[Cost] = []
     sizes: dict[int, dict[str, tuple[float, float]]] = {}
-    sweeps: dict[int, tuple[float, str]] = {}
-    try:
-        with Stack(folder) as stack:
-            growth = Growth(stack, 30 if arguments.quick else _TIMES)
-            for count in wanted:
-                print(f"growth: {count:,} files, loaded in {growth.rows.grow_to(count):.0f} s", file=sys.stderr)
+    sweep: tuple[int, float, str] | None = None
+    failures: list[str] = []
+    with scratch("growth", arguments.folder) as folder, kept("the rest", failures), Stack(folder) as stack:
+        growth = Growth(stack, 30 if arguments.quick else _TIMES, costs)
+        for count in wanted:
+            print(f"growth: {count:,} files, loaded in {growth.rows.grow_to(count):.0f} s", file=sys.stderr)
+            with kept(f"the rest of {count:,} files", failures):
                 growth.calls()
-                sizes[count] = growth.rows.sizes()
-            sweeps[count] = growth.sweep()
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    seconds, said = sweeps[count]
-    swept = f"`python -m api sweep --dry-run` over {count:,} files: {seconds:.1f} s, {said}."
-    block = f"{_table(growth.costs, wanted)}\n\n{_size_table(sizes)}\n\n{swept}"
+            sizes[count] = growth.rows.sizes()
+        sweep = (growth.rows.count, *growth.sweep())
+    block = f"{_table(costs, wanted)}\n\n{_size_table(sizes)}"
+    if sweep:
+        block += "\n\n`python -m api sweep --dry-run` over {:,} files: {:.1f} s, {}.".format(*sweep)
+    block += "".join(f"\n\n{line}" for line in failures)
     print(block)
-    if arguments.write:
+    if arguments.write and sizes:
         write_block(_PAGE, "growth", block)
-        content = {"costs": [asdict(cost) for cost in growth.costs], "sizes_mib": sizes, "sweep": sweeps}
+        content = {"costs": [asdict(cost) for cost in costs], "sizes_mib": sizes, "sweep": sweep, "left_out": failures}
         _PAGE.with_name("growth.json").write_text(json.dumps(content, indent=1) + "\n")
-        shown = {cost.name: [c.ms for c in growth.costs if c.name == cost.name] for cost in growth.costs}
+        shown = {cost.name: [c.ms for c in costs if c.name == cost.name] for cost in costs}
         _PAGE.with_name("growth.svg").write_text(plot.lines("Median time of a call", wanted, shown, "ms"))
-    return 0
+    return int(bool(failures))
 
 
 if __name__ == "__main__":

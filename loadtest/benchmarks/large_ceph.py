@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import statistics
-import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 from urllib.parse import urlsplit
 
-from loadtest.benchmarks import program
 from loadtest.benchmarks.bench import Bench, Benchmark, cpu_used
 from loadtest.benchmarks.client import JSON, Client, Sender
 from loadtest.benchmarks.complete import finalize
 from loadtest.benchmarks.content import GIB, PART_SIZE
-from loadtest.benchmarks.measure import LeftOut, Pairs, Row, Sample
+from loadtest.benchmarks.measure import Pairs, Row, Sample
 from loadtest.benchmarks.s3 import BUCKET, S3, put_all
+from loadtest.benchmarks.s3_programs import S3Programs
 
 _AT_ONCE = 4
 _MOST_ROUNDS = 5
@@ -108,91 +105,35 @@ def _get(port: int, url: str, pids: Sequence[int]) -> Sample:
     return Sample(GIB / seconds / 1e6, used.seconds)
 
 
-class _Programs:
-    """S3's own programs, with the same parts and as many at once, straight to radosgw."""
+class _Programs(S3Programs):
+    """S3's own programs; CPU is the program's own: there is no server of ours."""
 
     def __init__(self, bench: Bench, s3: S3) -> None:
-        self._bench = bench
-        self._s3 = s3
-        self.found: dict[str, Callable[[Path | str, Path | str], list[str | Path]]] = {}
-        self._environment = {**os.environ, **s3.environment, "AWS_CONFIG_FILE": str(bench.folder / "aws")}
-        self._environment.pop("AWS_CA_BUNDLE", None)  # rclone 1.60 does not start with it
-        for name, words in (("s5cmd", self._s5cmd), ("awscli", self._aws), ("rclone", self._rclone)):
-            try:
-                self._folder = program.need(name)
-                self.found[name] = words
-            except LeftOut as ex:
-                bench.left_out.append((f"ceph-up-{name}, ceph-down-{name}", str(ex)))
-        bench.folder.joinpath("aws").write_text(
-            f"[default]\ns3 =\n  multipart_threshold = 8MB\n  multipart_chunksize = 8MB\n"
-            f"  max_concurrent_requests = {_AT_ONCE}\n  addressing_style = path\n"
-        )
+        super().__init__(bench, s3, _AT_ONCE, ["ceph-up-{}", "ceph-down-{}"])
+        self._bucket = s3
         self.file = bench.folder / "large.bin"
-        with self.file.open("wb") as file:
-            content = bench.content(GIB)
-            for number in range(1, content.part_count + 1):
-                file.writelines(content.part(number))
-
-    def _s5cmd(self, source: Path | str, target: Path | str) -> list[str | Path]:
-        return [self._folder / "bin/s5cmd", "--endpoint-url", self._s3.endpoint, "cp", "-p", "8", "-c", str(_AT_ONCE),
-                source, target]  # fmt: skip
-
-    def _aws(self, source: Path | str, target: Path | str) -> list[str | Path]:
-        return [self._folder / "bin/aws", "s3", "cp", "--only-show-errors", "--endpoint-url", self._s3.endpoint,
-                source, target]  # fmt: skip
-
-    def _rclone(self, source: Path | str, target: Path | str) -> list[str | Path]:
-        backend = f":s3,provider=Ceph,env_auth=true,endpoint='{self._s3.endpoint}':"
-        words = [str(word).replace("s3://", backend) for word in (source, target)]
-        sizes = ["--s3-chunk-size", "8M", "--s3-upload-cutoff", "8M", "--s3-upload-concurrency", str(_AT_ONCE)]
-        streams = ["--multi-thread-streams", str(_AT_ONCE), "--config", "/dev/null"]
-        return [self._folder / "bin/rclone", "copyto", *sizes, *streams, *words]
-
-    def _run(self, name: str, source: Path | str, target: Path | str) -> Sample:
-        """CPU is the program's own: there is no server of ours."""
-        before = os.times()
-        began = time.monotonic()
-        result = subprocess.run(
-            self.found[name](source, target), env=self._environment, capture_output=True, text=True, check=False
-        )
-        seconds, after = time.monotonic() - began, os.times()
-        if result.returncode:
-            raise LeftOut(f"{name}: {(result.stderr or result.stdout).strip()[-200:]}")
-        cpu = after.children_user + after.children_system - before.children_user - before.children_system
-        return Sample(GIB / seconds / 1e6, cpu)
-
-    def drop_broken(self) -> None:
-        """A program that cannot do what is asked is left out, and the others are measured."""
-        trial = self._bench.folder / "trial"
-        trial.write_bytes(b"trial")
-        for name in list(self.found):
-            try:
-                self._run(name, trial, f"s3://{BUCKET}/trial")
-            except LeftOut as ex:
-                del self.found[name]
-                self._bench.left_out.append((f"ceph-up-{name}, ceph-down-{name}", str(ex)))
+        bench.content(GIB).write(self.file)
 
     def up(self, name: str) -> Sample:
-        sample = self._run(name, self.file, f"s3://{BUCKET}/{name}")
-        self._s3.delete(name)
-        return sample
+        run = self.copy(name, self.file, f"s3://{BUCKET}/{name}", {})
+        self._bucket.delete(name)
+        return run.sample(GIB / 1e6, 1)
 
     def down(self, name: str) -> Sample:
-        target = self._bench.folder / f"{name}.down"
-        sample = self._run(name, f"s3://{BUCKET}/down", target)
+        target = self.file.with_suffix(".down")
+        run = self.copy(name, f"s3://{BUCKET}/down", target, {})
         target.unlink()
-        return sample
+        return run.sample(GIB / 1e6, 1)
 
 
 def _rows(bench: Bench, names: dict[str, str], what: str, pairs: dict[str, Pairs], unit: str) -> list[Row]:
     return [pairs[name].row(f"{what}-{name}", text, "MB/s", unit, 1e3) for name, text in names.items() if name in pairs]
 
 
-def run(bench: Bench) -> Sequence[Row]:
+def run(bench: Bench) -> Iterator[Row]:
     """Every arm once a round, in an order that turns; the peers' objects are dropped."""
     s3, client = S3(bench.stack), bench.client()
     programs = _Programs(bench, s3)
-    programs.drop_broken()
     ours = _Ours(bench, client)
     arms: Arms = {
         "ours": ours.up,
@@ -213,7 +154,8 @@ def run(bench: Bench) -> Sequence[Row]:
     assert cpu is not None
     rows[0] = replace(rows[0], limit=f"≥ {_BOUND_SPEED:.2f}", holds=speed >= _BOUND_SPEED, notes=ours.note())
     rows[1] = replace(rows[1], limit=f"all of our CPU < {_OWN_CPU * 1e3:.0f} ms", holds=cpu < _OWN_CPU * 1e3)
-    return [*rows, *_down(bench, s3, client, programs)]
+    yield from rows
+    yield from _down(bench, s3, client, programs)
 
 
 def _down(bench: Bench, s3: S3, client: Client, programs: _Programs) -> list[Row]:

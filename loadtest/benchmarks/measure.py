@@ -6,6 +6,7 @@ import mmap
 import os
 import statistics
 import threading
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,6 +17,21 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 class LeftOut(Exception):
     """A row cannot be measured here; the text says why."""
+
+
+def failure(ex: BaseException) -> str:
+    """What went wrong, in a line; from where goes to the terminal."""
+    traceback.print_exception(ex)
+    return " ".join(f"it failed: {type(ex).__name__} {ex}".split())[:300]
+
+
+@contextmanager
+def kept(what: str, failures: list[str]) -> Iterator[None]:
+    """What fails in the block becomes a line of `failures`: what was measured before it is kept."""
+    try:
+        yield
+    except (Exception, SystemExit) as ex:
+        failures.append(f"**{what} is left out**: {failure(ex)}")
 
 
 @dataclass(frozen=True)
@@ -38,10 +54,14 @@ class Sample:
     Attributes:
         speed: pieces of work a second; more is better.
         cpu: CPU seconds of the server's processes for one piece.
+        peak: bytes that a program held at most, where that was measured.
+        shares: of `cpu`, by whose processes, where that was measured.
     """
 
     speed: float
     cpu: float
+    peak: int = 0
+    shares: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

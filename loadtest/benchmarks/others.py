@@ -79,9 +79,7 @@ def _tus_upload(folder: Path, file: Path, port: int, server: Server) -> Sample:
 
 def _large_file(bench: Bench) -> Path:
     path, content = bench.folder / "large.bin", bench.content(GIB)
-    with path.open("wb") as file:
-        for number in range(1, content.part_count + 1):
-            file.writelines(content.part(number))
+    content.write(path)
     return path
 
 

@@ -11,14 +11,13 @@ import hashlib
 import os
 import re
 import shutil
-import signal
 import socket
 import subprocess
 import time
 from pathlib import Path
 
 from loadtest.benchmarks.measure import family
-from loadtest.benchmarks.stack import ROOT, Stack, free_port
+from loadtest.benchmarks.stack import ROOT, Stack, end, free_port
 
 _SECRET = "bench"
 _EXPIRES = 4102444800  # 2100-01-01: not what is measured
@@ -146,8 +145,7 @@ class Peer:
         raise SystemExit("the peer nginx did not start")
 
     def __exit__(self, *_: object) -> None:
-        self._process.send_signal(signal.SIGTERM)
-        self._process.wait(20)
+        end(self._process, 20)
 
     @property
     def workers(self) -> list[int]:

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from loadtest.benchmarks import flame
 from loadtest.benchmarks.measure import cpu_seconds
-from loadtest.benchmarks.stack import ROOT, Stack
+from loadtest.benchmarks.stack import ROOT, Stack, end, scratch
 
 _HERTZ = 200
 _BIN = ROOT / ".venv" / "bin"
@@ -26,12 +25,19 @@ _WAITING = re.compile(r"^(_worker|wait|select|poll|accept|acquire|readinto|_recv
 
 
 class Recorder:
-    """Samples processes by py-spy or perf while the load runs."""
+    """Samples processes by py-spy or perf while the load runs; none is left at the end of its context."""
 
     def __init__(self, folder: Path, seconds: int) -> None:
         self._folder = folder
         self._seconds = seconds
         self._running: list[tuple[str, Path, subprocess.Popen[str]]] = []
+
+    def __enter__(self) -> Recorder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for _, _, process in self._running:
+            end(process, 10)
 
     def python(self, name: str, pids: Sequence[int]) -> None:
         """Python code, only where a thread holds the interpreter: what waits is not counted."""
@@ -74,6 +80,18 @@ class Recorder:
         return flame.from_perf(printed.stdout)
 
 
+@contextmanager
+def _load(stack: Stack, users: str, seconds: int) -> Iterator[None]:
+    """locust's users while the block runs."""
+    words = ["--headless", "-u", users, "-r", users, "-t", f"{seconds}s", "--host", f"http://127.0.0.1:{stack.port}"]
+    null = subprocess.DEVNULL
+    process = subprocess.Popen([ROOT / "loadtest/locust", *words], stdin=null, stdout=null, stderr=null)
+    try:
+        yield
+    finally:
+        end(process, 30)
+
+
 def main(words: Sequence[str]) -> int:
     """Runs a stack, loads it with locust's users, and writes an SVG for each kind of process."""
     parser = argparse.ArgumentParser(prog="loadtest/profile", description="Where the time goes.")
@@ -85,35 +103,25 @@ def main(words: Sequence[str]) -> int:
     parser.add_argument("--folder", type=Path, default=Path("/var/tmp"), help="a disk with room")  # noqa: S108
     arguments = parser.parse_args(words)
     seconds = 8 if arguments.quick else arguments.seconds
-    folder = Path(tempfile.mkdtemp(prefix="sluice-profile-", dir=arguments.folder))
-    os.chmod(folder, 0o755)  # noqa: S103 - root's stack runs as another user
     arguments.out.mkdir(parents=True, exist_ok=True)
     options = ("--storage", "ceph") if arguments.storage == "ceph" else ()
-    try:
-        with Stack(folder, *options) as stack:
-            words = ["--headless", "-u", arguments.users, "-r", arguments.users, "-t", f"{seconds + 8}s"]
-            load = subprocess.Popen(
-                [ROOT / "loadtest/locust", *words, "--host", f"http://127.0.0.1:{stack.port}"],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-            )
-            time.sleep(5)  # users sign up first, which is argon2 and nothing else
-            groups = {"api": stack.api[1:], "worker": stack.worker, "edge": stack.edge}
-            before = {name: cpu_seconds(pids) for name, pids in groups.items()}
-            recorder = Recorder(folder, seconds)
-            recorder.python("api", groups["api"])
-            recorder.python("worker", groups["worker"][:1])
-            if shutil.which("perf"):
-                recorder.machine("edge", groups["edge"])
-            else:
-                print("profile: edge is LEFT OUT: there is no perf (apt-get install linux-perf)", file=sys.stderr)
-            found = recorder.collect()
-            used = {name: cpu_seconds(pids) - before[name] for name, pids in groups.items()}
-            load.terminate()
-            load.wait(30)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with (
+        scratch("profile", arguments.folder) as folder,
+        Stack(folder, *options) as stack,
+        _load(stack, arguments.users, seconds + 8),
+        Recorder(folder, seconds) as recorder,
+    ):
+        time.sleep(5)  # users sign up first, which is argon2 and nothing else
+        groups = {"api": stack.api[1:], "worker": stack.worker, "edge": stack.edge}
+        before = {name: cpu_seconds(pids) for name, pids in groups.items()}
+        recorder.python("api", groups["api"])
+        recorder.python("worker", groups["worker"][:1])
+        if shutil.which("perf"):
+            recorder.machine("edge", groups["edge"])
+        else:
+            print("profile: edge is LEFT OUT: there is no perf (apt-get install linux-perf)", file=sys.stderr)
+        found = recorder.collect()
+        used = {name: cpu_seconds(pids) - before[name] for name, pids in groups.items()}
     for name, stacks in found.items():
         path = arguments.out / f"{name}-{arguments.storage}.svg"
         path.write_text(flame.svg(f"{name}, {arguments.storage}, {used[name]:.1f} CPU s in {seconds} s", stacks))

@@ -4,26 +4,33 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from loadtest.benchmarks.measure import LeftOut, family
-from loadtest.benchmarks.stack import ROOT
+from loadtest.benchmarks.stack import ROOT, end
 
 FOLDER = ROOT / "var" / "peers"
+_wanted: list[frozenset[str]] = []
+
+
+def only(names: Iterable[str]) -> None:
+    """Leaves every other peer out."""
+    _wanted[:] = [frozenset(names)]
 
 
 def need(*names: str) -> Path:
     """The folder of the peers, with these in it.
 
     Raises:
-        LeftOut: one cannot be had here.
+        LeftOut: one cannot be had here, or is not wanted.
     """
+    if _wanted and (others := set(names) - _wanted[0]):
+        raise LeftOut(f"{', '.join(sorted(others))}: not among --peers")
     result = subprocess.run(
         [ROOT / "loadtest" / "peers" / "install", *names], capture_output=True, text=True, check=False
     )
@@ -65,12 +72,7 @@ def serving(
                 time.sleep(3)
             yield Server(process.pid)
         finally:
-            process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(10)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            end(process, 10)
 
 
 def _listens(port: int) -> bool:

@@ -26,6 +26,7 @@ class Report:
     Attributes:
         load: the load average of the minute before: what else ran.
         left_out: what could not be measured here, and why.
+        ended: benchmarks that came to their end, so that nothing earlier is said of them.
     """
 
     rows: list[Row]
@@ -34,10 +35,17 @@ class Report:
     seconds: int
     load: float
     left_out: list[tuple[str, str]] = field(default_factory=list)
+    ended: list[str] = field(default_factory=list)
 
     def blocks(self) -> dict[str, str]:
         """Markdown by the marker's name."""
         return {"machine": self._machine_text(), "rows": self._rows_text(), "statements": self._calls_text()}
+
+    def add(self, row: Row | CallRow) -> None:
+        if isinstance(row, CallRow):
+            self.calls.append(row)
+        else:
+            self.rows.append(row)
 
     def verdicts(self) -> list[bool | None]:
         """Of every limit; None where there is none."""
@@ -117,7 +125,9 @@ class Report:
         """These rows in place of those of an earlier run that have their names."""
         rows = {row["name"]: _row(row) for row in earlier["rows"]} | {row.name: row for row in self.rows}
         calls = {call["name"]: _call(call) for call in earlier["statements"]} | {c.name: c for c in self.calls}
-        left_out = {name: why for name, why in earlier.get("left_out", ()) if name not in rows} | dict(self.left_out)
+        measured = {*self.ended, *(row.name for row in self.rows)}
+        left_out = {name: why for name, why in earlier.get("left_out", ()) if name not in measured}
+        left_out |= dict(self.left_out)
         return replace(self, rows=[*rows.values()], calls=[*calls.values()], left_out=[*left_out.items()])
 
 

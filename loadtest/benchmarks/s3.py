@@ -90,8 +90,8 @@ class S3:
     def empty(self) -> None:
         """Drops everything that other programs have put here."""
         for page in self.client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET):
-            for entry in page.get("Contents", ()):
-                self.delete(entry["Key"])
+            if keys := [{"Key": entry["Key"]} for entry in page.get("Contents", ())]:
+                self.client.delete_objects(Bucket=BUCKET, Delete={"Objects": keys, "Quiet": True})
 
 
 def put_all(urls: Sequence[Signed], content: Content, at_once: int) -> list[str]:

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import os
+import resource
+import shutil
 import signal
 import socket
 import subprocess
+import sys
+import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import pymysql
 
@@ -21,6 +27,7 @@ _START_SECONDS = 120
 _UNMET = {
     "SLUICE_TIERS": "default:api=1000000/1000000,part=1000000/1000000,download=1000000/1000000",
     "SLUICE_ADDRESS_RATE": "1000000",
+    "SLUICE_ADDRESS_CONNECTIONS": "65535",
     "SLUICE_SIGNIN_RATE": "1000000",
     "SLUICE_SIGNUP_RATE": "1000000",
 }
@@ -31,6 +38,44 @@ def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
+
+
+@contextmanager
+def scratch(name: str, below: Path) -> Iterator[Path]:
+    """A folder that every user may enter, while the block runs.
+
+    SIGTERM ends the block as Ctrl-C does, so that what it has started ends with it; the exit code is 130 then.
+    """
+
+    def interrupt(*_: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the servers are given their time
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+    folder = Path(tempfile.mkdtemp(prefix=f"sluice-{name}-", dir=below))
+    folder.chmod(0o755)
+    try:
+        yield folder
+    except KeyboardInterrupt:
+        sys.exit(130)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def end(process: subprocess.Popen[Any], seconds: float) -> None:
+    """Asks a process to end, and ends it where it has not done so in time."""
+    process.terminate()
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def many_files() -> None:
+    """Lets this process open as many as it may; a stack that runs already keeps its own limit."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 class Stack:
@@ -56,7 +101,7 @@ class Stack:
         environment |= self._settings
         with self._output.open("wb") as output:
             self._process = subprocess.Popen(
-                [str(ROOT / "scripts" / "run"), *arguments],
+                ["setpriv", "--pdeathsig", "TERM", "--", str(ROOT / "scripts" / "run"), *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -77,12 +122,7 @@ class Stack:
             time.sleep(0.1)
 
     def __exit__(self, *_: object) -> None:
-        self._process.send_signal(signal.SIGTERM)
-        try:
-            self._process.wait(60)
-        except subprocess.TimeoutExpired:
-            self._process.kill()  # the servers die with their parent
-            self._process.wait()
+        end(self._process, 60)  # killed or not, the servers die with their parent
 
     # -- processes
 
@@ -91,8 +131,9 @@ class Stack:
 
     @property
     def edge(self) -> list[int]:
-        """nginx's workers."""
-        return family(self._pid("nginx"))[1:]
+        """nginx's workers; not what looks through its cache, and ends after a minute."""
+        children = family(self._pid("nginx"))[1:]
+        return [pid for pid in children if b"worker process" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
     @property
     def api(self) -> list[int]:

@@ -19,6 +19,9 @@ from tests.e2e.sources import Sources
 
 ROOT = Path(__file__).resolve().parents[2]
 PASSWORD = "a long password"
+PYTHON = os.environ.get("TEST_CLIENT_PYTHON", sys.executable)
+SLUICE = [PYTHON, "-m", "sluice"]
+"""The command; another Python has to have the packages that the client needs."""
 _names = (f"client{number}" for number in itertools.count(1))
 
 
@@ -96,7 +99,7 @@ class Command:
     def start(self, *arguments: str, **more: object) -> subprocess.Popen[str]:
         """A run that goes on beside the test."""
         return subprocess.Popen(
-            [sys.executable, "-m", "sluice", *arguments],
+            [*SLUICE, *arguments],
             env=self.environment,
             cwd=self.folder,
             stdout=subprocess.PIPE,
@@ -110,7 +113,7 @@ class Command:
     ) -> subprocess.CompletedProcess[str]:
         """A run that has to end with an exit code."""
         result = subprocess.run(
-            [sys.executable, "-m", "sluice", *arguments],
+            [*SLUICE, *arguments],
             env=self.environment,
             cwd=self.folder,
             input=stdin if stdin is not None else "",

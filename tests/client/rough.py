@@ -79,6 +79,52 @@ class RoughProxy:
             self.up += count
 
 
+class ConnectProxy:
+    """An HTTP proxy that knows CONNECT alone (RFC 9110 section 9.3.6) and lets in who brings the right credentials.
+
+    Attributes:
+        asked: the heads of the requests that came, credentials and all.
+    """
+
+    def __init__(self, authorization: str) -> None:
+        self._authorization = authorization
+        self.asked: list[str] = []
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self) -> None:
+        self._listener.close()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                threading.Thread(target=self._serve, args=self._listener.accept()[:1], daemon=True).start()
+
+    def _serve(self, client: socket.socket) -> None:
+        with client, contextlib.suppress(OSError):
+            head = b""
+            while not head.endswith(b"\r\n\r\n"):
+                head += client.recv(1)
+            self.asked.append(text := head.decode())
+            method, target, _ = text.split(" ", 2)
+            if method != "CONNECT" or f"Proxy-Authorization: {self._authorization}\r\n" not in text:
+                client.sendall(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
+                return
+            host, _, port = target.rpartition(":")
+            with socket.create_connection((host, int(port))) as server:
+                client.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+                threading.Thread(target=_pass, args=(server, client), daemon=True).start()
+                _pass(client, server)
+
+
+def _pass(source: socket.socket, sink: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while data := source.recv(65536):
+            sink.sendall(data)
+        sink.shutdown(socket.SHUT_WR)
+
+
 class _Pair:
     """One connection through the proxy."""
 

@@ -10,12 +10,11 @@ import hashlib
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.client.conftest import Command
+from tests.client.conftest import PYTHON, Command
 from tests.e2e.gateway import Gateway
 from tests.e2e.sources import MIB
 
@@ -35,7 +34,7 @@ sys.exit(code)
 def peak_of(command: Command, *arguments: str) -> int:
     """Runs the command; the most memory that it held."""
     result = subprocess.run(
-        [sys.executable, "-c", _MEASURED, *arguments],
+        [PYTHON, "-c", _MEASURED, *arguments],
         env=command.environment,
         cwd=command.folder,
         capture_output=True,

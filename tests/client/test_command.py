@@ -7,10 +7,9 @@ import json
 import os
 import pty
 import subprocess
-import sys
 import threading
 
-from tests.client.conftest import Command
+from tests.client.conftest import SLUICE, Command
 from tests.e2e.sources import PART, Sources
 
 
@@ -69,7 +68,7 @@ def test_bars_are_for_terminals_and_results_for_files(command: Command, sources:
     reader.start()
     with (command.folder / "results").open("w") as results:
         process = subprocess.Popen(
-            [sys.executable, "-m", "sluice", "put", str(source.path), "--name", "bars", "--limit-rate", "20M"],
+            [*SLUICE, "put", str(source.path), "--name", "bars", "--limit-rate", "20M"],
             env=command.environment | {"TERM": "xterm", "COLUMNS": "120"},
             cwd=command.folder,
             stdout=results,

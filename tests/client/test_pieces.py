@@ -24,7 +24,7 @@ from sluice.retry import Patience
 from sluice.source import BytesSource, FileSource, SeekableSource
 
 from api import digests
-from tests.client.conftest import ROOT, Command
+from tests.client.conftest import PYTHON, ROOT, SLUICE, Command
 from tests.e2e.sources import PART, Sources
 
 
@@ -222,9 +222,7 @@ def test_bash_completes_sub_commands(command: Command) -> None:
         "COMP_WORDS": "sluice u",
         "COMP_CWORD": "1",
     }
-    result = subprocess.run(
-        [sys.executable, "-m", "sluice"], env=environment, capture_output=True, text=True, check=False
-    )
+    result = subprocess.run(SLUICE, env=environment, capture_output=True, text=True, check=False)
     assert "uploads" in result.stdout
 
 
@@ -243,7 +241,7 @@ def test_nothing_of_the_server_is_imported() -> None:
 def test_bars_are_imported_only_where_they_are_drawn() -> None:
     code = "import sys, sluice.cli.main; sys.exit('rich' in sys.modules)"
     environment = os.environ | {"PYTHONPATH": str(ROOT / "client" / "src")}
-    assert subprocess.run([sys.executable, "-c", code], env=environment, check=False).returncode == 0
+    assert subprocess.run([PYTHON, "-c", code], env=environment, check=False).returncode == 0
 
 
 def test_one_thread_at_a_time_writes_to_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import base64
 import http.server
 import json
 import re
 import resource
 import ssl
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from sluice import Client, errors
+from sluice import Client, Settings, errors
 
 from tests.client.certificates import make_certificate, server_context
-from tests.client.conftest import ROOT, Account, Command
+from tests.client.conftest import ROOT, SLUICE, Account, Command
+from tests.client.rough import ConnectProxy, RoughProxy
 from tests.e2e.gateway import Gateway
 from tests.e2e.sources import PART, Sources
 from tests.run.running import free_port
@@ -129,7 +130,7 @@ def test_a_full_disk(command: Command, client: Client, sources: Sources) -> None
     assert "the disk is full" in told
     with Path("/dev/full").open("w") as full:
         result = subprocess.run(
-            [*_python(), "get", "full", "-o", "-"],
+            [*SLUICE, "get", "full", "-o", "-"],
             env=command.environment,
             stdout=full,
             stderr=subprocess.PIPE,
@@ -137,10 +138,6 @@ def test_a_full_disk(command: Command, client: Client, sources: Sources) -> None
             check=False,
         )
     assert (result.returncode, "the disk is full" in result.stderr) == (11, True)
-
-
-def _python() -> list[str]:
-    return [sys.executable, "-m", "sluice"]
 
 
 def test_no_permission(command: Command, client: Client) -> None:
@@ -180,7 +177,7 @@ def test_something_else_answers(command: Command, status: int, code: int) -> Non
     environment_patience = command.environment | {"SLUICE_CLIENT_PATIENCE": "0.2", "SLUICE_CLIENT_TOKEN": "x"}
     with answering(status, b"<html>please sign in</html>") as url:
         result = subprocess.run(
-            [*_python(), "ls", "--url", url], env=environment_patience, capture_output=True, text=True, check=False
+            [*SLUICE, "ls", "--url", url], env=environment_patience, capture_output=True, text=True, check=False
         )
     assert result.returncode == code, result.stderr
     assert "not Sluice but BaseHTTP" in line_of(result)
@@ -204,6 +201,31 @@ def test_a_proxy_is_gone_through(account: Account, gateway: Gateway, monkeypatch
     monkeypatch.setenv("no_proxy", "files.invalid")
     with Client("http://files.invalid") as client, pytest.raises(errors.ServerAway, match="not known"):
         client.login("ann", "a long password")
+
+
+def test_https_goes_through_a_proxy_by_connect(
+    account: Account, gateway: Gateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_certificate(tmp_path / "key", tmp_path / "certificate")
+    server = RoughProxy(context=server_context(tmp_path / "key", tmp_path / "certificate"))
+    server.target = gateway.stack.port
+    proxy = ConnectProxy("Basic " + base64.b64encode(b"ann:s/cret").decode())
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setenv("https_proxy", f"http://ann:s%2Fcret@127.0.0.1:{proxy.port}")
+    url, settings = f"https://localhost:{server.port}", Settings(ca_file=tmp_path / "certificate", patience=0.2)
+    with Client(url, username=account.username, password=account.password, settings=settings) as client:
+        assert client.upload(b"through it", "through").file.name == "through"
+        assert {head.splitlines()[0] for head in proxy.asked} == {f"CONNECT localhost:{server.port} HTTP/1.1"}
+        # the token is for the server alone: the proxy sees where, and its own credentials
+        assert not any("Bearer" in head or "User-Agent: sluice" in head for head in proxy.asked)
+    monkeypatch.setenv("https_proxy", f"http://ann:wrong@127.0.0.1:{proxy.port}")
+    with (
+        Client(url, settings=settings) as client,
+        pytest.raises(errors.ServerAway, match=r"the proxy .* refuses .* 407"),
+    ):
+        client.login(account.username, account.password)
+    proxy.close()
+    server.close()
 
 
 def test_the_exit_codes_are_those_of_the_table() -> None:

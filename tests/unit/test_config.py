@@ -57,6 +57,7 @@ def test_every_missing_setting_is_named_at_once() -> None:
         ("SLUICE_REDIS_URL", "http://x", "redis: or rediss: or unix:"),
         ("SLUICE_DATABASE_POOL", "0", "between 1 and 256"),
         ("SLUICE_DATABASE_POOL", "many", "is a whole number"),
+        ("SLUICE_ADDRESS_CONNECTIONS", "65536", "between 1 and 65535"),  # nginx takes no more
         ("SLUICE_DATABASE_POOL", "", "is a whole number"),
         ("SLUICE_STORAGE_ROOT", "var/storage", "absolute"),
         ("SLUICE_SIGNUP", "Open", "open, invite, closed"),

@@ -366,6 +366,7 @@ def _tunnel(sock: socket.socket, place: _Place) -> None:
     lines = [f"CONNECT {target} HTTP/1.1", f"Host: {target}", *_proxy_headers(place.proxy), "", ""]
     sock.sendall("\r\n".join(lines).encode("latin-1"))
     raw = _begin(sock, "CONNECT")
+    raw.close()  # its file would keep a refused connection open
     if raw.status != 200:
         host, port = _address(place.proxy)
         raise ServerAway(f"the proxy {host}:{port} refuses {target}: {raw.status} {raw.reason}", may_have_arrived=False)
