@@ -104,3 +104,10 @@ def test_every_method_of_a_resource_is_counted() -> None:
     }
     assert names <= {"on_get", "on_post", "on_patch", "on_delete", "on_put", "on_head"}
     assert len(calls()) > 15
+
+
+@pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=lambda page: page.name)
+def test_no_table_is_cut_in_two(page: Path) -> None:
+    lines = page.read_text().splitlines()
+    heads = [at for at, line in enumerate(lines) if line[:1] == "|" and (at == 0 or lines[at - 1][:1] != "|")]
+    assert [lines[at] for at in heads if not re.match(r"\|[ :|-]+$", lines[at + 1])] == []
