@@ -66,7 +66,7 @@ class Metrics(Resource):
 
 
 class RevocationFeed(Resource):
-    """/internal/revocations: and, since every edge asks each second, whether local storage is full, and a name that
+    """/internal/revocations: and, since every edge asks each second, how much room local storage has, and a name that
     changes with the tiers."""
 
     access: ClassVar = {"GET": Access.EDGE}
@@ -82,8 +82,8 @@ class RevocationFeed(Resource):
             raise Problem(errors.PARAMETER_INVALID, "after is a row's id.")
         rows, last_id, more = self._revocations.since(int(after))
         found = [(row.id, row.kind, row.subject.hex(), row.generation, int(row.expires_at.timestamp())) for row in rows]
-        full = self._health.full()
-        state = {"last_id": last_id, "more": more, "full": full, "tiers": self._usage.tiers_version}
+        room = self._health.room()
+        state = {"last_id": last_id, "more": more, "room": room, "tiers": self._usage.tiers_version}
         answer(resp, state | {"revocations": found})
 
 

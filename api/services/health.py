@@ -10,7 +10,7 @@ from collections.abc import Callable
 from api.cache import Cache
 from api.db import deployment
 from api.db.pool import Database
-from api.errors import DatabaseUnavailable, StorageFull, StorageUnavailable
+from api.errors import DatabaseUnavailable, StorageUnavailable
 from api.services.stores import Stores
 from api.storage.probe import ProbedStorage
 
@@ -33,15 +33,17 @@ class Health:
         self._checks: dict[str, str] = {}
         self._told: dict[str, str] = {}
 
-    def full(self) -> bool:
-        """Whether the local disk has less than SLUICE_MIN_FREE left; the edge asks, before it takes a part."""
+    def room(self) -> int | None:
+        """Bytes that the local disk takes until SLUICE_MIN_FREE are left; the edge compares, before it takes a part."""
         try:
-            self._stores.check_room()
-        except StorageFull:
-            return True
+            return self._stores.room()
         except StorageUnavailable:
-            return False  # a part that is sent will say so
-        return False
+            return None  # a part that is sent will say so
+
+    def full(self) -> bool:
+        """Whether the local disk has less than SLUICE_MIN_FREE left."""
+        room = self.room()
+        return room is not None and room < 0
 
     def ready(self) -> tuple[bool, dict[str, str]]:
         """Whether requests can be served, and how each dependency is: "ok", or what is wrong.

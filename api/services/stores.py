@@ -46,10 +46,10 @@ class Stores:
         name = self._tiers.get(tier) or next(iter(self._storages))
         return name, self._storages[name]
 
-    def check_room(self) -> None:
-        """Raises StorageFull where one of the storages that know has no room at all."""
-        for storage in self._storages.values():
-            storage.check_room(0, 0)
+    def room(self) -> int | None:
+        """The least room of the storages that know theirs. Raises StorageUnavailable."""
+        known = [room for storage in self._storages.values() if (room := storage.room()) is not None]
+        return min(known, default=None)
 
     def kind(self, name: str) -> str:
         """local, s3 or oss."""

@@ -138,6 +138,10 @@ class MultipartStorage(Storage):
     def enforces_sha256(self) -> bool:
         """A part's URL makes the storage refuse a body with another SHA-256; found by probing."""
 
+    def room(self) -> int | None:
+        """Bytes that it takes until only its reserve is free, below 0 where less is; None where it does not know."""
+        return None
+
     def check_room(self, size: int, part_count: int) -> None:
         """Raises StorageFull where a new upload of this size would not fit; most storages do not know."""
 

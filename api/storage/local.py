@@ -130,11 +130,19 @@ class LocalStorage(MultipartStorage, Administered):
         with _own_errors():
             self._need(size * (2 if part_count > 1 else 1))
 
-    def _need(self, size: int) -> None:
+    def room(self) -> int:
+        with _own_errors():
+            return self._room()
+
+    def _room(self) -> int:
         status = os.statvfs(self._root)
-        room = status.f_bavail * status.f_frsize
-        if room < size + self._min_free:
-            raise StorageFull(f"{size} bytes and {self._min_free} to spare are needed, {room} are free")
+        return status.f_bavail * status.f_frsize - self._min_free
+
+    def _need(self, size: int) -> None:
+        room = self._room()
+        if room < size:
+            free = room + self._min_free
+            raise StorageFull(f"{size} bytes and {self._min_free} to spare are needed, {free} are free")
 
     def stat(self, object_key: str) -> int:
         with _own_errors():

@@ -176,10 +176,11 @@ local function decide_ready()
 end
 
 -- A part for local storage goes into its upload's folder.
-local function store(part)
+-- @param arriving bytes of all such parts that are on their way: however many are, the disk keeps its reserve
+local function store(part, arriving)
     if failure.is_closed(part.upload) then
         return "UPLOAD_NOT_OPEN"
-    elseif revocation.storage_is_full() then
+    elseif arriving > revocation.room() then
         return "STORAGE_FULL"
     end
     var.part = part.upload .. "/" .. part.part
@@ -248,8 +249,8 @@ local function decide_part()
         return code
     end
     var.subject = part.upload
-    traffic.begin_part(part)
-    return part.to and send_on(part) or store(part)
+    local arriving = traffic.begin_part(part)
+    return part.to and send_on(part) or store(part, arriving)
 end
 
 -- Goes on as download.lua says.

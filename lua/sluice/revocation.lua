@@ -58,9 +58,9 @@ function _M.is_fresh(grace)
     return age <= settings.revocation_lag + TOLERANCE + grace and age >= -TOLERANCE
 end
 
---- Whether the API said, along with the last revocations, that local storage has no room for another part.
-function _M.storage_is_full()
-    return feed:get("full") == true
+--- Bytes that local storage has room for, as the API said along with the last revocations.
+function _M.room()
+    return feed:get("room") or math.huge
 end
 
 --- Why a token may not pass.
@@ -135,7 +135,7 @@ local function load()
         last_id = 0
     end
     local more = true
-    local full, tiers = false, nil
+    local room, tiers
     while more do
         local page, err = fetch(last_id)
         if not page then
@@ -147,7 +147,7 @@ local function load()
                 return nil, problem
             end
         end
-        full, tiers = page.full == true, page.tiers
+        room, tiers = tonumber(page.room), page.tiers
         more = page.more
         if more and page.last_id <= last_id then
             return nil, "the feed does not advance"
@@ -161,7 +161,7 @@ local function load()
         return nil, err
     end
     feed:set("last_id", last_id)
-    feed:set("full", full)
+    feed:set("room", room)
     feed:set("good_at", started)
     return true
 end

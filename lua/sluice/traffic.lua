@@ -3,8 +3,9 @@
 -- token that does not verify uses up nobody's.
 --
 -- What a response holds until its end stands in $held, because nginx' variables outlive internal redirects: an account,
--- "kind:id", for an open download; "= account" for a part that is stored; or, for an open download with more to settle,
--- "+<reserved bytes or -1> <a share's download or -> <length> <bytes that were booked on the way> account".
+-- "kind:id", for an open download; "=<bytes that are to come to local storage> account" for a part; or, for an open
+-- download with more to settle, "+<reserved bytes or -1> <a share's download or -> <length> <bytes that were booked on
+-- the way> account".
 
 local gcra = require("sluice.gcra")
 local grant = require("sluice.grant")
@@ -21,6 +22,9 @@ local _M = {}
 
 local byte = string.byte
 local PART, MORE = byte("="), byte("+")
+
+-- What the bodies hold that are on their way to local storage.
+local ARRIVING = "arriving"
 
 local PREFIXES = { api = "a:", part = "p:", download = "d:" }
 
@@ -135,8 +139,11 @@ function _M.begin(claims, length)
 end
 
 --- Begins to take a part in.
+-- @return bytes of all bodies that are on their way to local storage, this part's included where it goes there
 function _M.begin_part(part)
-    var.held = "=" .. part.account
+    local size = part.to and 0 or part.size
+    var.held = string.format("=%d %s", size, part.account)
+    return holds.take(ARRIVING, size)
 end
 
 --- Notes bytes that usage holds already.
@@ -169,8 +176,10 @@ function _M.finish()
     end
     local first = byte(account)
     if first == PART then
+        local size, sender = account:match("^=(%d+) (%S+)$")
+        holds.give(ARRIVING, tonumber(size))
         local received = ngx.status < 300 and var.content_length or var.request_length
-        usage.add(account:sub(2), 0, tonumber(received) or 0)
+        usage.add(sender, 0, tonumber(received) or 0)
         return
     end
     -- The body of a refusal is not traffic.

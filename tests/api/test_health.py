@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from api import draining
-from api.errors import StorageFull, StorageUnavailable
+from api.errors import StorageUnavailable
 from api.services import health
 from tests.api.conftest import EDGE_KEY, Gateway
 
@@ -16,18 +16,19 @@ def test_health_needs_no_token(gateway: Gateway, method: str, path: str) -> None
     assert gateway.http.simulate_request(method, path).status_code == 200
 
 
-def test_the_edge_is_told_of_a_full_disk(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(size: int, part_count: int) -> None:
-        raise StorageFull("no room")
-
-    def told() -> bool:
+def test_the_edge_is_told_how_much_room_the_disk_has(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    def told() -> int | None:
         answer = gateway.http.simulate_get("/internal/revocations", headers={"X-Sluice-Edge": EDGE_KEY})
-        return bool(answer.json["full"])
+        room: int | None = answer.json["room"]
+        return room
 
-    assert not told()
+    assert told() is None, "nobody knows"
     assert gateway.http.simulate_get("/readyz").json["status"] == "ok"
-    monkeypatch.setattr(gateway.storage, "check_room", full)
-    assert told()
+    monkeypatch.setattr(gateway.storage, "room", lambda: 5)
+    assert told() == 5
+    assert gateway.http.simulate_get("/readyz").json["status"] == "ok"
+    monkeypatch.setattr(gateway.storage, "room", lambda: -1)
+    assert told() == -1
     answer = gateway.http.simulate_get("/readyz")
     assert (answer.status_code, answer.json["status"]) == (200, "full"), "downloads go on"
 

@@ -33,7 +33,7 @@ def feed(gateway: Gateway, after: int | str = 0) -> dict[str, Any]:
     )
     assert answer.status_code == 200, answer.text
     result: dict[str, Any] = answer.json
-    assert set(result) == {"last_id", "more", "full", "tiers", "revocations"}
+    assert set(result) == {"last_id", "more", "room", "tiers", "revocations"}
     del result["tiers"]
     return result
 
@@ -75,14 +75,14 @@ class TestRows:
 
 class TestPaging:
     def test_nothing_yet(self, gateway: Gateway) -> None:
-        assert feed(gateway) == {"last_id": 0, "more": False, "full": False, "revocations": []}
+        assert feed(gateway) == {"last_id": 0, "more": False, "room": None, "revocations": []}
 
     def test_what_is_older_than_the_overlap_is_told_once(self, gateway: Gateway) -> None:
         old = add(gateway, 3)
         gateway.clock.turn(11)
         first = feed(gateway)
         assert (ids(first), first["last_id"]) == (old, old[-1])
-        assert feed(gateway, first["last_id"]) == {"last_id": old[-1], "more": False, "full": False, "revocations": []}
+        assert feed(gateway, first["last_id"]) == {"last_id": old[-1], "more": False, "room": None, "revocations": []}
 
     def test_what_was_made_in_the_last_10_s_is_told_again(self, gateway: Gateway) -> None:
         recent = add(gateway, 2)

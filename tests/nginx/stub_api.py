@@ -71,7 +71,7 @@ class StubAPI:
         self.targets: dict[str, Answer] = {}
         self.page = 1000
         self.figures = Answer(body=b"")
-        self.full = False
+        self.room: int | None = None
         self.answer: Callable[[Seen], Answer] = lambda seen: Answer()
         self.tiers: dict[str, Any] | None = None
         self.reports: dict[tuple[str, int], dict[str, Any]] = {}
@@ -191,7 +191,7 @@ class StubAPI:
         newer = sorted(row for row in self.rows if row[0] > after)
         page, rest = newer[: self.page], newer[self.page :]
         last_id = page[-1][0] if page else after
-        body = {"last_id": last_id, "more": bool(rest), "full": self.full, "revocations": page}
+        body = {"last_id": last_id, "more": bool(rest), "room": self.room, "revocations": page}
         if self.tiers:
             body["tiers"] = hashlib.sha256(json.dumps(self.tiers).encode()).hexdigest()
         return Answer(body=json.dumps(body).encode())

@@ -233,15 +233,34 @@ def test_the_same_part_from_two_clients_is_one_of_them_whole(edge: Edge, upload:
 
 def test_a_full_disk_is_said_before_a_byte_is_taken(edge: Edge, upload: Path) -> None:
     token = edge.token("part", upload=upload.name, part=1, size=4)
-    edge.api.full = True
+    edge.api.room = 0
     try:
         wait_for(lambda: edge.ask("PUT", f"/p/{token}", body=b"data").status == 507, "full disk")
         (upload / "1").unlink(missing_ok=True)  # from before the edge heard of it
         assert edge.ask("PUT", f"/p/{token}", body=b"data").code == "STORAGE_FULL"
         assert list(upload.iterdir()) == incoming(edge) == []
     finally:
-        edge.api.full = False
+        edge.api.room = None
     wait_for(lambda: edge.ask("PUT", f"/p/{token}", body=b"data").status == 201, "room again")
+
+
+def test_bodies_at_once_get_no_more_room_than_there_is(edge: Edge, upload: Path) -> None:
+    size = 2**20
+    tokens = [edge.token("part", upload=upload.name, part=number, size=size) for number in (1, 2, 3)]
+    edge.api.room = 2 * size
+    edge.api.wait_for_feed()
+    try:
+        with ExitStack() as stack:
+            for token in tokens[:2]:
+                client = stack.enter_context(socket.create_connection(("127.0.0.1", edge.port), timeout=10))
+                client.sendall(head(token, f"Content-Length: {size}") + b"x" * (size - 1))
+            wait_for(lambda: len(incoming(edge)) == 2, "two bodies on their way")
+            reply = edge.ask("PUT", f"/p/{tokens[2]}", body=b"x" * size)
+            assert (reply.status, reply.code) == (507, "STORAGE_FULL")
+        wait_for(lambda: edge.ask("PUT", f"/p/{tokens[2]}", body=b"x" * size).status == 201, "room for the third")
+    finally:
+        edge.api.room = None
+        edge.api.wait_for_feed()
 
 
 def test_one_part_has_few_bodies_at_once(edge: Edge, upload: Path) -> None:

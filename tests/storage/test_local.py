@@ -303,6 +303,7 @@ class TestFull:
         storage = LocalStorage(tmp_path, lambda *_: "", min_free=100)
         spacious(monkeypatch, 1000)
         storage.check_room(900, 1)
+        assert storage.room() == 900
         with pytest.raises(StorageFull):
             storage.check_room(901, 1)
 
@@ -358,7 +359,7 @@ def spacious(patch: pytest.MonkeyPatch, free: int) -> None:
         (errno.ENOENT, ObjectNotFound),
     ],
 )
-@pytest.mark.parametrize("call", ["stat", "open", "delete", "create", "check_room"])
+@pytest.mark.parametrize("call", ["stat", "open", "delete", "create", "check_room", "room"])
 def test_nothing_but_our_own_errors_comes_out(
     storage: LocalStorage,
     sent: Content,
@@ -379,6 +380,7 @@ def test_nothing_but_our_own_errors_comes_out(
         "delete": (os, "unlink", lambda: storage.delete(key)),
         "create": (os, "mkdir", lambda: storage.create(sent.ref)),
         "check_room": (os, "statvfs", lambda: storage.check_room(1, 1)),
+        "room": (os, "statvfs", storage.room),
     }
     owner, name, run = calls[call]
     monkeypatch.setattr(owner, name, fail)
