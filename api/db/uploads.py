@@ -99,6 +99,7 @@ _REOPEN = (
     "UPDATE upload SET state = 'uploading', received = %s, received_at = NULL, lease_owner = NULL, "
     "lease_until = NULL, failure = %s, updated_at = %s WHERE id = %s AND lease_owner = %s AND state = 'finalizing'"
 )
+_TAKE_BACK = _REOPEN.replace("SET state", "SET completes = completes - 1, state")
 _DONE = (
     "UPDATE upload SET state = 'done', file_id = %s, open_key = NULL, lease_owner = NULL, lease_until = NULL, "
     "failure = NULL, updated_at = %s WHERE id = %s AND lease_owner = %s AND state = 'finalizing'"
@@ -366,6 +367,11 @@ def stuck(db: Statements, now: datetime) -> list[bytes]:
 def reopen(db: Statements, upload_id: bytes, owner: bytes, received: bytes, failure: str | None, now: datetime) -> bool:
     """finalizing → uploading: some parts have to be sent again."""
     return db.execute(_REOPEN, (received, failure, to_row(now), upload_id, owner)) == 1
+
+
+def take_back(db: Statements, upload_id: bytes, owner: bytes, received: bytes, now: datetime) -> bool:
+    """finalizing → uploading, as if nobody had begun."""
+    return db.execute(_TAKE_BACK, (received, None, to_row(now), upload_id, owner)) == 1
 
 
 def set_done(db: Statements, upload_id: bytes, owner: bytes, file_id: bytes, now: datetime) -> bool:
