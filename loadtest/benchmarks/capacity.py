@@ -270,10 +270,10 @@ def main(words: Sequence[str]) -> int:
                     Routes(stack, workers, seconds, found).run()
                 if workers == 2:
                     many_files()
-                    with kept("uploads at once", failures):
-                        notes.extend(sessions(stack, _UPLOADS // share))
                     with kept("kept connections", failures):
                         notes.extend(idle(stack, _IDLE // share))
+                    with kept("uploads at once", failures):
+                        notes.extend(sessions(stack, _UPLOADS // share))
         os.environ.setdefault("OSD_GB", "8")
         with kept("10,000 parts", failures), Stack(below("parts"), "--storage", "ceph") as stack:
             notes.extend(many_parts(stack))

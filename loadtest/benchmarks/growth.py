@@ -165,7 +165,7 @@ class Growth:
         self.measure(name, call)
 
     def sweep(self) -> tuple[float, str]:
-        """A whole sweep, by the command that an operator has: seconds, and what it printed last."""
+        """A whole sweep, by the command that an operator has: seconds, and what it would do."""
         environ = dict(
             item.split("=", 1)
             for item in Path(f"/proc/{self._stack.api[0]}/environ").read_text().split("\0")
@@ -176,8 +176,9 @@ class Growth:
             [ROOT / ".venv/bin/python", "-B", "-m", "api", "sweep", "--dry-run"],
             env=environ, cwd=ROOT, capture_output=True, text=True, check=False, timeout=900,
         )  # fmt: skip
-        last = (result.stdout + result.stderr).strip().splitlines()
-        return time.monotonic() - began, f"exit {result.returncode}: {last[-1][:160] if last else ''}"
+        lines = result.stdout.splitlines()
+        said = [line for line in lines if line.startswith("would be ")] or result.stderr.strip().splitlines()[-1:]
+        return time.monotonic() - began, f"exit {result.returncode}: {'; '.join(said)[:300]}"
 
 
 def _cell(cost: Cost | None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import threading
 import time
@@ -37,13 +38,18 @@ def measured(
     """
     before, times = {name: cpu_seconds(pids) for name, pids in servers.items()}, os.times()
     begun = time.monotonic()
-    with log.open("wb") as output, subprocess.Popen(command, env=environment, stdout=output, stderr=output) as process:
+    with (
+        log.open("wb") as output,
+        subprocess.Popen(command, env=environment, stdout=output, stderr=output, start_new_session=True) as process,
+    ):
         try:
             peak = _Peak(process.pid)
             peak.start()
             status = process.wait()
         except BaseException:
-            process.kill()  # whatever ends the bench ends the program
+            os.killpg(
+                process.pid, signal.SIGKILL
+            )  # whatever ends the bench ends the program, and what that has started
             process.wait()
             raise
     seconds, after = time.monotonic() - begun, os.times()

@@ -39,6 +39,8 @@ def sizes(text: str) -> dict[int, float]:
 def add_arguments(parser: ArgumentParser) -> None:
     """The run's own options, beside locust's."""
     parser.set_defaults(run_time=RUN_TIME, num_users=10, spawn_rate=5.0, stop_timeout="10s")
+    # who reaches the page or the master says what is loaded
+    parser.set_defaults(web_host="127.0.0.1", master_bind_host="127.0.0.1")
     group = parser.add_argument_group("Sluice")
     words = {
         "--weights": ("reader=6,uploader=4,stranger=1,abuser=1", "how many users of each kind, as shares"),

@@ -25,7 +25,7 @@ def problems(stats: RequestStats, options: Namespace) -> Iterator[str]:
             yield f"no request's name begins with {beginning!r}"
         for entry in found:
             if (p95 := entry.get_response_time_percentile(0.95)) > limit:
-                yield f"{_name(entry)} took {p95:.0f} ms (p95), and {limit:.0f} is the limit"
+                yield f"{_name(entry)} took {p95:.0f} ms (p95), and {limit:g} is the limit"
 
 
 def summary(stats: RequestStats) -> str:
