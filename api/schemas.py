@@ -26,6 +26,11 @@ MOST_AT_ONCE: Final = 50
 """Uploads of one call."""
 PartHashes = Annotated[dict[str, Sha256], Meta(min_length=1, max_length=1000)]
 
+ETags = Annotated[
+    dict[str, Annotated[str, Meta(pattern=r"^[ -~]+\Z", max_length=128)]], Meta(min_length=1, max_length=10_000)
+]
+"""What a storage answered each part with, in its own words."""
+
 
 class Body(Struct, forbid_unknown_fields=True):
     """A request's body: members that it does not know are an error, not ignored."""
@@ -88,6 +93,12 @@ class SignPartsBody(Body):
     """POST /uploads/{id}/parts."""
 
     parts: PartHashes
+
+
+class CompleteUpload(Body):
+    """POST /uploads/{id}/complete."""
+
+    etags: ETags | None = None
 
 
 class Proof(Body):

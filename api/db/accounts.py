@@ -13,6 +13,7 @@ _INSERT_USER = f"INSERT INTO user ({_USER}) VALUES (%s, %s, %s, %s, %s, %s, NULL
 _USER_BY_NAME = f"SELECT {_USER} FROM user WHERE username = %s"
 _USER_BY_ID = f"SELECT {_USER} FROM user WHERE id = %s"
 _LOCK_USER = f"SELECT {_USER} FROM user WHERE id = %s FOR UPDATE"
+_LOCK_LIVE = "SELECT 1 FROM user WHERE id = %s AND disabled_at IS NULL FOR UPDATE"
 _ANY_USER = "SELECT 1 FROM user WHERE id > %s ORDER BY id LIMIT 1"
 _SET_PASSWORD = "UPDATE user SET password_hash = %s WHERE id = %s AND password_hash = %s"
 # A new generation: every token of the account that is out there names the old one.
@@ -79,6 +80,11 @@ def lock_user(db: Statements, user_id: bytes) -> User | None:
     """The account, locked until the transaction ends: makes what counts per user exact."""
     row = db.one(_LOCK_USER, (user_id,))
     return _user(row) if row else None
+
+
+def lock_live(db: Statements, user_id: bytes) -> bool:
+    """The same where nothing of the account is asked for; False where it is disabled, or not there."""
+    return db.one(_LOCK_LIVE, (user_id,)) is not None
 
 
 def any_user(db: Statements) -> bool:

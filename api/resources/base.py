@@ -80,12 +80,12 @@ def row_id(text: str, otherwise: Kind) -> bytes:
     return bytes.fromhex(text)
 
 
-def part_hashes(parts: Mapping[str, str]) -> dict[int, str]:
-    """Part hashes by number. Raises Problem PART_NUMBER_INVALID."""
+def by_number(parts: Mapping[str, str]) -> dict[int, str]:
+    """What is said of parts, by their numbers. Raises Problem PART_NUMBER_INVALID."""
     for text in parts:
         if not text.isdecimal() or not text.isascii() or len(text) > 5 or text.startswith("0"):
             raise Problem(errors.PART_NUMBER_INVALID, "A part number is a whole number from 1 to 10000.")
-    return {int(text): sha256 for text, sha256 in parts.items()}
+    return {int(text): said for text, said in parts.items()}
 
 
 def limit(req: falcon.Request) -> int:

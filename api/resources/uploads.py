@@ -12,7 +12,7 @@ from api.errors import Problem
 from api.logs import request_id
 from api.models import OPEN_STATES
 from api.resources import base
-from api.resources.base import Resource, answer, identity, part_hashes, read, row_id
+from api.resources.base import Resource, answer, by_number, identity, read, row_id
 from api.resources.cursors import Cursors
 from api.services.creation import NewUpload
 from api.services.instant import pack
@@ -109,7 +109,7 @@ class UploadParts(Resource):
 
     def on_post(self, req: falcon.Request, resp: falcon.Response, upload_id: str) -> None:
         body, row = read(req, schemas.SignPartsBody), row_id(upload_id, errors.UPLOAD_NOT_FOUND)
-        signed = self._uploads.sign(identity(req), row, part_hashes(body.parts))
+        signed = self._uploads.sign(identity(req), row, by_number(body.parts))
         answer(resp, {"parts": schemas.parts(signed)})
 
 
@@ -120,7 +120,8 @@ class UploadComplete(Resource):
         self._uploads = uploads
 
     def on_post(self, req: falcon.Request, resp: falcon.Response, upload_id: str) -> None:
-        view = self._uploads.complete(identity(req), row_id(upload_id, errors.UPLOAD_NOT_FOUND))
+        etags, row = read(req, schemas.CompleteUpload).etags, row_id(upload_id, errors.UPLOAD_NOT_FOUND)
+        view = self._uploads.complete(identity(req), row, by_number(etags or {}))
         answer(resp, schemas.upload(view), _status_of_end(view))
 
 
@@ -134,7 +135,7 @@ def _new_upload(body: schemas.CreateUpload) -> NewUpload:
         digest=base.digest(body.digest),
         resume_key=body.resume_key,
         content_type=body.content_type,
-        parts=part_hashes(body.parts) if body.parts else None,
+        parts=by_number(body.parts) if body.parts else None,
     )
 
 

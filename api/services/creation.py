@@ -142,8 +142,7 @@ class Creation:
         file = File.of(upload, own, upload.file_id, upload.created_at) if own and upload.file_id else None
 
         def insert(tx: Statements) -> None:
-            user = accounts.lock_user(tx, upload.user_id)
-            if user is None or user.disabled_at is not None:
+            if not accounts.lock_live(tx, upload.user_id):
                 raise Problem(errors.TOKEN_REVOKED)
             if not uploads.insert(tx, upload, open_key, self._config.user_uploads):
                 raise Problem(errors.UPLOADS_LIMITED)

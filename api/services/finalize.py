@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import timedelta
 from typing import Final
@@ -83,8 +83,13 @@ class Finalizer:
             return Outcome.MORE
         return Outcome.DONE
 
-    def finish(self, upload: Upload, hashes: bytes, owner: bytes, lease: Lease | None = None) -> File | None:
+    def finish(
+        self, upload: Upload, hashes: bytes, owner: bytes, lease: Lease | None = None, *, believed: bool = False
+    ) -> File | None:
         """Finalizes an upload whose lease the caller holds as ``owner``; a job holds ``lease`` besides.
+
+        Args:
+            believed: nobody has asked what is stored: a part that is missing counts as no try.
 
         Returns:
             The file; None where the upload did not get done here, and its row says why.
@@ -100,7 +105,10 @@ class Finalizer:
             completed = storage.complete(multipart_ref(upload), hashes, self._keep_alive(upload, owner, lease))
             return self._finish(upload, hashes, owner, completed)
         except PartMismatch as ex:
-            self._reopen(upload, owner, "PART_MISMATCH", ex.parts, lease)
+            if believed:
+                uploads.take_back(self._db, upload.id, owner, _without(upload, ex.parts), self._clock())
+            else:
+                self._reopen(upload, owner, "PART_MISMATCH", ex.parts, lease)
             raise
         except StorageFull:
             self._reopen(upload, owner, "STORAGE_FULL", (), lease)
@@ -136,10 +144,9 @@ class Finalizer:
             if uploads.fail_finalizing(self._db, upload.id, owner, failure, now):
                 self._stores.named(upload.storage).abort(multipart_ref(upload))
             return
-        left = [n for n in range(1, upload.part_count + 1) if n not in set(wrong)]
 
         def body(tx: Statements) -> None:
-            uploads.reopen(tx, upload.id, owner, ranges.to_bits(left), failure, now)
+            uploads.reopen(tx, upload.id, owner, _without(upload, wrong), failure, now)
             if lease is not None:
                 lease.end(tx)  # the next complete may come at once, and has a row of its own
 
@@ -219,3 +226,8 @@ class Finalizer:
             return file
 
         return self._db.transaction(body)
+
+
+def _without(upload: Upload, wrong: Iterable[int]) -> bytes:
+    """The parts that are not wrong, as bits."""
+    return ranges.to_bits(set(range(1, upload.part_count + 1)).difference(wrong))

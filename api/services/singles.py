@@ -73,11 +73,10 @@ class Singles:
             return {}
 
         def insert(tx: Statements) -> None:
-            user = accounts.lock_user(tx, identity.user_id)
-            count, parts = singles.open_totals(tx, identity.user_id)
-            if user is None or user.disabled_at is not None or count + len(made) > self._config.user_uploads:
+            if not accounts.lock_live(tx, identity.user_id):
                 raise _Moved
-            if parts + len(made) > self._config.user_parts:
+            count, parts = singles.open_totals(tx, identity.user_id)
+            if count + len(made) > self._config.user_uploads or parts + len(made) > self._config.user_parts:
                 raise _Moved
             singles.insert(tx, list(made.values()))
 

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Final
 
 from api import digests, errors
@@ -33,6 +34,8 @@ MOST_SIGNINGS: Final = 5
 
 _PARTS_AT_ONCE: Final = 1_000
 """Parts that a storage names in one answer and joins in well under a second (measured on Ceph)."""
+
+NO_ETAGS: Final[Mapping[int, str]] = MappingProxyType({})
 
 _log = logging.getLogger(__name__)
 
@@ -209,8 +212,11 @@ class Uploads:
 
     # -- the end
 
-    def complete(self, identity: Identity, upload_id: bytes) -> UploadView:
+    def complete(self, identity: Identity, upload_id: bytes, etags: Mapping[int, str] = NO_ETAGS) -> UploadView:
         """Turns the parts into a file: done at once, or ``finalizing`` in the background when large.
+
+        Args:
+            etags: what the storage answered each part with, as the client says.
 
         Raises:
             Problem: UPLOAD_NOT_FOUND, UPLOAD_NOT_OPEN, PARTS_MISSING, DIGEST_MISMATCH, PART_MISMATCH, UPLOAD_GONE,
@@ -229,8 +235,9 @@ class Uploads:
                 raise Problem(ended)
         if upload.state not in ("proving", "uploading"):
             raise _not_open(upload)
+        believed = self._believes(upload, hashes, etags)
         try:
-            missing = self._missing(upload, hashes)
+            missing = [] if believed else self._missing(upload, hashes)
         except UploadGone:
             self._progress.lost(upload)
             return self.complete(identity, upload_id)
@@ -243,7 +250,7 @@ class Uploads:
             self._end(upload, "failed", errors.DIGEST_MISMATCH.code)
             raise Problem(errors.DIGEST_MISMATCH)
         upload = replace(upload, digest=digest)
-        return self._finalize(identity, upload, hashes)
+        return self._finalize(identity, upload, hashes, believed)
 
     def complete_many(self, identity: Identity, ids: Sequence[bytes]) -> list[UploadView | Problem]:
         """The same for each of several, plain small files in one transaction."""
@@ -259,6 +266,12 @@ class Uploads:
         done = replace(upload, state="done", file_id=file.id, failure=None)
         return replace(self._progress.brief(done), file=file)
 
+    def _believes(self, upload: Upload, hashes: bytes, etags: Mapping[int, str]) -> bool:
+        """Whether nobody has to ask what is stored: the storage's complete finds out what a client says wrongly."""
+        if not etags or not upload.binds_hash or len(hashes) // digests.HASH_LENGTH < upload.part_count:
+            return False
+        return self._is_inline(upload) and self._stores.named(upload.storage).believe(multipart_ref(upload), etags)
+
     def _missing(self, upload: Upload, hashes: bytes) -> list[tuple[int, int]]:
         """The parts, as ranges, that have no hash or are not stored."""
         stored = self._progress.stored(upload) if upload.multipart_id else []
@@ -267,9 +280,11 @@ class Uploads:
             stored = [number for number in stored if number in recorded.hashes]
         return ranges.to_ranges(ranges.missing(stored, upload.part_count))
 
-    def _finalize(self, identity: Identity, upload: Upload, hashes: bytes) -> UploadView:
+    def _is_inline(self, upload: Upload) -> bool:
+        return upload.size <= self._config.finalize_inline or self._completes_at_once(upload)
+
+    def _finalize(self, identity: Identity, upload: Upload, hashes: bytes, believed: bool) -> UploadView:
         now, owner = self._clock(), new_id()
-        inline = upload.size <= self._config.finalize_inline or self._completes_at_once(upload)
         every = ranges.to_bits(range(1, upload.part_count + 1))
         assert upload.digest is not None
         digest = upload.digest
@@ -280,14 +295,14 @@ class Uploads:
                 jobs.insert(tx, "finalize", upload.id, now)
             return begun
 
-        if not inline:
+        if not self._is_inline(upload):
             if not self._db.transaction(begin):
                 return self.complete(identity, upload.id)  # another complete or abort was first
             self._queue.enqueue("finalize", [upload.id])
             return self._progress.brief(replace(upload, state="finalizing", received=every, failure=None))
         if not uploads.begin_finalizing(self._db, upload, digest, every, (owner, now + LEASE), now):
             return self.complete(identity, upload.id)
-        file = self._finalize_here(upload, hashes, owner)
+        file = self._finalize_here(upload, hashes, owner, believed)
         if file is None:
             return self.complete(identity, upload.id)  # its row says how it ended, or who goes on with it
         return self._done_view(upload, file)
@@ -296,10 +311,14 @@ class Uploads:
         """A storage that puts parts together without reading them is slow by their number alone."""
         return upload.part_count <= _PARTS_AT_ONCE and not self._stores.named(upload.storage).reads_to_complete
 
-    def _finalize_here(self, upload: Upload, hashes: bytes, owner: bytes) -> File | None:
+    def _finalize_here(self, upload: Upload, hashes: bytes, owner: bytes, believed: bool) -> File | None:
         try:
-            return self._finalizer.finish(replace(upload, completes=upload.completes + 1), hashes, owner)
+            return self._finalizer.finish(
+                replace(upload, completes=upload.completes + 1), hashes, owner, believed=believed
+            )
         except PartMismatch as ex:
+            if believed:
+                return None  # it is as it was: the storage is asked what is missing
             if upload.completes + 1 >= MOST_COMPLETES:
                 message = "Stored parts were not what their hashes say too often; create the upload anew."
                 raise Problem(errors.PART_MISMATCH, message, parts=list(ex.parts), state="failed") from ex

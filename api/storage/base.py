@@ -177,6 +177,17 @@ class MultipartStorage(Storage):
     def list_parts(self, ref: MultipartRef) -> dict[int, int]:
         """Bytes of each part that is stored, by number. Raises UploadGone."""
 
+    def believe(self, ref: MultipartRef, etags: Mapping[int, str]) -> bool:
+        """Takes a client's word for what is stored, for the complete that comes next, which finds out what is not so.
+
+        Args:
+            etags: what the client was answered each part with.
+
+        Returns:
+            Whether it can: only where ``ref.binds_hash``, since otherwise lengths have to be looked at.
+        """
+        return False
+
     @abc.abstractmethod
     def complete(self, ref: MultipartRef, hashes: bytes, keep_alive: Callable[[], None]) -> Completed:
         """Turns the parts into the object; every part URL is dead from here on.

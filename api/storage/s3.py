@@ -13,7 +13,9 @@ ListBucketMultipartUploads, ListBucket.
 
 What RGW 16 and 18 do differently from AWS, and what is done about it:
 
-- Complete wants every uploaded part listed: what `list_parts` answers is what is completed.
+- Complete wants every uploaded part listed: what `list_parts` answers is what is completed, or the ETags of a client
+  that names all of them. An ETag chooses no bytes: what a part's URL took is bound to its hash, and a wrong ETag is
+  refused (InvalidPart), upon which the parts are listed.
 - Complete of a gone upload, or a repeated one, answers 500: after any error the object is looked at first.
 - The ETag is missing from the first or from the repeated answer: HEAD is asked.
 - list_parts of a gone upload says NoSuchKey.
@@ -288,6 +290,14 @@ class S3Storage(ProbedStorage, Administered):
     def _listed(self, ref: MultipartRef) -> dict[int, Part]:
         """(size, ETag) of every stored part."""
         return self._calls.list_parts(ref.object_key, ref.multipart_id)
+
+    def believe(self, ref: MultipartRef, etags: Mapping[int, str]) -> bool:
+        numbers = range(1, ref.part_count + 1)
+        if ref.is_single or not ref.binds_hash or etags.keys() != set(numbers):
+            return False
+        lengths = {number: digests.part_length(number, ref.size, ref.part_size) for number in numbers}
+        self._listings.keep(ref.multipart_id, {number: (lengths[number], etags[number]) for number in numbers})
+        return True
 
     def complete(self, ref: MultipartRef, hashes: bytes, keep_alive: Callable[[], None]) -> Completed:
         keep_alive()

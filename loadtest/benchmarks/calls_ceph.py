@@ -158,6 +158,7 @@ def _cycle_ours(bench: Bench) -> Sample:
     contents = [bench.content(_SIZE) for _ in range(_UPLOADS)]
     hashes = [content.hashes() for content in contents]
     made: list[JSON] = [{}] * _UPLOADS
+    etags: list[list[str]] = [[]] * _UPLOADS
 
     def begin(index: int) -> None:
         own = clients[index % _AT_ONCE]
@@ -165,13 +166,15 @@ def _cycle_ours(bench: Bench) -> Sample:
         made[index] = own.call("POST", f"/uploads/{upload['id']}/parts", {"parts": hashes[index]}) | upload
 
     def end(index: int) -> None:
-        answer = clients[index % _AT_ONCE].call("POST", f"/uploads/{made[index]['id']}/complete")
+        body = {"etags": {str(number): etag for number, etag in enumerate(etags[index], 1)}}
+        answer = clients[index % _AT_ONCE].call("POST", f"/uploads/{made[index]['id']}/complete", body)
         assert answer["state"] == "done", answer["state"]
         made[index]["file"] = answer["file"]["id"]
 
     def send() -> None:
-        for upload, content in zip(made, contents, strict=True):
-            put_all([(part["url"], part["headers"]) for part in upload["parts"].values()], content, _AT_ONCE)
+        for index, upload in enumerate(made):
+            urls = [(part["url"], part["headers"]) for part in upload["parts"].values()]
+            etags[index] = put_all(urls, contents[index], _AT_ONCE)
 
     sample = _timed(begin, send, end, bench.stack.api)
     for upload in made:

@@ -5,6 +5,7 @@
 
 local ffi = require("ffi")
 local journal = require("sluice.journal")
+local timer = require("sluice.timer")
 
 ffi.cdef [[ int kill(int pid, int signal); ]]
 
@@ -86,10 +87,7 @@ end
 function _M.start()
     feed:set("worker:" .. ngx.worker.pid(), true)
     catch_up()
-    local ok, err = ngx.timer.every(INTERVAL, check)
-    if not ok then
-        ngx.log(ngx.ERR, "sluice: could not start the census: ", err)
-    end
+    timer.every(INTERVAL, check, "the census")
 end
 
 --- The end of this worker: what it still holds will not be given back by anybody else.

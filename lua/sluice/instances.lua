@@ -7,6 +7,8 @@ local balancer = require("ngx.balancer")
 local journal = require("sluice.journal")
 local resolver = require("sluice.resolver")
 local settings = require("sluice.settings")
+local timer = require("sluice.timer")
+local turn = require("sluice.turn")
 
 local _M = {}
 
@@ -19,7 +21,7 @@ local LOCK_SECONDS = 5
 local NGX_BUSY = -3
 
 local shared = ngx.shared.instances
-local turn = 0
+local next_first = 0
 
 local function is_well(address, port)
     local socket = ngx.socket.tcp()
@@ -57,15 +59,9 @@ local function ask()
 end
 
 local function poll(premature)
-    if premature or not shared:add("lock", true, LOCK_SECONDS) then
-        return
+    if not premature then
+        turn.take(shared, LOCK_SECONDS, INTERVAL, ask, "the API's instances are not up to date")
     end
-    local ok, done, err = pcall(ask)
-    if not ok or not done then
-        journal.note(tostring(ok and err or done))
-    end
-    -- Kept for most of the interval, so that the other workers' timers find it taken.
-    shared:expire("lock", INTERVAL * 0.8)
 end
 
 -- Addresses and ports in the order in which this request tries them.
@@ -74,10 +70,10 @@ local function in_turn()
     for address, port in (shared:get("serving") or ""):gmatch("(%S+):(%d+)") do
         table.insert(found, { address, tonumber(port) })
     end
-    turn = turn + 1
+    next_first = next_first + 1
     local order = {}
     for i = 1, #found do
-        order[i] = found[(turn + i) % #found + 1]
+        order[i] = found[(next_first + i) % #found + 1]
     end
     return order
 end
@@ -121,13 +117,7 @@ function _M.start()
     if settings.api_address == "" then
         return
     end
-    local ok, err = ngx.timer.at(0, poll)
-    if ok then
-        ok, err = ngx.timer.every(INTERVAL, poll)
-    end
-    if not ok then
-        ngx.log(ngx.ERR, "sluice: could not start asking for the API's instances: ", err)
-    end
+    timer.at_once_and_every(INTERVAL, poll, "asking for the API's instances")
 end
 
 return _M

@@ -2,6 +2,8 @@
 -- nginx quotes the request in each message that a request writes, and a link's request line is a secret. So messages
 -- are noted here and written by a timer, which has no request.
 
+local timer = require("sluice.timer")
+
 local _M = {}
 
 local MAX_KINDS = 50
@@ -32,10 +34,7 @@ end
 
 --- Starts this worker's timer.
 function _M.start()
-    local ok, err = ngx.timer.every(1, write)
-    if not ok then
-        ngx.log(ngx.ERR, "sluice: could not start the journal: ", err)
-    end
+    timer.every(1, write, "the journal")
 end
 
 return _M

@@ -4,6 +4,7 @@
 
 local journal = require("sluice.journal")
 local settings = require("sluice.settings")
+local timer = require("sluice.timer")
 local verified = require("sluice.verified")
 
 local _M = {}
@@ -29,13 +30,7 @@ end
 
 --- Starts this worker's timer. It looks once at once: the file may have changed since nginx was started.
 function _M.start()
-    local ok, err = ngx.timer.at(0, look)
-    if ok then
-        ok, err = ngx.timer.every(INTERVAL, look)
-    end
-    if not ok then
-        ngx.log(ngx.ERR, "sluice: could not start looking at the keys: ", err)
-    end
+    timer.at_once_and_every(INTERVAL, look, "looking at the keys")
 end
 
 return _M

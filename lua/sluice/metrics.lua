@@ -3,6 +3,7 @@
 -- for it. Labels come from fixed lists, never from a client, so that the number of series is bounded.
 
 local journal = require("sluice.journal")
+local timer = require("sluice.timer")
 
 local ngx = ngx
 local var = ngx.var
@@ -206,10 +207,7 @@ end
 
 --- Starts this worker's timer.
 function _M.start()
-    local ok, err = ngx.timer.every(FLUSH_SECONDS, flush)
-    if not ok then
-        ngx.log(ngx.ERR, "sluice: could not start counting: ", err)
-    end
+    timer.every(FLUSH_SECONDS, flush, "counting")
 end
 
 --- Moves what is left when this worker ends.

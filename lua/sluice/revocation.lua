@@ -5,9 +5,10 @@
 
 local cjson = require("cjson.safe")
 local api = require("sluice.api")
-local journal = require("sluice.journal")
 local settings = require("sluice.settings")
 local tier = require("sluice.tier")
+local timer = require("sluice.timer")
+local turn = require("sluice.turn")
 
 local _M = {}
 
@@ -168,29 +169,18 @@ end
 
 local function poll(premature)
     tier.refresh()
-    if premature or not feed:add("lock", true, LOCK_SECONDS) then
+    if premature then
         return
     end
-    local ok, done, err = pcall(load)
-    if not ok or not done then
-        journal.note("revocations are not up to date: " .. tostring(ok and err or done))
-    end
-    if feed:add("sweep", true, SWEEP_SECONDS) then
+    local had = turn.take(feed, LOCK_SECONDS, INTERVAL, load, "revocations are not up to date")
+    if had and feed:add("sweep", true, SWEEP_SECONDS) then
         entries:flush_expired()
     end
-    -- Kept for most of the interval, so that the other workers' timers find it taken.
-    feed:expire("lock", INTERVAL * 0.8)
 end
 
 --- Starts this worker's timer; the workers take turns by a lock.
 function _M.start()
-    local ok, err = ngx.timer.at(0, poll)
-    if ok then
-        ok, err = ngx.timer.every(INTERVAL, poll)
-    end
-    if not ok then
-        ngx.log(ngx.ERR, "sluice: could not start the revocation feed: ", err)
-    end
+    timer.at_once_and_every(INTERVAL, poll, "the revocation feed")
 end
 
 return _M

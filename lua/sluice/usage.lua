@@ -12,6 +12,7 @@ local quota = require("sluice.quota")
 local random = require("sluice.random")
 local settings = require("sluice.settings")
 local tier = require("sluice.tier")
+local timer = require("sluice.timer")
 
 local _M = {}
 
@@ -204,10 +205,7 @@ end
 
 --- Starts this worker's timer.
 function _M.start()
-    local ok, err = ngx.timer.every(1, tick)
-    if not ok then
-        ngx.log(ngx.ERR, "sluice: could not start the usage reports: ", err)
-    end
+    timer.every(1, tick, "the usage reports")
 end
 
 -- Everything that is not reported yet, a batch a line.

@@ -1,4 +1,4 @@
---- Claims of tokens that this worker has verified already, by purpose and text.
+--- Claims of tokens, and whether they still hold; those that this worker has verified already are remembered.
 -- Holds good tokens only, so that forged ones cannot push them out; expiry is checked on each hit.
 
 local lru = require("sluice.lru")
@@ -8,6 +8,8 @@ local settings = require("sluice.settings")
 local token = require("sluice.token")
 local disposition = require("sluice.disposition")
 local traffic = require("sluice.traffic")
+
+local var = ngx.var
 
 local _M = {}
 
@@ -66,6 +68,22 @@ function _M.claims(purpose, text, once)
     if cache then
         cache:set(text, claims)
     end
+    return claims
+end
+
+--- Verifies a token and its revocation, and notes whose it is.
+-- @param grace see revocation.is_fresh
+-- @return claims, or nil and "invalid", "expired", "revoked" or "stale"
+function _M.check(purpose, text, grace, once)
+    local claims, problem = _M.claims(purpose, text, once)
+    if claims then
+        problem = revocation.check(claims.revoked_by, grace)
+    end
+    metrics.add("tokens", purpose, problem or "good")
+    if problem then
+        return nil, problem
+    end
+    var.user = claims.sub
     return claims
 end
 

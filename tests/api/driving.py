@@ -158,6 +158,13 @@ def uploads(gateway: Gateway, user: User) -> None:
     for params in ({}, {"state": "done"}):
         page = user.get("/uploads", limit=1, **params).json
         user.get("/uploads", limit=1, cursor=page["next_cursor"], **params)
+    gateway.storage._enforces = True
+    told = user.create(content, "told")
+    gateway.storage._enforces = False
+    user.put(told, content)
+    del gateway.storage.uploads[told["id"]][1]
+    user.post(f"/uploads/{told['id']}/complete", {"etags": {"1": "a", "2": "b"}})
+    user.call("DELETE", f"/uploads/{told['id']}")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(type(gateway.config), "user_parts", 0)
         user.create(Content(b"x"), "limited")

@@ -149,6 +149,25 @@ class Cases:
     def complete_healing(self) -> Case:
         return self.complete_merged(heal=True)
 
+    def complete_believed_wrongly(self) -> Case:
+        """Every ETag is named, and a part is missing: a worker that finishes it finds that out as well."""
+        content = self.content(2)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(self.gateway.storage, "_enforces", True)
+            upload = self.user.create(content)
+        self.user.put(upload, content)
+        del self.gateway.storage.uploads[upload["id"]][2]
+
+        def open_again(answer: falcon.testing.Result) -> None:
+            assert answer.status_code in (202, 409), answer.text
+            assert finish(self.gateway, self.user, upload)["missing"] == [[2, 2]]
+            self.user.put(upload, content)
+            assert self.user.complete(upload).json["state"] == "done"
+            consistent(self.gateway, content, 1)
+
+        etags = {"etags": {"1": "a", "2": "b"}}
+        return lambda: self.user.post(f"/uploads/{upload['id']}/complete", etags), open_again
+
     def complete_with_a_wrong_part(self) -> Case:
         content = self.content(2)
         upload = self.put(content)
@@ -251,4 +270,4 @@ def test_the_repeat_succeeds_and_nothing_is_doubled(gateway: Gateway, database: 
 
 
 def test_there_is_a_case_for_every_call_that_changes_something() -> None:
-    assert len(CASES) == 16
+    assert len(CASES) == 17

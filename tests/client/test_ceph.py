@@ -8,10 +8,12 @@ import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 from sluice import FileChanged
+from sluice.calls import Calls
 
 from tests.client.conftest import Account, sign_up
 from tests.client.test_groups import files_of
@@ -123,6 +125,41 @@ def test_a_part_that_the_storage_has_is_not_sent_again(account: Account, gateway
         assert result.kept >= 3 * PART
         assert result.sent + result.kept == source.size
         assert result.file.digest == source.digest
+
+
+def test_the_etags_of_all_parts_go_with_complete(
+    account: Account, sources: Sources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a resumed upload was answered before is not known any more: it names none."""
+    told: list[dict[str, object]] = []
+    real = Calls.call
+
+    def call(self: Calls, method: str, path: str, body: Any = None, *rest: Any) -> Any:
+        if path.endswith("/complete"):
+            told.append((body or {}).get("etags", {}))
+        return real(self, method, path, body, *rest)
+
+    class Stop(Exception):
+        pass
+
+    def stop() -> None:
+        raise Stop
+
+    monkeypatch.setattr(Calls, "call", call)
+    whole, resumed = (sources.make(3 * PART + 1, os.urandom(4).hex()) for _ in range(2))
+    with account.client(instant="never", parallel=1) as client:
+        assert client.upload(whole.path).file.digest == whole.digest
+        md5s = [hashlib.md5(data, usedforsecurity=False).hexdigest() for data in _parts_of(whole.path)]
+        assert told == [{str(number): f'"{md5}"' for number, md5 in enumerate(md5s, 1)}]
+        with pytest.raises(Stop):
+            client.upload(resumed.path, on_progress=once_moved(2 * PART + 5, stop))
+        assert client.upload(resumed.path).file.digest == resumed.digest
+        assert told[1:] == [{}]
+
+
+def _parts_of(path: Path) -> list[bytes]:
+    data = path.read_bytes()
+    return [data[at : at + PART] for at in range(0, len(data), PART)]
 
 
 def test_radosgw_itself_refuses_what_changed_on_the_way(account: Account, sources: Sources) -> None:

@@ -10,7 +10,8 @@ from dataclasses import replace
 import pytest
 
 from api.config import S3Config
-from api.errors import StorageError, StorageUnavailable, UploadGone
+from api.errors import ObjectNotFound, PartMismatch, StorageError, StorageUnavailable, UploadGone
+from api.models import SINGLE_PUT
 from api.storage import s3
 from api.storage.base import MultipartRef
 from api.storage.s3 import S3Storage
@@ -207,3 +208,119 @@ class TestFaults:
         assert not away.enforces_sha256
         with pytest.raises(StorageUnavailable):
             away.probe()
+
+
+class TestETags:
+    """Complete with what a client says: right, nobody lists; wrong, somebody does, and the object is the same."""
+
+    @pytest.fixture
+    def sent(self, storage: S3Storage, upload: Content) -> Content:
+        assert all(send(storage, upload.ref, number, upload.part(number)) for number in upload.numbers)
+        return upload
+
+    @pytest.fixture
+    def lists(self, storage: S3Storage, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+        """The uploads whose parts are listed."""
+        asked: list[str] = []
+        real = storage._calls.list_parts
+
+        def list_parts(object_key: str, upload_id: str) -> dict[int, tuple[int, str]]:
+            asked.append(upload_id)
+            return real(object_key, upload_id)
+
+        monkeypatch.setattr(storage._calls, "list_parts", list_parts)
+        return asked
+
+    @staticmethod
+    def etags(content: Content) -> dict[int, str]:
+        """As a PUT is answered."""
+        return {n: f'"{hashlib.md5(content.part(n), usedforsecurity=False).hexdigest()}"' for n in content.numbers}
+
+    @staticmethod
+    def is_whole(storage: S3Storage, content: Content) -> bool:
+        completed = storage.complete(content.ref, content.hashes, nothing)
+        return completed.verified and read(storage, content.ref.object_key) == content.data
+
+    @pytest.mark.parametrize("quotes", ['"', ""])
+    def test_right_ones_spare_the_list(self, storage: S3Storage, sent: Content, lists: list[str], quotes: str) -> None:
+        told = {number: etag.replace('"', quotes) for number, etag in self.etags(sent).items()}
+        assert storage.believe(sent.ref, told)
+        assert self.is_whole(storage, sent)
+        assert lists == []
+        assert self.is_whole(storage, sent)  # as after a crash
+
+    @pytest.mark.parametrize(
+        "told",
+        [
+            {1: '"' + "0" * 32 + '"', 2: '"' + "f" * 32 + '"'},
+            {1: "x", 2: "x"},
+            {1: "", 2: ""},
+            {1: "&amp;", 2: "&quot;"},
+            {1: '"><Part>', 2: "]]><!--"},
+            {1: "</ETag></Part></CompleteMultipartUpload>", 2: "x"},
+            {1: "x</ETag></Part><Part><PartNumber>3</PartNumber><ETag>x", 2: "x"},
+        ],
+    )
+    def test_wrong_ones_change_nothing(
+        self, storage: S3Storage, sent: Content, lists: list[str], told: dict[int, str]
+    ) -> None:
+        assert storage.believe(sent.ref, told)
+        assert self.is_whole(storage, sent)
+        assert lists == [sent.ref.multipart_id]
+
+    def test_markup_in_them_is_text(self, storage: S3Storage, sent: Content, lists: list[str]) -> None:
+        """Taken for markup, these would be the right list."""
+        told = self.etags(sent)
+        told[1] += "</ETag></Part><!--"
+        told[2] = f"--><Part><PartNumber>2</PartNumber><ETag>{told[2]}"
+        assert storage.believe(sent.ref, told)
+        assert self.is_whole(storage, sent)
+        assert lists == [sent.ref.multipart_id]
+
+    def test_those_of_another_upload_or_another_part_change_nothing(
+        self, storage: S3Storage, sent: Content, lists: list[str]
+    ) -> None:
+        other = Content(os.urandom(PART + 10), binds_hash=True)
+        other.open(storage)
+        assert all(send(storage, other.ref, number, other.part(number)) for number in other.numbers)
+        assert storage.believe(sent.ref, self.etags(other))
+        assert self.is_whole(storage, sent)
+        swapped = self.etags(other)
+        assert storage.believe(other.ref, {1: swapped[2], 2: swapped[1]})
+        assert self.is_whole(storage, other)
+        assert len(lists) == 2
+
+    def test_a_part_that_was_never_sent_is_named(self, storage: S3Storage, upload: Content) -> None:
+        assert send(storage, upload.ref, 1, upload.part(1))
+        assert storage.believe(upload.ref, self.etags(upload))
+        with pytest.raises(PartMismatch) as caught:
+            storage.complete(upload.ref, upload.hashes, nothing)
+        assert caught.value.parts == (2,)
+        with pytest.raises(ObjectNotFound):
+            storage.stat(upload.ref.object_key)
+        assert send(storage, upload.ref, 2, upload.part(2))
+        assert storage.believe(upload.ref, self.etags(upload))
+        assert self.is_whole(storage, upload)
+
+    def test_a_part_that_was_sent_twice_is_the_same_part(
+        self, storage: S3Storage, sent: Content, lists: list[str]
+    ) -> None:
+        assert send(storage, sent.ref, 1, sent.part(1))
+        assert storage.believe(sent.ref, self.etags(sent))
+        assert self.is_whole(storage, sent)
+        assert lists == []
+
+    def test_an_aborted_upload_stays_gone(self, storage: S3Storage, sent: Content) -> None:
+        storage.abort(sent.ref)
+        assert storage.believe(sent.ref, self.etags(sent))
+        with pytest.raises(UploadGone):
+            storage.complete(sent.ref, sent.hashes, nothing)
+
+    def test_only_all_parts_of_an_upload_that_binds_its_hashes_are_believed(
+        self, storage: S3Storage, sent: Content
+    ) -> None:
+        told = self.etags(sent)
+        for others in ({1: told[1]}, told | {3: told[1]}, {2: told[2], 3: told[1]}, {}):
+            assert not storage.believe(sent.ref, others)
+        assert not storage.believe(replace(sent.ref, binds_hash=False), told)
+        assert not storage.believe(replace(sent.ref, multipart_id=SINGLE_PUT, part_count=1), {1: told[1]})

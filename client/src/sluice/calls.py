@@ -12,6 +12,8 @@ from sluice.session import Session
 from sluice.transport import Repeat, Transport
 
 PAGE = 500
+_MOST_ETAGS = 1000
+"""Parts up to which a server asks for them: it lists those of larger uploads itself."""
 
 
 class Calls:
@@ -90,8 +92,10 @@ class Calls:
         for item in self._pages("/uploads", {"state": state} if state else {}):
             yield Upload.of(item)
 
-    def complete(self, upload: Upload) -> Upload:
-        return Upload.of(self.call("POST", f"/uploads/{upload.id}/complete")[1])
+    def complete(self, upload: Upload, etags: Mapping[int, str] | None = None) -> Upload:
+        """Ends an upload; the ETags of all of its parts, where they are known, spare the server a look."""
+        body = {"etags": _numbered(etags)} if etags and len(etags) == upload.part_count <= _MOST_ETAGS else None
+        return Upload.of(self.call("POST", f"/uploads/{upload.id}/complete", body)[1])
 
     def abort(self, upload_id: str) -> Upload:
         return Upload.of(self.call("DELETE", f"/uploads/{upload_id}")[1])

@@ -26,6 +26,8 @@ _SIGN_SECONDS = 300.0
 """URLs are asked for what can be sent within this time; they live 15 minutes, and a part gets only a few."""
 _MOST_URLS = 4
 _MOST_SIGNED = 1000
+_LONGEST_ETAG = 128
+"""As a server takes it; storages answer some 34 characters."""
 
 Job = Callable[[], None]
 
@@ -37,6 +39,9 @@ class Pipeline:
         hashes: of the parts that were hashed before; the others are added.
         received: parts that the server has. Where ``verify`` is true their hashes are shown to it all the same: it
             refuses what is not the hash that they were sent with.
+
+    Attributes:
+        etags: what the storage answered the parts with that were sent from here.
     """
 
     def __init__(
@@ -58,6 +63,7 @@ class Pipeline:
         self._reporter = reporter
         self._received = set(received)
         self._verify = verify
+        self.etags: dict[int, str] = {}
         self._parallel = engine.settings.parallel
         self._changed = threading.Condition()
         self._ahead = max(2 * self._parallel, min(64, _AHEAD_BYTES // plan.part_size))
@@ -208,10 +214,12 @@ class Pipeline:
         done = False
         try:
             with self._engine.slots:
-                send_part(
+                etag = send_part(
                     self._engine, self._source, self._plan.part(number), self._hashes[number], signed, self._reporter
                 )
             done = True
+            if etag and len(etag) <= _LONGEST_ETAG:
+                self.etags[number] = etag
         except URLUsedUp as ex:
             self._urls[number] = self._urls.get(number, 1) + 1
             if self._urls[number] > _MOST_URLS:

@@ -63,11 +63,14 @@ class PartBody:
 
 def send_part(
     engine: Engine, source: Source, place: tuple[int, int], sha256: str, signed: SignedPart, reporter: Reporter
-) -> None:
+) -> str | None:
     """Sends a part until it is taken.
 
     Args:
         place: its offset and length.
+
+    Returns:
+        The storage's ETag of it, which complete may be told.
 
     Raises:
         URLUsedUp, UploadEnded: the upload decides how it goes on.
@@ -97,7 +100,7 @@ def send_part(
             body.take_back()
             raise
         if response.status < 300:
-            return
+            return response.headers.get("etag")
         body.take_back()
         error = _judge(response, text)
         if _code(text) in _WRONG_BODY:

@@ -242,7 +242,7 @@ class Uploader:
                 if wanted - checked:
                     pipeline.run(wanted - checked, signed, again=turn > 0)
                 self._reporter.stage("finishing")
-                upload = self._await(self._calls.complete(upload))
+                upload = self._await(self._calls.complete(upload, pipeline.etags))
             except UploadEnded:
                 upload = self._await(self._calls.upload(upload.id))
             except APIError as ex:
