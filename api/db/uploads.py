@@ -133,6 +133,10 @@ _ENDED_BEFORE = (
 )
 _ENDED_AMONG = f"SELECT {_UPLOAD} FROM upload u WHERE u.state IN ('done', 'failed', 'aborted', 'expired') AND u.id IN "
 _PRUNE_PARTS = "DELETE FROM upload_part WHERE upload_id = %s LIMIT 5000"
+_FREE_AGAIN = (
+    "UPDATE upload SET parts_kept = 1 WHERE parts_kept = 0 AND multipart_id = %s "
+    "AND state IN ('failed', 'aborted', 'expired') AND storage = %s AND object_key IN "
+)
 _PARTS_PRUNED = "UPDATE upload SET parts_kept = 0 WHERE id = %s"
 _DELETE = "DELETE FROM upload WHERE id = %s AND state IN ('done', 'failed', 'aborted', 'expired')"
 
@@ -430,6 +434,12 @@ def ended_with_parts(db: Statements) -> list[bytes]:
 def ended_singles(db: Statements, state: str, before: datetime, after: bytes) -> list[Upload]:
     """Up to 100 uploads of one PUT that ended so before then, in the order of ids: their objects may be there."""
     return [_upload(row[0]) for row in db.all(_ENDED_SINGLES, (state, after, SINGLE_PUT, to_row(before)))]
+
+
+def free_again(db: Statements, storage: str, keys: Sequence[str]) -> None:
+    """Makes those of `ended_singles` again whose objects are there although they were deleted: a PUT came late."""
+    if keys:
+        db.execute(f"{_FREE_AGAIN}({placeholders(len(keys))})", (SINGLE_PUT, storage, *keys))
 
 
 def prune_parts(db: Statements, upload_id: bytes) -> None:

@@ -9,7 +9,8 @@ the body's SHA-256 and ``If-None-Match: *``: whatever is under the key, then and
 - An answer that was lost costs nothing: the storage's 412 to the same PUT says that these very bytes are there, and the
   edge answers 200.
 - A PUT that comes after abort or expiry can bring the object back, while its token lives. The sweep deletes the key of
-  an upload that ended so once every token is dead (`api.services.sweep.ended`); what comes later still is an orphan.
+  an upload that ended so once every token is dead (`api.services.sweep.ended`), and again where a list shows that one
+  came later still, for a body may take hours; once the upload's row is gone it is an orphan.
 """
 
 from __future__ import annotations

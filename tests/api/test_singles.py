@@ -382,6 +382,21 @@ class TestWhatIsLeft:
         assert "objects_freed" not in swept.services.sweep.run()
         assert swept.rows("SELECT parts_kept FROM upload WHERE id = UNHEX(%s)", upload["id"]) == ((0,),)
 
+    def test_that_comes_later_still_goes_after_the_next_list(self, swept: Gateway) -> None:
+        """A body may take hours, once the storage has begun to take it."""
+        user, contents = swept.user(), [new() for _ in range(12)]
+        ids = [upload["id"] for upload in begin(user, contents)]
+        for upload_id in ids:
+            user.call("DELETE", f"/uploads/{upload_id}")
+        swept.clock.turn(swept.config.part_url_ttl + 301)
+        assert swept.services.sweep.run()["objects_freed"] == 12
+        keys = {put(swept, *pair) for pair in zip(ids, contents, strict=True)}
+        swept.services.sweep.run()
+        assert keys <= swept.storage.objects.keys()
+        swept.clock.turn(swept.config.sweep_list_interval + 1)
+        swept.services.sweep.run()
+        assert not keys & swept.storage.objects.keys()
+
     def test_waits_for_its_storage(self, swept: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
         user, contents = swept.user(), [new(), new()]
         ids = [upload["id"] for upload in begin(user, contents)]

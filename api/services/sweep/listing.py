@@ -118,6 +118,8 @@ class Lists:
                 gone += 1
         rest = [key for key in page if key in left]
         named = known.objects(self._db, listing.storage, rest)
+        if not run.dry:
+            uploads.free_again(self._db, listing.storage, sorted(named))
         self._see(run, listing, "object", [key for key in rest if key not in named])
         return gone
 
