@@ -202,9 +202,9 @@ def same_or_own(
     return row[0], row[1]
 
 
-def set_opened(db: Statements, upload_id: bytes, multipart_id: str) -> None:
-    """The storage takes parts for it now."""
-    db.execute(_OPENED, (multipart_id, upload_id))
+def set_opened(db: Statements, upload_id: bytes, multipart_id: str) -> bool:
+    """The storage takes parts for it now; False where another call has said so before."""
+    return db.execute(_OPENED, (multipart_id, upload_id)) == 1
 
 
 def by_id(db: Statements, upload_id: bytes, user_id: bytes) -> Upload | None:

@@ -179,12 +179,17 @@ class Creation:
         return self._progress.view(self._progress.ask(upload))
 
     def open(self, upload: Upload) -> Upload:
-        """Makes the storage take parts for it, once."""
+        """Makes the storage take parts for it, once. Raises Problem UPLOAD_NOT_FOUND."""
         if upload.multipart_id:
             return upload
         multipart_id = self._stores.named(upload.storage).create(multipart_ref(upload))
-        uploads.set_opened(self._db, upload.id, multipart_id)
-        return replace(upload, multipart_id=multipart_id)
+        if uploads.set_opened(self._db, upload.id, multipart_id):
+            return replace(upload, multipart_id=multipart_id)
+        # another call was faster: all parts go to one place, and ours is the sweep's
+        found = uploads.by_id(self._db, upload.id, upload.user_id)
+        if found is None:
+            raise Problem(errors.UPLOAD_NOT_FOUND)
+        return replace(upload, multipart_id=found.multipart_id)
 
 
 def check_numbers(parts: Mapping[int, str], count: int) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from api.errors import StorageFull
+from api.errors import StorageFull, StorageUnavailable
 from tests.api.conftest import Content, Gateway, User, Watch, error, together
 
 DIGEST = "d" * 64
@@ -59,6 +59,33 @@ class TestFoundAgain:
 
     def test_another_users_upload_is_never_found(self, gateway: Gateway, user: User) -> None:
         assert user.post("/uploads", SAME).json["id"] != gateway.user().post("/uploads", SAME).json["id"]
+
+    def test_two_calls_that_open_it_at_once_name_one_place_for_its_parts(
+        self, gateway: Gateway, user: User, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        content = Content.of_parts(2, "opened twice")
+        made: list[str] = []
+        signed: list[str] = []
+        parts: list[int] = []
+
+        def create(_: Any) -> str:
+            made.append("lost")
+            if len(made) == 1:
+                raise StorageUnavailable("not yet")
+            if len(made) == 2:  # another call comes meanwhile
+                parts.append(user.post(f"/uploads/{upload}/parts", {"parts": content.hashes([2])}).status_code)
+                return "slow"
+            return "fast"
+
+        real = gateway.storage.presign_part
+        monkeypatch.setattr(gateway.storage, "create", create)
+        monkeypatch.setattr(
+            gateway.storage, "presign_part", lambda ref, *more: signed.append(ref.multipart_id) or real(ref, *more)
+        )
+        assert user.post("/uploads", {"name": "a", "size": content.size, "resume_key": "k"}).status_code == 503
+        (upload,) = (item["id"] for item in user.get("/uploads").json["items"])
+        parts.append(user.post(f"/uploads/{upload}/parts", {"parts": content.hashes([1])}).status_code)
+        assert (parts, signed) == ([200, 200], ["fast", "fast"])
 
     def test_one_that_was_interrupted_says_what_is_missing(self, gateway: Gateway, user: User) -> None:
         content = Content.of_parts(3, "interrupted")
