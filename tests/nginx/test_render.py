@@ -2,6 +2,7 @@
 
 import os
 import re
+import resource
 import shutil
 import socket
 import subprocess
@@ -48,6 +49,14 @@ def check_with_nginx(folder: Path) -> None:
     assert result.returncode == 0, result.stderr
     assert "[warn]" not in result.stderr
     assert "[error]" not in result.stderr
+
+
+@pytest.mark.parametrize("hard", [5000, None])
+def test_a_worker_may_open_as_many_files_as_the_system_lets_it(tmp_path: Path, hard: int | None) -> None:
+    command = ["bash", "-c", f"{f'ulimit -n {hard} && ' if hard else ''}exec {RENDER} {tmp_path / 'out'}"]
+    subprocess.run(command, env={"PATH": os.environ["PATH"], **below(tmp_path)}, check=True)
+    files = hard or min(65536, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+    assert f"worker_rlimit_nofile {files};" in (tmp_path / "out" / "nginx.conf").read_text()
 
 
 def test_variables_are_those_that_it_needs() -> None:
