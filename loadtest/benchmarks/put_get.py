@@ -85,6 +85,9 @@ class _Contest:
         }
         self._environment = self._programs.environment | {
             "PYTHONPATH": str(ROOT / "client" / "src"),
+            # compiled once, as pip does it
+            "PYTHONDONTWRITEBYTECODE": "",
+            "PYTHONPYCACHEPREFIX": str(bench.folder / "compiled"),
             "SLUICE_CLIENT_HOME": str(bench.folder / "home"),
             "SLUICE_CLIENT_CREDENTIALS": "file",
             "SLUICE_CLIENT_URL": f"http://127.0.0.1:{stack.port}",
