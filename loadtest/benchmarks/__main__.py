@@ -57,7 +57,7 @@ BENCHMARKS = [
     cached_ceph.BENCHMARK,
 ]
 _STORAGES = {"local": (), "ceph": ("--storage", "ceph")}
-_OSD_GB = "40"
+_OSD_GB = "64"
 _PAGE = ROOT / "docs" / "performance.md"
 _NEEDS_GIB = 20  # an upload of 1,000 parts is refused on less
 
