@@ -9,6 +9,7 @@ import ssl
 import struct
 import threading
 
+from tests.listening import Listening
 from tests.run.running import free_port
 
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER of no time: close sends RST
@@ -79,7 +80,7 @@ class RoughProxy:
             self.up += count
 
 
-class ConnectProxy:
+class ConnectProxy(Listening):
     """An HTTP proxy that knows CONNECT alone (RFC 9110 section 9.3.6) and lets in who brings the right credentials.
 
     Attributes:
@@ -89,33 +90,22 @@ class ConnectProxy:
     def __init__(self, authorization: str) -> None:
         self._authorization = authorization
         self.asked: list[str] = []
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self._listener.getsockname()[1]
-        threading.Thread(target=self._accept, daemon=True).start()
+        super().__init__()
 
-    def close(self) -> None:
-        self._listener.close()
-
-    def _accept(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                threading.Thread(target=self._serve, args=self._listener.accept()[:1], daemon=True).start()
-
-    def _serve(self, client: socket.socket) -> None:
-        with client, contextlib.suppress(OSError):
-            head = b""
-            while not head.endswith(b"\r\n\r\n"):
-                head += client.recv(1)
-            self.asked.append(text := head.decode())
-            method, target, _ = text.split(" ", 2)
-            if method != "CONNECT" or f"Proxy-Authorization: {self._authorization}\r\n" not in text:
-                client.sendall(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
-                return
-            host, _, port = target.rpartition(":")
-            with socket.create_connection((host, int(port))) as server:
-                client.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
-                threading.Thread(target=_pass, args=(server, client), daemon=True).start()
-                _pass(client, server)
+    def serve(self, client: socket.socket) -> None:
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            head += client.recv(1)
+        self.asked.append(text := head.decode())
+        method, target, _ = text.split(" ", 2)
+        if method != "CONNECT" or f"Proxy-Authorization: {self._authorization}\r\n" not in text:
+            client.sendall(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
+            return
+        host, _, port = target.rpartition(":")
+        with socket.create_connection((host, int(port))) as server:
+            client.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            threading.Thread(target=_pass, args=(server, client), daemon=True).start()
+            _pass(client, server)
 
 
 def _pass(source: socket.socket, sink: socket.socket) -> None:

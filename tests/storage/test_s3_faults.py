@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import http.client
 import json
@@ -25,6 +24,7 @@ from api.config import S3Config
 from api.errors import StorageError, StorageUnavailable, UploadGone
 from api.storage.base import Completed
 from api.storage.s3 import S3Storage
+from tests.listening import Listening
 from tests.storage.ceph import Ceph
 from tests.storage.contract import PART, PREFIX, Content, nothing, read
 from tests.storage.test_s3 import send
@@ -135,7 +135,7 @@ def test_everything_killed_at_once_loses_no_finished_part(mortal: Ceph, storage:
     assert read(storage, upload.ref.object_key) == upload.data
 
 
-class Between:
+class Between(Listening):
     """Passes bytes on between a client and radosgw, and does something at one moment of a complete.
 
     Args:
@@ -148,21 +148,11 @@ class Between:
         self._when = when
         self._act = act
         self.acted = False
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        threading.Thread(target=self._accept, daemon=True).start()
+        super().__init__()
+        self.url = f"http://127.0.0.1:{self.port}"
 
-    def close(self) -> None:
-        self._listener.close()
-
-    def _accept(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                client, _ = self._listener.accept()
-                threading.Thread(target=self._serve, args=(client,), daemon=True).start()
-
-    def _serve(self, client: socket.socket) -> None:
-        with client, contextlib.suppress(OSError), socket.create_connection(self._target) as server:
+    def serve(self, client: socket.socket) -> None:
+        with socket.create_connection(self._target) as server:
             chosen = False
             while True:
                 for ready in select.select([client, server], [], [])[0]:
