@@ -9,9 +9,9 @@ from datetime import datetime
 
 from api.db.pool import Statements, placeholders
 from api.db.times import from_nullable, to_row
-from api.models import SINGLE_PUT, Upload
+from api.models import Upload
 
-_UPLOAD = (
+AS_VALUE = (
     "JSON_ARRAY(HEX(u.id), HEX(u.user_id), u.state, HEX(u.name), HEX(u.folder_id), HEX(u.content_type), u.size, "
     "HEX(u.digest), u.part_size, u.part_count, u.storage, u.object_key, HEX(u.multipart_id), u.binds_hash, "
     "HEX(u.nonce), u.challenge_expires_at, HEX(u.received), u.received_at, u.completes, u.lease_until, "
@@ -42,16 +42,16 @@ _SAME_OR_OWN = (
     "WHERE d.digest = %s AND d.scope = %s LIMIT 1)"
 )
 _OPENED = "UPDATE upload SET multipart_id = %s WHERE id = %s AND multipart_id = ''"
-_BY_ID = f"SELECT {_UPLOAD} FROM upload u WHERE u.id = %s AND u.user_id = %s"
-_WITH_HASHES = f"SELECT {_UPLOAD}, {_PACKED} FROM upload u WHERE u.id = %s AND u.user_id = %s"
-_MANY_WITH_HASHES = f"SELECT {_UPLOAD}, {_PACKED} FROM upload u WHERE u.user_id = %s AND u.id IN "
-_LEASED = f"SELECT {_UPLOAD}, {_PACKED} FROM upload u WHERE u.id = %s AND u.lease_owner = %s"
+_BY_ID = f"SELECT {AS_VALUE} FROM upload u WHERE u.id = %s AND u.user_id = %s"
+_WITH_HASHES = f"SELECT {AS_VALUE}, {_PACKED} FROM upload u WHERE u.id = %s AND u.user_id = %s"
+_MANY_WITH_HASHES = f"SELECT {AS_VALUE}, {_PACKED} FROM upload u WHERE u.user_id = %s AND u.id IN "
+_LEASED = f"SELECT {AS_VALUE}, {_PACKED} FROM upload u WHERE u.id = %s AND u.lease_owner = %s"
 _RECORDED = (
     "GROUP_CONCAT(LPAD(HEX(p.part_number), 4, '0'), LOWER(HEX(p.sha256)), LPAD(HEX(p.signed), 2, '0') SEPARATOR '') "
     "FROM upload_part p"
 )
 _FOR_SIGNING = (
-    f"SELECT {_UPLOAD}, (SELECT SUM(o.part_count) FROM upload o WHERE o.user_id = u.user_id AND o.state IN {_OPEN}), "
+    f"SELECT {AS_VALUE}, (SELECT SUM(o.part_count) FROM upload o WHERE o.user_id = u.user_id AND o.state IN {_OPEN}), "
     f"(SELECT {_RECORDED} "
     "WHERE p.upload_id = u.id AND p.part_number BETWEEN %s AND %s) "
     "FROM upload u WHERE u.id = %s AND u.user_id = %s"
@@ -64,8 +64,8 @@ _RECORD = "INSERT INTO upload_part (upload_id, part_number, sha256) VALUES "
 _RECORD_AGAIN = " ON DUPLICATE KEY UPDATE signed = LEAST(signed, 254) + 1"
 _RECORDED_BETWEEN = f"SELECT {_RECORDED} WHERE p.upload_id = %s AND p.part_number BETWEEN %s AND %s"
 # Left alone, the optimizer may intersect both indexes, and sort all that a user ever uploaded.
-_LIST = f"SELECT {_UPLOAD} FROM upload u FORCE INDEX (upload_user) WHERE u.user_id = %s"
-_LIST_STATE = f"SELECT {_UPLOAD} FROM upload u FORCE INDEX (upload_user_state) WHERE u.user_id = %s AND u.state = %s"
+_LIST = f"SELECT {AS_VALUE} FROM upload u FORCE INDEX (upload_user) WHERE u.user_id = %s"
+_LIST_STATE = f"SELECT {AS_VALUE} FROM upload u FORCE INDEX (upload_user_state) WHERE u.user_id = %s AND u.state = %s"
 
 _CHALLENGE = (
     "UPDATE upload SET nonce = %s, challenge_expires_at = %s, updated_at = %s WHERE id = %s AND state = 'proving'"
@@ -119,30 +119,10 @@ _FAIL = (
     "UPDATE upload SET state = 'failed', failure = %s, open_key = NULL, lease_owner = NULL, lease_until = NULL, "
     "updated_at = %s WHERE id = %s AND state = 'finalizing' AND lease_owner = %s"
 )
-_EXPIRED = f"SELECT {_UPLOAD} FROM upload u WHERE u.state IN ('proving', 'uploading') AND u.expires_at < %s LIMIT 100"
-_WITH_PARTS = (
-    "SELECT id FROM upload WHERE parts_kept = 1 AND state IN ('done', 'failed', 'aborted', 'expired') "
-    "AND (state = 'done' OR multipart_id <> %s) LIMIT 100"
-)
-_ENDED_SINGLES = (
-    f"SELECT {_UPLOAD} FROM upload u WHERE u.parts_kept = 1 AND u.state = %s AND u.id > %s AND u.multipart_id = %s "
-    "AND u.updated_at < %s ORDER BY u.id LIMIT 100"
-)
-_ENDED_BEFORE = (
-    "SELECT id FROM upload WHERE state IN ('done', 'failed', 'aborted', 'expired') AND updated_at < %s LIMIT 100"
-)
-_ENDED_AMONG = f"SELECT {_UPLOAD} FROM upload u WHERE u.state IN ('done', 'failed', 'aborted', 'expired') AND u.id IN "
-_PRUNE_PARTS = "DELETE FROM upload_part WHERE upload_id = %s LIMIT 5000"
-_FREE_AGAIN = (
-    "UPDATE upload SET parts_kept = 1 WHERE parts_kept = 0 AND multipart_id = %s "
-    "AND state IN ('failed', 'aborted', 'expired') AND storage = %s AND object_key IN "
-)
-_PARTS_PRUNED = "UPDATE upload SET parts_kept = 0 WHERE id = %s"
-_DELETE = "DELETE FROM upload WHERE id = %s AND state IN ('done', 'failed', 'aborted', 'expired')"
 
 
-def _upload(packed: str) -> Upload:
-    """Takes `_UPLOAD` apart."""
+def of_value(packed: str) -> Upload:
+    """Takes `AS_VALUE` apart."""
     values = json.loads(packed)
     for place in (*_BYTES, *_TEXTS):
         values[place] = None if values[place] is None else bytes.fromhex(values[place])
@@ -210,25 +190,25 @@ def set_opened(db: Statements, upload_id: bytes, multipart_id: str) -> bool:
 def by_id(db: Statements, upload_id: bytes, user_id: bytes) -> Upload | None:
     """An upload of this user."""
     row = db.one(_BY_ID, (upload_id, user_id))
-    return _upload(row[0]) if row else None
+    return of_value(row[0]) if row else None
 
 
 def with_hashes(db: Statements, upload_id: bytes, user_id: bytes) -> tuple[Upload, bytes] | None:
     """An upload of this user and the hashes recorded for it, 32 bytes each in part order."""
     row = db.one(_WITH_HASHES, (upload_id, user_id))
-    return (_upload(row[0]), row[1] or b"") if row else None
+    return (of_value(row[0]), row[1] or b"") if row else None
 
 
 def many_with_hashes(db: Statements, ids: Sequence[bytes], user_id: bytes) -> list[tuple[Upload, bytes]]:
     """The same for several; what is not this user's is left out."""
     rows = db.all(f"{_MANY_WITH_HASHES}({placeholders(len(ids))})", [user_id, *ids])
-    return [(_upload(row[0]), row[1] or b"") for row in rows]
+    return [(of_value(row[0]), row[1] or b"") for row in rows]
 
 
 def leased(db: Statements, upload_id: bytes, owner: bytes) -> tuple[Upload, bytes] | None:
     """The same, for the process that holds the lease."""
     row = db.one(_LEASED, (upload_id, owner))
-    return (_upload(row[0]), row[1] or b"") if row else None
+    return (of_value(row[0]), row[1] or b"") if row else None
 
 
 def page(db: Statements, user_id: bytes, after: bytes | None, state: str | None, limit: int) -> list[Upload]:
@@ -239,7 +219,7 @@ def page(db: Statements, user_id: bytes, after: bytes | None, state: str | None,
     if after is not None:
         sql += " AND u.id < %s"
         args.append(after)
-    return [_upload(row[0]) for row in db.all(f"{sql} ORDER BY u.id DESC LIMIT %s", [*args, limit])]
+    return [of_value(row[0]) for row in db.all(f"{sql} ORDER BY u.id DESC LIMIT %s", [*args, limit])]
 
 
 # -- parts
@@ -287,7 +267,7 @@ def for_signing(db: Statements, upload_id: bytes, user_id: bytes, first: int, la
     row = db.one(_FOR_SIGNING, (first, last, upload_id, user_id))
     if row is None:
         return None
-    return Signing(_upload(row[0]), int(row[1] or 0), _recorded(row[2]))
+    return Signing(of_value(row[0]), int(row[1] or 0), _recorded(row[2]))
 
 
 def count_parts(db: Statements, user_id: bytes) -> int:
@@ -406,49 +386,3 @@ def end(db: Statements, upload_id: bytes, state: str, failure: str | None, now: 
 def fail_finalizing(db: Statements, upload_id: bytes, owner: bytes, failure: str, now: datetime) -> bool:
     """finalizing → failed."""
     return db.execute(_FAIL, (failure, to_row(now), upload_id, owner)) == 1
-
-
-# -- for the sweep
-
-
-def expired(db: Statements, now: datetime) -> list[Upload]:
-    """Up to 100 unfinished uploads whose time is over."""
-    return [_upload(row[0]) for row in db.all(_EXPIRED, (to_row(now),))]
-
-
-def ended_before(db: Statements, before: datetime) -> list[bytes]:
-    """Up to 100 uploads that ended before then."""
-    return [row[0] for row in db.all(_ENDED_BEFORE, (to_row(before),))]
-
-
-def ended_among(db: Statements, ids: Sequence[bytes]) -> list[Upload]:
-    """Those of these uploads that have ended."""
-    return [_upload(row[0]) for row in db.all(f"{_ENDED_AMONG}({placeholders(len(ids))})", ids)]
-
-
-def ended_with_parts(db: Statements) -> list[bytes]:
-    """Up to 100 ended uploads whose part rows are still there, but for those of `ended_singles`."""
-    return [row[0] for row in db.all(_WITH_PARTS, (SINGLE_PUT,))]
-
-
-def ended_singles(db: Statements, state: str, before: datetime, after: bytes) -> list[Upload]:
-    """Up to 100 uploads of one PUT that ended so before then, in the order of ids: their objects may be there."""
-    return [_upload(row[0]) for row in db.all(_ENDED_SINGLES, (state, after, SINGLE_PUT, to_row(before)))]
-
-
-def free_again(db: Statements, storage: str, keys: Sequence[str]) -> None:
-    """Makes those of `ended_singles` again whose objects are there although they were deleted: a PUT came late."""
-    if keys:
-        db.execute(f"{_FREE_AGAIN}({placeholders(len(keys))})", (SINGLE_PUT, storage, *keys))
-
-
-def prune_parts(db: Statements, upload_id: bytes) -> None:
-    """Deletes an ended upload's part rows, 5,000 a statement."""
-    while db.execute(_PRUNE_PARTS, (upload_id,)) == 5000:
-        pass
-    db.execute(_PARTS_PRUNED, (upload_id,))
-
-
-def delete(db: Statements, upload_id: bytes) -> None:
-    """Deletes an ended upload's row."""
-    db.execute(_DELETE, (upload_id,))

@@ -8,7 +8,7 @@ from datetime import timedelta
 from itertools import islice
 
 from api.config import Config
-from api.db import accounts, revocations, uploads
+from api.db import accounts, ended_uploads, revocations, uploads
 from api.db.pool import Database
 from api.errors import StorageError
 from api.models import Upload
@@ -42,7 +42,7 @@ class Ended:
 
         run.drain(
             "uploads_expired",
-            lambda: uploads.expired(self._db, run.now),
+            lambda: ended_uploads.expired(self._db, run.now),
             expire,
             lambda upload: f"upload {upload.id.hex()} of {upload.size} bytes, due {upload.expires_at.isoformat()}",
         )
@@ -52,7 +52,7 @@ class Ended:
         for name, storage in self._stores:
             try:
                 for batch in upload_names(storage):
-                    for upload in uploads.ended_among(self._db, [bytes.fromhex(found) for found in batch]):
+                    for upload in ended_uploads.among(self._db, [bytes.fromhex(found) for found in batch]):
                         if upload.is_single:
                             continue  # it has no parts, and what `abort` would delete may be a file's
                         if not run.dry:
@@ -66,12 +66,12 @@ class Ended:
         before, ends = run.now - timedelta(seconds=self._config.part_url_ttl + _LAST_PUT), run.deadline()
         for state in ("failed", "aborted", "expired"):
             after = bytes(16)
-            while not run.over(ends) and (batch := uploads.ended_singles(self._db, state, before, after)):
+            while not run.over(ends) and (batch := ended_uploads.singles(self._db, state, before, after)):
                 for upload in batch:
                     if run.dry or self._stores.free_parts(upload):
                         run.did("objects_freed", f"what upload {upload.id.hex()} may have left at {upload.storage}")
                         if not run.dry:
-                            uploads.prune_parts(self._db, upload.id)
+                            ended_uploads.prune_parts(self._db, upload.id)
                 after = batch[-1].id
 
     def drop_bodies(self, run: Run) -> None:
@@ -89,14 +89,14 @@ class Ended:
         """Deletes rows that nobody asks for any more."""
         run.drain(
             "part_lists_dropped",
-            lambda: uploads.ended_with_parts(self._db),
-            lambda row: uploads.prune_parts(self._db, row),
+            lambda: ended_uploads.with_parts(self._db),
+            lambda row: ended_uploads.prune_parts(self._db, row),
             lambda row: f"the part rows of upload {row.hex()}",
         )
         before = run.now - timedelta(seconds=self._config.upload_retention)
         run.drain(
             "uploads_dropped",
-            lambda: uploads.ended_before(self._db, before),
+            lambda: ended_uploads.before(self._db, before),
             self._drop,
             lambda row: f"the row of upload {row.hex()}",
         )
@@ -106,8 +106,8 @@ class Ended:
             run.counts["revocations_dropped"] += revocations.prune(self._db, run.now - timedelta(days=1))
 
     def _drop(self, upload_id: bytes) -> None:
-        uploads.prune_parts(self._db, upload_id)
-        uploads.delete(self._db, upload_id)
+        ended_uploads.prune_parts(self._db, upload_id)
+        ended_uploads.delete(self._db, upload_id)
 
 
 def upload_names(storage: MultipartStorage) -> Iterator[list[str]]:

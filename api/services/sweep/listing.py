@@ -17,7 +17,7 @@ from datetime import datetime, timedelta
 from itertools import islice
 
 from api.config import Config
-from api.db import known, listings, uploads
+from api.db import ended_uploads, known, listings
 from api.db.listings import Listing, Replica
 from api.db.pool import Database
 from api.errors import ObjectNotFound, StorageError
@@ -73,7 +73,7 @@ class Lists:
         """Notes multipart uploads that no row knows; those of rows that have ended are freed by every sweep."""
         for batch in upload_names(self._stores.named(listing.storage)):
             ended = {
-                upload.id.hex() for upload in uploads.ended_among(self._db, [bytes.fromhex(name) for name in batch])
+                upload.id.hex() for upload in ended_uploads.among(self._db, [bytes.fromhex(name) for name in batch])
             }
             keys = [key_of(prefix, name) for name in batch if name not in ended]
             named = known.uploads(self._db, listing.storage, keys)
@@ -119,7 +119,7 @@ class Lists:
         rest = [key for key in page if key in left]
         named = known.objects(self._db, listing.storage, rest)
         if not run.dry:
-            uploads.free_again(self._db, listing.storage, sorted(named))
+            ended_uploads.free_again(self._db, listing.storage, sorted(named))
         self._see(run, listing, "object", [key for key in rest if key not in named])
         return gone
 
