@@ -139,11 +139,11 @@ function _M.begin(claims, length)
 end
 
 --- Begins to take a part in.
--- @return bytes of all bodies that are on their way to local storage, this part's included where it goes there
+-- @return bytes of all bodies that are on their way to local storage, for a part that goes there too
 function _M.begin_part(part)
     local size = part.to and 0 or part.size
     var.held = string.format("=%d %s", size, part.account)
-    return holds.take(ARRIVING, size)
+    return size > 0 and holds.take(ARRIVING, size) or 0
 end
 
 --- Notes bytes that usage holds already.
@@ -177,7 +177,9 @@ function _M.finish()
     local first = byte(account)
     if first == PART then
         local size, sender = account:match("^=(%d+) (%S+)$")
-        holds.give(ARRIVING, tonumber(size))
+        if size ~= "0" then
+            holds.give(ARRIVING, tonumber(size))
+        end
         local received = ngx.status < 300 and var.content_length or var.request_length
         usage.add(sender, 0, tonumber(received) or 0)
         return
