@@ -47,9 +47,8 @@ def measured(
             peak.start()
             status = process.wait()
         except BaseException:
-            os.killpg(
-                process.pid, signal.SIGKILL
-            )  # whatever ends the bench ends the program, and what that has started
+            # whatever ends the bench ends the program, and what that has started
+            os.killpg(process.pid, signal.SIGKILL)
             process.wait()
             raise
     seconds, after = time.monotonic() - begun, os.times()
