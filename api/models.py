@@ -33,10 +33,11 @@ def utc_now() -> datetime:
 def new_id() -> bytes:
     """A random id that sorts by its time of making (UUIDv7, RFC 9562 section 5.7).
 
-    Rows made one after the other lie side by side in the index, and "newest first" is the order of ids.
+    Rows made one after the other lie side by side in the index, and "newest first" is the order of ids: also within a
+    millisecond, whose 4096ths stand where the version leaves 12 bits (section 6.2, method 3). 62 bits are random.
     """
-    value = bytearray((time.time_ns() // 1_000_000).to_bytes(6) + os.urandom(10))
-    value[6] = value[6] & 0x0F | 0x70
+    milliseconds, rest = divmod(time.time_ns(), 1_000_000)
+    value = bytearray(milliseconds.to_bytes(6) + (0x7000 | rest * 4096 // 1_000_000).to_bytes(2) + os.urandom(8))
     value[8] = value[8] & 0x3F | 0x80
     return bytes(value)
 
