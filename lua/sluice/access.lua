@@ -32,6 +32,9 @@ local PUBLIC = {
 -- What the API's framework knows; it calls anything else malformed.
 local METHODS = { GET = true, HEAD = true, POST = true, PUT = true, PATCH = true, DELETE = true, OPTIONS = true }
 
+-- Bytes of the longest Authorization header that is looked at; an access token has at most 2,048.
+local MAX_AUTHORIZATION = 2560
+
 local BEARER_PROBLEMS = {
     invalid = "TOKEN_INVALID", expired = "TOKEN_EXPIRED", revoked = "TOKEN_REVOKED", stale = "EDGE_STALE",
 }
@@ -135,7 +138,7 @@ local function decide_bearer()
     if not header then
         return "TOKEN_MISSING"
     end
-    local text = header:match("^[Bb][Ee][Aa][Rr][Ee][Rr] +(%S+)$")
+    local text = #header <= MAX_AUTHORIZATION and header:match("^[Bb][Ee][Aa][Rr][Ee][Rr] +(%S+)$")
     local claims, problem = nil, "invalid"
     if text then
         claims, problem = verified.check("access", text, 0)
