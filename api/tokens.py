@@ -21,7 +21,7 @@ from itsdangerous.encoding import base64_decode, base64_encode, int_to_bytes
 from api.errors import TokenError, TokenExpired
 from api.keys import Key, Keyring, signing
 
-PURPOSES: Final = ("access", "refresh", "link", "part", "share", "cursor")
+PURPOSES: Final = ("access", "refresh", "link", "part", "cursor")
 
 MAX_LENGTH: Final = 2048
 """Bytes of a token's text; the edge refuses longer ones unread."""

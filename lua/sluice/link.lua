@@ -4,7 +4,6 @@
 
 local conditional = require("sluice.conditional")
 local download = require("sluice.download")
-local grant = require("sluice.grant")
 local settings = require("sluice.settings")
 local shaper = require("sluice.shaper")
 local target = require("sluice.target")
@@ -20,18 +19,12 @@ local PROBLEMS = {
     invalid = "LINK_INVALID", expired = "LINK_EXPIRED", revoked = "LINK_REVOKED", stale = "EDGE_STALE",
 }
 
--- How the text of a share's token begins: base64url of {"share":. It only says which signature to look for, so that a
--- forged token costs one HMAC and not two.
-local SHARE = "eyJzaGFyZSI6"
-
--- A link, or a share's download.
 local function check_link(text, once)
-    local purpose = text:sub(1, #SHARE) == SHARE and "share" or "link"
-    local link, problem = verified.check(purpose, text, settings.link_grace, once)
+    local link, problem = verified.check("link", text, settings.link_grace, once)
     if not link then
         return nil, PROBLEMS[problem]
     end
-    return link, link.share and grant.check(link, var.remote_addr) or traffic.admit("download", link)
+    return link, traffic.admit("download", link)
 end
 
 --- Decides about a download by link.

@@ -27,14 +27,12 @@ local entries = ngx.shared.revocations
 local feed = ngx.shared.feed
 
 --- The dict's keys that end a token, each followed by the token's generation. Made once for each verified token.
--- @param purpose access, link, share or part
+-- @param purpose access, link or part
 -- @param claims its claims
 function _M.keys(purpose, claims)
     local user = "user:" .. claims.sub
     if purpose == "access" then
         return { "session:" .. claims.sid, 0, user, claims.gen }
-    elseif purpose == "share" then
-        return { "share:" .. claims.share, 0, "file:" .. claims.file, claims.fgen, user, claims.gen }
     elseif purpose == "link" then
         return { "link:" .. claims.jti, 0, "file:" .. claims.file, claims.fgen, user, claims.gen }
     end

@@ -12,7 +12,7 @@ local _M = {}
 local verifier = { __index = _M }
 
 -- Bytes of a token's text (api/tokens.py). A part's may hold the URL of another storage.
-local MAX_LENGTHS = { access = 2048, link = 2048, share = 2048, part = 4096 }
+local MAX_LENGTHS = { access = 2048, link = 2048, part = 4096 }
 local SIGNATURE_LENGTH = 43
 
 local json = cjson.new()
@@ -37,11 +37,6 @@ local CLAIMS = {
     link = {
         jti = is_id, file = is_id, fgen = is_count, blob = is_id, size = is_count, sub = is_id, gen = is_count,
         disp = is_text, name = is_text, type = is_text, exp = is_count,
-    },
-    -- One download of a share: begun before start, over at exp.
-    share = {
-        jti = is_id, share = is_id, file = is_id, fgen = is_count, blob = is_id, size = is_count, sub = is_id,
-        gen = is_count, disp = is_text, name = is_text, type = is_text, start = is_count, exp = is_count,
     },
     -- With storage, to and sha256 where it goes on to another storage; with seal where it is a whole object.
     part = { upload = is_id, part = is_count, size = is_count, sub = is_id, gen = is_count, exp = is_count },
@@ -118,7 +113,7 @@ local function decode(purpose, value)
 end
 
 --- Verifies a token.
--- @param purpose access, link, share or part
+-- @param purpose access, link or part
 -- @param text the token
 -- @param now epoch seconds
 -- @return its claims, or nil and "invalid" or "expired"

@@ -4,11 +4,9 @@
 --
 -- What a response holds until its end stands in $held, because nginx' variables outlive internal redirects: an account,
 -- "kind:id", for an open download; "=<bytes that are to come to local storage> account" for a part; or, for an open
--- download with more to settle, "+<reserved bytes or -1> <a share's download or -> <length> <bytes that were booked on
--- the way> account".
+-- download with more to settle, "+<reserved bytes or -1> <bytes that were booked on the way> account".
 
 local gcra = require("sluice.gcra")
-local grant = require("sluice.grant")
 local holds = require("sluice.holds")
 local metrics = require("sluice.metrics")
 local quota = require("sluice.quota")
@@ -30,9 +28,7 @@ local PREFIXES = { api = "a:", part = "p:", download = "d:" }
 
 --- What every request with some claims needs is made once (lua/sluice/verified.lua).
 function _M.prepare(purpose, claims)
-    if purpose == "share" then
-        claims.account = "share:" .. claims.share
-    elseif purpose == "link" and claims.tier == "anonymous" then
+    if purpose == "link" and claims.tier == "anonymous" then
         -- Strangers' downloads by a user's links, where SLUICE_LINK_TIER keeps them apart.
         claims.account = "anonymous:" .. claims.sub
     else
@@ -87,29 +83,15 @@ function _M.admit_stranger(kind, code)
     return wait and refuse(limit, wait, ahead, code) or nil
 end
 
--- What is not held by everybody's downloads.
-local function begin_rare(claims, allowed, length)
-    local account = claims.account
-    if claims.share then
-        local code = grant.begin(claims, var.remote_addr, length)
-        if code then
-            return code
-        end
+-- Reserves a response's length where the tier has a quota.
+local function reserve(account, allowed, length)
+    local code, wait = quota.reserve(account, allowed, length)
+    metrics.add("limits", "quota", code and "refused" or "passed")
+    if code then
+        ngx.header["Retry-After"] = wait
+        return code
     end
-    local reserved = -1
-    if allowed.quota then
-        local code, wait = quota.reserve(account, allowed, length)
-        metrics.add("limits", "quota", code and "refused" or "passed")
-        if code then
-            if claims.share then
-                grant.settle(claims.jti, length, 0)
-            end
-            ngx.header["Retry-After"] = wait
-            return code
-        end
-        reserved = length
-    end
-    var.held = string.format("+%d %s %d 0 %s", reserved, claims.share and claims.jti or "-", length, account)
+    var.held = string.format("+%d 0 %s", length, account)
     return nil
 end
 
@@ -126,8 +108,8 @@ function _M.begin(claims, length)
         return "CONNECTIONS_LIMITED"
     end
     var.held = account
-    if allowed.quota or claims.share then
-        local code = begin_rare(claims, allowed, length)
+    if allowed.quota then
+        local code = reserve(account, allowed, length)
         if code then
             -- Nothing was begun, so nothing is left for the end to settle.
             holds.give(account, 1)
@@ -149,21 +131,15 @@ end
 --- Notes bytes that usage holds already.
 function _M.note_booked(bytes)
     local held = var.held
-    local reserved, jti, length, account = held:match("^%+(%S+) (%S+) (%S+) %S+ (%S+)$")
-    if not reserved then
-        reserved, jti, length, account = -1, "-", 0, held
-    end
-    var.held = string.format("+%d %s %d %d %s", reserved, jti, length, bytes, account)
+    local reserved, account = held:match("^%+(%S+) %S+ (%S+)$")
+    var.held = string.format("+%d %d %s", reserved or -1, bytes, account or held)
 end
 
 local function settle_rare(held, sent)
-    local reserved, jti, length, booked, account = held:match("^%+(%S+) (%S+) (%S+) (%S+) (%S+)$")
+    local reserved, booked, account = held:match("^%+(%S+) (%S+) (%S+)$")
     reserved = tonumber(reserved)
     if reserved >= 0 then
         quota.settle(account, reserved, sent)
-    end
-    if jti ~= "-" then
-        grant.settle(jti, tonumber(length), sent)
     end
     return account, sent - tonumber(booked)
 end

@@ -14,7 +14,7 @@ local var = ngx.var
 local _M = {}
 
 -- At most about 2.5 KiB each. A part's URL is used once: remembering it gains nothing.
-local SLOTS = { access = 4096, link = 8192, share = 4096 }
+local SLOTS = { access = 4096, link = 8192 }
 
 local verifier
 local caches = {}
@@ -34,7 +34,7 @@ _M.use(settings.keys)
 local function prepare(purpose, claims)
     claims.revoked_by = revocation.keys(purpose, claims)
     traffic.prepare(purpose, claims)
-    if purpose == "link" or purpose == "share" then
+    if purpose == "link" then
         claims.disposition = disposition.header(claims.disp, claims.name)
         claims.content_type = claims.type ~= "" and claims.type or "application/octet-stream"
     end
@@ -42,7 +42,7 @@ local function prepare(purpose, claims)
 end
 
 --- The claims of a token.
--- @param purpose access, link, share or part
+-- @param purpose access, link or part
 -- @param text the token
 -- @param once whether it is not worth remembering
 -- @return claims, or nil and "invalid" or "expired"

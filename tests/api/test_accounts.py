@@ -303,7 +303,7 @@ class TestBearer:
 
     def test_a_token_of_another_purpose_is_invalid(self, gateway: Gateway, user: User) -> None:
         claims = gateway.services.tokens.verify("access", user.session["access_token"], now=0)
-        for purpose in ("refresh", "link", "part", "share", "cursor"):
+        for purpose in ("refresh", "link", "part", "cursor"):
             error(self.ask(gateway, f"Bearer {gateway.services.tokens.sign(purpose, claims)}"), 401, "TOKEN_INVALID")
 
     def test_a_retired_key_is_invalid_and_an_older_one_is_not(self, build: Callable[..., Gateway]) -> None:

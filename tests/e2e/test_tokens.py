@@ -110,7 +110,7 @@ def test_a_link_that_is_almost_right_is_refused(gateway: Gateway, user: Client, 
     claims = claims_of(token)
     bad = {
         "forged": sign("0" * 64, "link", claims),
-        "of another purpose": sign(key, "share", claims),
+        "of another purpose": sign(key, "cursor", claims),
         "expired": sign(key, "link", {**claims, "exp": int(time.time()) - 1}),
         "flipped": flipped(token, 40),
     }[name]

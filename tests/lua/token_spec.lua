@@ -62,7 +62,7 @@ describe("token", function()
                 seen[vector.purpose] = (seen[vector.purpose] or 0) + 1
             end
         end
-        for _, purpose in ipairs({ "access", "link", "share", "part" }) do
+        for _, purpose in ipairs({ "access", "link", "part" }) do
             assert.is_true(seen[purpose] > 30)
         end
     end)

@@ -13,8 +13,7 @@ from tests.nginx.stub_api import Answer
 from tests.vectors import make_tokens
 
 VECTORS = json.loads(make_tokens.FILE.read_text())
-# A share's download is good here as well.
-INVALID = [v for v in VECTORS["invalid"] if v["purpose"] == "link" and v["why"] != "of purpose share"]
+INVALID = [v for v in VECTORS["invalid"] if v["purpose"] == "link"]
 # In a path these are no segment, the parent folder, and two segments.
 NO_SEGMENT = {"empty", "dots", "standard alphabet"}
 CONTENT = bytes(range(256)) * 40

@@ -52,22 +52,6 @@ CLAIMS: dict[str, dict[str, Any]] = {
         "type": "application/x-tar",
         "exp": FOREVER,
     },
-    "share": {
-        "share": _id("share"),
-        "jti": _id("share's download"),
-        "file": _id("file"),
-        "fgen": 0,
-        "blob": _id("blob"),
-        "size": 2**40 + 1,
-        "sub": _id("user"),
-        "gen": 3,
-        "tier": "share",
-        "disp": "attachment",
-        "name": "a shared file",
-        "type": "",
-        "start": FOREVER - 2,
-        "exp": FOREVER,
-    },
     "part": {"upload": _id("upload"), "part": 10_000, "size": 8 * 2**20, "sub": _id("user"), "gen": 0, "exp": FOREVER},
 }
 
