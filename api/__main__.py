@@ -7,22 +7,17 @@ import secrets
 import sys
 from collections.abc import Callable
 
-from api import (
-    app,
-    config,
-    job_commands,
-    key_commands,
-    logs,
-    metrics,
-    routes,
-    sweep_commands,
-    transfer_commands,
-)
-from api.db import accounts as account_rows
+from api import app, routes
+from api.accounts import rows as account_rows
+from api.commands import jobs as job_commands
+from api.commands import keys as key_commands
+from api.commands import sweep as sweep_commands
+from api.commands import transfer as transfer_commands
+from api.core import config, logs, metrics
+from api.core.errors import USERNAME_TAKEN, ConfigError, Problem, SluiceError
 from api.db.migrate import migrate
 from api.db.pool import Database
-from api.errors import USERNAME_TAKEN, ConfigError, Problem, SluiceError
-from api.resources.base import Access
+from api.http.base import Access
 from api.worker import Worker
 
 EXIT_CONFIG, EXIT_EXISTS, EXIT_FAILED = 2, 3, 1

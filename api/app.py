@@ -9,45 +9,47 @@ from typing import Any
 import falcon
 from argon2 import PasswordHasher
 
-from api import config as settings
-from api import error_handlers, logs, metrics, routes
-from api.cache import Cache
-from api.config import Config
+from api import routes
+from api.accounts.revocations import Revocations
+from api.accounts.service import Accounts
+from api.accounts.usage import Usage
+from api.blobs.scrub import Scrubber
+from api.blobs.verify import Verifier
+from api.core import config as settings
+from api.core import logs, metrics
+from api.core.cache import Cache
+from api.core.config import Config
+from api.core.errors import StorageError
+from api.core.keys import Keyring
+from api.core.models import Clock, utc_now
+from api.core.tokens import MAX_PART_LENGTH, Tokens
 from api.db import deployment
 from api.db.pool import Database, Observer
-from api.errors import StorageError
+from api.files.service import Files
+from api.http import error_handlers
+from api.http.middleware import Authentication, Metrics, RequestId
 from api.jobs.base import Job
 from api.jobs.feeder import Feeder
 from api.jobs.queue import Queue
 from api.jobs.runner import Runner
-from api.keys import Keyring
-from api.middleware import Authentication, Metrics, RequestId
-from api.models import Clock, utc_now
+from api.operations.doctor import Doctor
+from api.operations.figures import Figures
+from api.operations.health import Health
 from api.services import Services
-from api.services.accounts import Accounts
-from api.services.creation import Creation
-from api.services.doctor import Doctor
-from api.services.figures import Figures
-from api.services.files import Files
-from api.services.finalize import Finalizer
-from api.services.health import Health
-from api.services.instant import Instant
-from api.services.progress import Progress
-from api.services.revocations import Revocations
-from api.services.scrub import Scrubber
-from api.services.singles import Singles
-from api.services.stores import Stores
-from api.services.sweep import Sweep
-from api.services.sweep.moments import of_this_machine
-from api.services.transfer import TransferJob
-from api.services.transfer_plan import TransferPlanner
-from api.services.transfers import Transfers
-from api.services.uploads import Uploads
-from api.services.usage import Usage
-from api.services.verify import Verifier
 from api.storage.base import EdgePartURL, MultipartRef, MultipartStorage, SignedPart
-from api.storage.local import LocalStorage, PartURL
-from api.tokens import MAX_PART_LENGTH, Tokens
+from api.storage.local.storage import LocalStorage, PartURL
+from api.storage.stores import Stores
+from api.sweep import Sweep
+from api.sweep.moments import of_this_machine
+from api.transfers.job import TransferJob
+from api.transfers.plan import TransferPlanner
+from api.transfers.service import Transfers
+from api.uploads.batch import Singles
+from api.uploads.create import Creation
+from api.uploads.finalize import Finalizer
+from api.uploads.proof import Instant
+from api.uploads.service import Uploads
+from api.uploads.status import Progress
 
 # OWASP's second choice for argon2id (Password Storage Cheat Sheet): 19 MiB, two passes, one lane.
 HASHER = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
@@ -79,7 +81,7 @@ def proxied_part_url(tokens: Tokens, public_url: str, storage: str) -> EdgePartU
     """Signs the URLs at which nginx takes parts for a storage that it passes them on to.
 
     The storage's own URL is in the token: only who signs tokens says where the edge sends a body. The signature of a
-    PUT of a whole object is sealed: the storage would take it from anybody, with any header (`api.storage.s3_single`).
+    PUT of a whole object is sealed: the storage would take it from anybody, with any header (`api.storage.s3.single`).
     """
 
     def sign(ref: MultipartRef, number: int, length: int, expires_at: int, signed: SignedPart) -> str:
@@ -105,12 +107,12 @@ def make_storages(config: Config, tokens: Tokens, prefix: Callable[[], str]) -> 
     made: dict[str, MultipartStorage] = {}
     for name, kind in config.storages.items():
         if kind == "s3":
-            from api.storage.s3 import S3Storage  # boto3 takes 0.3 s to import: only who uses it waits
+            from api.storage.s3.storage import S3Storage  # boto3 takes 0.3 s to import: only who uses it waits
 
             part_url = proxied_part_url(tokens, config.public_url, name)
             made[name] = S3Storage(config.s3[name], prefix, part_url=part_url)
         elif kind == "oss":
-            from api.storage.oss import OSSStorage  # likewise
+            from api.storage.oss.storage import OSSStorage  # likewise
 
             made[name] = OSSStorage(config.oss[name], prefix)
         else:

@@ -7,8 +7,8 @@ import sys
 import threading
 from typing import Any
 
-from api import draining
-from api.logs import JSONFormatter
+from api.core.logs import JSONFormatter
+from api.operations import draining
 
 
 def number(name: str, default: int) -> int:
@@ -42,7 +42,7 @@ control_socket_disable = True
 
 
 def when_ready(server: Any) -> None:
-    """A first SIGTERM only says that the end is near (api/draining.py); gunicorn gets it later, or a second one."""
+    """A first SIGTERM only says that the end is near (`draining`); gunicorn gets it later, or a second one."""
 
     def stop(number: int, frame: object) -> None:
         if draining.begun():

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from api.resources import accounts, files, system, traffic, transfers, uploads
-from api.resources.base import Resource
-from api.resources.cursors import Cursors
+from api.accounts import resource as accounts
+from api.edge import system, traffic
+from api.files import resource as files
+from api.http.base import Resource
+from api.http.cursors import Cursors
 from api.services import Services
+from api.transfers import resource as transfers
+from api.uploads import resource as uploads
 
 
 def routes(services: Services) -> list[tuple[str, Resource]]:

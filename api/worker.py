@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from api.errors import DatabaseUnavailable, StorageError
+from api.core.errors import DatabaseUnavailable, StorageError
 from api.jobs.feeder import LOOK_EVERY
 from api.jobs.queue import Consumer
 from api.services import Services

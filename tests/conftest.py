@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from api.config import S3Config
+from api.core.config import S3Config
 from scripts.stack.services import MariaDB, Redis, server_folder, started
 from tests.storage.ceph import Ceph, installed, running
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from api.core.errors import DatabaseUnavailable
 from api.db.pool import Statements
-from api.errors import DatabaseUnavailable
 
 _PUT = "INSERT INTO deployment (name, value) VALUES (%s, %s) ON DUPLICATE KEY UPDATE value = deployment.value"
 _SET = "INSERT INTO deployment (name, value) VALUES (%s, %s) ON DUPLICATE KEY UPDATE value = %s"

@@ -16,9 +16,9 @@ from urllib.parse import urlsplit, urlunsplit
 import pymysql
 import yoyo
 
+from api.core.errors import DatabaseUnavailable
 from api.db import deployment
 from api.db.pool import Database, connect_arguments
-from api.errors import DatabaseUnavailable
 
 _FOLDER = Path(__file__).parent / "migrations"
 

@@ -17,8 +17,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import pymysql
 from dbutils.pooled_db import PooledDB
 
-from api import metrics
-from api.errors import DatabaseUnavailable, DuplicateRow
+from api.core import metrics
+from api.core.errors import DatabaseUnavailable, DuplicateRow
 
 T = TypeVar("T")
 Row = tuple[Any, ...]

@@ -14,8 +14,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Final, Protocol
 
+from api.core.errors import SluiceError
 from api.db.pool import Statements
-from api.errors import SluiceError
 
 SEGMENT_BYTES: Final = 1024**3
 SEGMENT_SECONDS: Final = 300.0

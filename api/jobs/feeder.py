@@ -14,12 +14,12 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from typing import Final
 
-from api import metrics
-from api.db import jobs
+from api.core import metrics
+from api.core.errors import DatabaseUnavailable, StorageError
+from api.core.models import Clock
 from api.db.pool import Database
-from api.errors import DatabaseUnavailable, StorageError
+from api.jobs import rows as jobs
 from api.jobs.queue import Queue, name_of
-from api.models import Clock
 
 LOOK_EVERY: Final = 1.0
 _LOW: Final = 100

@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from api import cache
+from api.core import cache
 
 Deliver = Callable[[str, bytes], None]
 """Takes (kind, subject); returns when the message may be forgotten, and raises nothing."""

@@ -14,13 +14,13 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Final
 
-from api import metrics
-from api.db import jobs
+from api.core import metrics
+from api.core.errors import DatabaseUnavailable, StorageError
+from api.core.models import Clock, new_id
 from api.db.pool import Database, Statements
-from api.errors import DatabaseUnavailable, StorageError
+from api.jobs import rows as jobs
 from api.jobs.base import SEGMENT_SECONDS, Busy, GiveUp, Job, LeaseLost, Outcome
 from api.jobs.queue import Queue
-from api.models import Clock, new_id
 
 _KEEP_EVERY: Final = 10.0
 _FIRST_PAUSE: Final = 5.0

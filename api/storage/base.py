@@ -1,6 +1,6 @@
 """The storage contract: small capability classes, of which a backend takes on what it can do.
 
-A backend raises nothing but `api.errors.StorageError` and its children. Object keys are made by the server from
+A backend raises nothing but `api.core.errors.StorageError` and its children. Object keys are made by the server from
 ``[a-z0-9/-]``, are random and never used twice. What a backend can do is asked with ``isinstance``, never listed.
 """
 
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from api.models import SINGLE_PUT
+from api.core.models import SINGLE_PUT
 
 
 class Reader(Protocol):

@@ -14,10 +14,10 @@ from email.utils import parsedate_to_datetime
 from typing import Final
 from urllib.parse import urlsplit
 
-from api.errors import ObjectNotFound, StorageError, StorageUnavailable
+from api.core.errors import ObjectNotFound, StorageError, StorageUnavailable
 from api.storage.base import Finding, MultipartRef, MultipartStorage
+from api.storage.http import Answer, ask
 from api.storage.probe import ProbedStorage
-from api.storage.wire import Answer, ask
 
 MAX_SKEW: Final = 300
 """Seconds between our clock and the storage's; S3 and OSS refuse signatures that are 15 minutes off."""

@@ -18,8 +18,8 @@ from collections.abc import Callable, Mapping
 from typing import Final
 from urllib.parse import urlsplit
 
-from api.errors import StorageUnavailable
-from api.storage.wire import Answer
+from api.core.errors import StorageUnavailable
+from api.storage.http import Answer
 
 _TRIES: Final = 3
 _AGAIN: Final = frozenset({500, 502, 503, 504})

@@ -11,8 +11,8 @@ import io
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from api import digests
-from api.errors import ObjectNotFound, PartMismatch, StorageUnavailable, UploadGone
+from api.core import digests
+from api.core.errors import ObjectNotFound, PartMismatch, StorageUnavailable, UploadGone
 from api.storage.base import Completed, MultipartRef, MultipartStorage, Reader, SignedPart
 
 

@@ -12,9 +12,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
-from api.errors import StorageError
+from api.core.errors import StorageError
 from api.storage.base import MultipartRef, MultipartStorage, SignedPart
-from api.storage.wire import ask
+from api.storage.http import ask
 
 _LENGTH: Final = 1024
 _LIFE: Final = 900

@@ -27,7 +27,7 @@ from loadtest.benchmarks.wrk import Load
 _TOKENS, _CLIENTS, _BATCH = 1_000_000, 2, 200
 _IDLE, _ACTIVE, _USERS = 5000, 500, 25
 _MIB = 1024**2
-# a worker remembers 6,144 links at most, whose claims have about 2.5 KiB (lua/sluice/verified.lua); LuaJIT has slack
+# a worker remembers 6,144 links at most, whose claims have about 2.5 KiB (identity/verified.lua); LuaJIT has slack
 _LRU_LIMIT = 64 * _MIB
 _CONNECTION_LIMIT = 48 * 1024
 

@@ -26,16 +26,16 @@ from typing import Any
 import oss2
 from oss2.models import PartInfo
 
-from api import digests
 from api.app import compose
-from api.config import load
-from api.db import blobs
+from api.blobs import rows as blobs
+from api.core import digests
+from api.core.config import load
+from api.core.models import Blob, new_id, utc_now
 from api.db.migrate import migrate
 from api.db.pool import Database
-from api.models import Blob, new_id, utc_now
 from api.storage.base import MultipartRef
-from api.storage.oss import OSSStorage
-from api.storage.s3 import S3Storage
+from api.storage.oss.storage import OSSStorage
+from api.storage.s3.storage import S3Storage
 from loadtest.benchmarks.bench import Bench, Benchmark
 from loadtest.benchmarks.content import GIB, MIB
 from loadtest.benchmarks.measure import Pairs, Row, Sample, Spread

@@ -2,18 +2,18 @@
 -- A location's function decides, and either lets nginx go on or names an error code and leaves for /_error, where
 -- refuse() answers. By that way nginx sends no "100 Continue" to a client whose body is not wanted.
 
-local api = require("sluice.api")
-local download = require("sluice.download")
+local api = require("sluice.platform.api")
+local download = require("sluice.download.download")
 local failure = require("sluice.failure")
-local journal = require("sluice.journal")
-local link = require("sluice.link")
+local journal = require("sluice.platform.journal")
+local link = require("sluice.download.link")
 local metrics = require("sluice.metrics")
-local part = require("sluice.part")
-local proxy = require("sluice.proxy")
+local part = require("sluice.storage.part")
+local proxy = require("sluice.storage.proxy")
 local response = require("sluice.response")
-local revocation = require("sluice.revocation")
-local traffic = require("sluice.traffic")
-local verified = require("sluice.verified")
+local revocation = require("sluice.identity.revocation")
+local traffic = require("sluice.limits.traffic")
+local verified = require("sluice.identity.verified")
 
 local ngx = ngx
 local var = ngx.var

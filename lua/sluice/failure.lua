@@ -1,11 +1,11 @@
 --- Why a storage did not do as it was asked, once nginx is left with a status. access.lua answers with the code.
 
-local journal = require("sluice.journal")
-local limits = require("sluice.limits")
-local proxy = require("sluice.proxy")
+local journal = require("sluice.platform.journal")
+local limits = require("sluice.limits.limits")
+local proxy = require("sluice.storage.proxy")
 local response = require("sluice.response")
-local settings = require("sluice.settings")
-local target = require("sluice.target")
+local settings = require("sluice.platform.settings")
+local target = require("sluice.download.target")
 
 local var = ngx.var
 

@@ -2,8 +2,8 @@
 -- A request adds to plain tables of its worker, and a timer moves them into a shared dict: the hot path takes no lock
 -- for it. Labels come from fixed lists, never from a client, so that the number of series is bounded.
 
-local journal = require("sluice.journal")
-local timer = require("sluice.timer")
+local journal = require("sluice.platform.journal")
+local timer = require("sluice.platform.timer")
 
 local ngx = ngx
 local var = ngx.var
@@ -11,7 +11,7 @@ local var = ngx.var
 local _M = {}
 
 local FLUSH_SECONDS = 1
--- Seconds; as the API's own (api/metrics.py).
+-- Seconds; as the API's own (api/core/metrics.py).
 local BOUNDS = { 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10 }
 
 -- name, what it is, and the two labels that every counter has here.

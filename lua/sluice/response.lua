@@ -1,6 +1,6 @@
 --- Every way in which the edge says no, in one table, and the body that all of them have.
--- The API's answers have the same shape (api/errors.py) and pass untouched. A status is chosen by what a client's retry
--- loop will do with it; what carries retry_after is worth repeating as it is.
+-- The API's answers have the same shape (api/core/errors.py) and pass untouched. A status is chosen by what a client's
+-- retry loop will do with it; what carries retry_after is worth repeating as it is.
 
 local cjson = require("cjson.safe")
 

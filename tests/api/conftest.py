@@ -16,12 +16,12 @@ import pymysql
 import pytest
 from argon2 import PasswordHasher
 
-from api import digests
 from api.app import compose, create_app
-from api.config import Config, load
-from api.db import jobs
+from api.core import digests
+from api.core.config import Config, load
 from api.db.migrate import migrate
 from api.db.pool import Database, connect_arguments
+from api.jobs import rows as jobs
 from api.jobs.queue import NAMES, Queue, name_of
 from api.services import Services
 from api.storage.base import MultipartStorage

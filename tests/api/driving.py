@@ -8,11 +8,15 @@ from typing import Any
 
 import pytest
 
-from api.db import accounts, deployment, jobs, listings, scrubs, times
-from api.db import files as db_files
-from api.errors import StorageUnavailable
-from api.models import new_id
-from api.services import finalize
+from api.accounts import rows as accounts
+from api.blobs import scrub_rows as scrubs
+from api.core.errors import StorageUnavailable
+from api.core.models import new_id
+from api.db import deployment, times
+from api.files import rows as db_files
+from api.jobs import rows as jobs
+from api.sweep import rows as listings
+from api.uploads import finalize
 from tests.api import driving_transfers
 from tests.api.conftest import EDGE_KEY, Content, Gateway, User
 

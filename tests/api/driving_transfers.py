@@ -8,10 +8,12 @@ from datetime import timedelta
 from typing import Any, cast
 
 from api.app import compose
-from api.db import blobs, jobs, transfer_items
-from api.db import transfers as rows
-from api.policies import policies
+from api.blobs import rows as blobs
+from api.core.policies import policies
+from api.jobs import rows as jobs
 from api.storage.memory import MemoryStorage
+from api.transfers import item_rows as transfer_items
+from api.transfers import rows
 from tests.api.conftest import FAST_HASHER, Content, Gateway, User
 
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from api.config import load
-from api.db import jobs
+from api.core.config import load
+from api.jobs import rows as jobs
 from api.storage.memory import MemoryStorage
 from tests.api.conftest import Content, Gateway, User, fresh_database, settings
 from tests.conftest import Servers

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from api.db.jobs import LEASE
+from api.jobs.rows import LEASE
 from tests.api.conftest import Content, Gateway, User
 
 

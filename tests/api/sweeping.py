@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
+from api.core.models import new_id
 from api.db import deployment
-from api.models import new_id
 from tests.api.conftest import Gateway, fresh_database
 from tests.conftest import Servers
 

@@ -8,7 +8,7 @@ from typing import Any
 import falcon.testing
 import pytest
 
-from api.resources.base import MAX_BODY
+from api.http.base import MAX_BODY
 from tests.api.conftest import Content, Gateway, User, error
 
 DEEP = 10_000

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from api import config, routes
+from api import routes
 from api.__main__ import EXIT_CONFIG, EXIT_EXISTS, EXIT_FAILED, main
-from api.db import jobs
+from api.core import config
+from api.core.models import utc_now
 from api.db.pool import Database
-from api.models import utc_now
+from api.jobs import rows as jobs
 from tests.api.conftest import Gateway, fresh_database, settings
 from tests.conftest import Servers
 
@@ -28,7 +29,7 @@ def run(
 ) -> Callable[..., tuple[int, str, str]]:
     """Runs a command over a database of its own; answers (exit code, what it printed, what it complained of)."""
     environ = settings(fresh_database(servers), servers, tmp_path_factory.mktemp("commands"))
-    monkeypatch.setattr("api.config.load.__defaults__", (environ,))
+    monkeypatch.setattr("api.core.config.load.__defaults__", (environ,))
 
     def command(*arguments: str, typed: str = "") -> tuple[int, str, str]:
         monkeypatch.setattr("sys.stdin", io.StringIO(typed))
@@ -80,11 +81,11 @@ def test_every_route_is_listed_with_who_may_call_it(run: Command, gateway: Gatew
 
 @pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")  # PyMySQL forgets one that was refused
 def test_a_database_that_is_away_is_said_in_one_line(run: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    from api import config
+    from api.core import config
 
     (environ,) = config.load.__defaults__  # type: ignore[misc]
     away = environ | {"SLUICE_DATABASE_URL": "mysql://sluice@localhost/sluice?unix_socket=/nowhere.sock"}
-    monkeypatch.setattr("api.config.load.__defaults__", (away,))
+    monkeypatch.setattr("api.core.config.load.__defaults__", (away,))
     code, out, err = run("user", "count")
     assert (code, out) == (EXIT_FAILED, "")
     assert err.count("\n") == 1
@@ -125,7 +126,7 @@ class TestJobs:
     @pytest.fixture
     def rows(self, run: Command) -> None:
         """A job that waits, and one that was given up."""
-        from api import config
+        from api.core import config
 
         (environ,) = config.load.__defaults__  # type: ignore[misc]
         db, now = Database(environ["SLUICE_DATABASE_URL"], 1), utc_now()

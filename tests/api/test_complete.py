@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from api.db.jobs import LEASE
-from api.errors import StorageFull, StorageUnavailable
+from api.core.errors import StorageFull, StorageUnavailable
+from api.jobs.rows import LEASE
 from tests.api.conftest import Content, Gateway, User, Watch, error, together
 
 LEASE_OVER = LEASE.total_seconds() + 1
@@ -251,7 +251,7 @@ class TestBackground:
     ) -> None:
         monkeypatch.setattr(type(gateway.storage), "reads_to_complete", False)
         assert user.complete(ready(user, Content.of_parts(2, "joined"))).status_code == 200
-        monkeypatch.setattr("api.services.uploads._PARTS_AT_ONCE", 1)
+        monkeypatch.setattr("api.uploads.service._PARTS_AT_ONCE", 1)
         assert user.complete(ready(user, Content.of_parts(2, "many parts"))).status_code == 202
 
     def test_it_is_enqueued_with_its_row(self, gateway: Gateway, user: User) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from api.errors import StorageFull, StorageUnavailable
+from api.core.errors import StorageFull, StorageUnavailable
 from tests.api.conftest import Content, Gateway, User, Watch, error, together
 
 DIGEST = "d" * 64

@@ -10,7 +10,7 @@ from typing import Any
 import falcon.testing
 import pytest
 
-from api.errors import PartMismatch
+from api.core.errors import PartMismatch
 from tests.api.conftest import Content, Gateway, User, error, fresh_database
 from tests.api.cutting import Proxy, proxy
 from tests.api.outcomes import consistent, count, finish

@@ -12,9 +12,9 @@ import falcon.testing
 import httpx
 import pytest
 
-from api.config import S3Config, load
+from api.core.config import S3Config, load
 from api.storage.memory import MemoryStorage
-from api.storage.s3 import S3Storage
+from api.storage.s3.storage import S3Storage
 from tests.api.conftest import Content, Gateway, User, error
 
 Compose = Callable[..., Gateway]

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-import api.db
-from api.config import load
+import api
+from api.core.config import load
 from tests.api.conftest import Gateway, fresh_database, settings
 from tests.api.driving import drive
 from tests.conftest import Servers
@@ -77,9 +77,11 @@ FILL = (
 
 
 def constants() -> Iterable[tuple[str, str, str]]:
-    """(module, name, text) of every statement, or beginning of one, that api.db writes down."""
-    for info in pkgutil.iter_modules(api.db.__path__):
-        module = importlib.import_module(f"api.db.{info.name}")
+    """(module, name, text) of every statement, or beginning of one, that a module of rows writes down."""
+    for info in pkgutil.walk_packages(api.__path__, "api."):
+        if not info.name.endswith("rows") and not info.name.startswith("api.db."):
+            continue
+        module = importlib.import_module(info.name)
         for name, text in vars(module).items():
             if isinstance(text, str) and re.match("(SELECT|INSERT|UPDATE|DELETE|REPLACE) ", text):
                 yield info.name, name, text

@@ -114,7 +114,7 @@ class TestFilters:
     def test_a_search_looks_at_so_many_names_and_goes_on(
         self, user: User, order: str, limit: int, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("api.db.files.SEARCHED", 4)
+        monkeypatch.setattr("api.files.rows.SEARCHED", 4)
         given = ["x0", "x1", "a2", "a3", "a4", "a5", "a6", "a7", "x8", "a9", "x9", "x9"]  # a page of none among them
         for name in given:
             add(user, name)

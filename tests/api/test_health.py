@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from api import draining
-from api.errors import StorageUnavailable
-from api.services import health
+from api.core.errors import StorageUnavailable
+from api.operations import draining, health
 from tests.api.conftest import EDGE_KEY, Gateway
 
 

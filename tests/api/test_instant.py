@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from api.errors import ObjectNotFound, StorageUnavailable
-from api.services import instant
+from api.core.errors import ObjectNotFound, StorageUnavailable
+from api.uploads import proof as instant
 from tests.api.conftest import Content, Gateway, User, Watch, error, together
 
 

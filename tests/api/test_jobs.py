@@ -8,12 +8,12 @@ from datetime import timedelta
 
 import pytest
 
-from api.db import jobs
-from api.db.jobs import LEASE
+from api.core.errors import DatabaseUnavailable, StorageUnavailable
 from api.db.pool import Database
-from api.errors import DatabaseUnavailable, StorageUnavailable
+from api.jobs import rows as jobs
 from api.jobs.base import Busy, GiveUp, Job, Lease, LeaseLost, Outcome
 from api.jobs.feeder import Feeder
+from api.jobs.rows import LEASE
 from api.jobs.runner import Runner
 from tests.api.conftest import Clock, Gateway, KeptQueue, together
 

@@ -9,8 +9,8 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from api.errors import Problem
-from api.tokens import MAX_LENGTH
+from api.core.errors import Problem
+from api.core.tokens import MAX_LENGTH
 from tests.api.conftest import Content, Gateway, User, error
 
 EMPTY = Content(b"")

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from api.errors import StorageUnavailable
+from api.core.errors import StorageUnavailable
 from tests.api.conftest import Content, Gateway, User, error, together
 
 

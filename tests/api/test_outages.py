@@ -9,10 +9,10 @@ import falcon.testing
 import pymysql
 import pytest
 
+from api.core.errors import StorageUnavailable
 from api.db.migrate import migrate
 from api.db.pool import connect_arguments
-from api.errors import StorageUnavailable
-from api.services import health
+from api.operations import health
 from scripts.stack.services import MariaDB, Redis, server_folder
 from tests.api.conftest import Content, Gateway, Watch, error
 from tests.api.outcomes import consistent, finish
@@ -125,7 +125,7 @@ class TestRedis:
         self, build: Callable[..., Gateway], redis: MortalServer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(health, "_FRESH", -1.0)
-        monkeypatch.setattr("api.cache._SILENCE", 0.0)
+        monkeypatch.setattr("api.core.cache._SILENCE", 0.0)
         gateway = build(redis_url=redis.service.url, finalize_inline=0)  # type: ignore[attr-defined]
         for state in ("there", "killed", "back"):
             if state == "killed":

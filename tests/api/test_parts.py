@@ -101,8 +101,8 @@ class TestURLs:
 
     def test_the_edges_url_is_a_token_over_part_and_length(self, gateway: Gateway) -> None:
         from api.app import edge_part_url
+        from api.core.tokens import Tokens
         from api.storage.base import MultipartRef
-        from api.tokens import Tokens
 
         ref = MultipartRef("1" * 32, "k", "local", SIZE, 8 * 1024**2, 5, "2" * 32, 7)
         url = edge_part_url(Tokens([KEY]), "https://files.example")(ref, 3, 8388608, 4_000_000_000)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from api.errors import StorageUnavailable
+from api.core.errors import StorageUnavailable
 from api.storage.memory import MemoryStorage
 from tests.api.conftest import EDGE_KEY, Content, User, error
 from tests.api.moving import Moving
@@ -17,7 +17,7 @@ from tests.conftest import Servers
 
 @pytest.fixture
 def gateway(servers: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Moving]:
-    monkeypatch.setattr("api.services.stores._FRESH", 0.0)
+    monkeypatch.setattr("api.storage.stores._FRESH", 0.0)
     made = Moving.over(servers, tmp_path)
     yield made
     made.db.close()

@@ -9,7 +9,7 @@ from typing import Any
 import falcon.testing
 import pytest
 
-from api.db import revocations
+from api.accounts import revocation_rows as revocations
 from tests.api.conftest import EDGE_KEY, Content, Gateway, User, error, fresh_database
 from tests.conftest import Servers
 

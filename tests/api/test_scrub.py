@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from api.config import load
-from api.db import jobs
-from api.errors import StorageUnavailable
+from api.core.config import load
+from api.core.errors import StorageUnavailable
+from api.jobs import rows as jobs
 from api.storage.base import Reader
 from api.storage.memory import MemoryStorage
 from tests.api.conftest import Content, Gateway, User, error, fresh_database
@@ -217,7 +217,7 @@ def test_a_long_one_goes_on_where_it_stopped(gateway: Two, user: User, monkeypat
     content = Content.of_parts(4, "scrubbed in segments")
     user.upload(content)
     gateway.db.execute("UPDATE `blob` SET sha256 = NULL")
-    monkeypatch.setattr("api.services.scrub.SEGMENT_BYTES", 1)
+    monkeypatch.setattr("api.blobs.scrub.SEGMENT_BYTES", 1)
     gateway.storage.reads = 0
     gateway.scrub()
     assert gateway.storage.reads == 4

@@ -11,9 +11,9 @@ from typing import Any
 import falcon.testing
 import pytest
 
-from api.config import load
-from api.errors import StorageUnavailable
-from api.models import SINGLE_PUT
+from api.core.config import load
+from api.core.errors import StorageUnavailable
+from api.core.models import SINGLE_PUT
 from api.storage.memory import MemoryStorage
 from tests.api.conftest import Content, Gateway, User, Watch, error, fresh_database, settings, together
 from tests.conftest import Servers

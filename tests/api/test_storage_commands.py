@@ -12,13 +12,13 @@ import pytest
 
 from api.__main__ import EXIT_FAILED, main
 from api.app import compose, create_app
-from api.config import load
+from api.core.config import load
+from api.core.errors import DatabaseUnavailable
 from api.db.pool import Database
-from api.errors import DatabaseUnavailable
-from api.services.health import Health
-from api.services.stores import Stores
+from api.operations.health import Health
 from api.storage.base import MultipartStorage
 from api.storage.memory import MemoryStorage
+from api.storage.stores import Stores
 from tests.api.conftest import fresh_database, settings
 from tests.conftest import Servers
 from tests.storage.ceph import Ceph
@@ -46,7 +46,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], env
     """Runs a command; answers (exit code, lines that it printed, what it complained of)."""
 
     def command(*arguments: str, **changes: str) -> tuple[int, list[str], str]:
-        monkeypatch.setattr("api.config.load.__defaults__", (environ | changes,))
+        monkeypatch.setattr("api.core.config.load.__defaults__", (environ | changes,))
         code = main(["storage", *arguments])
         gc.collect()  # the command's connections end with its process
         printed = capsys.readouterr()

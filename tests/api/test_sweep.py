@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from api.errors import StorageUnavailable
+from api.core.errors import StorageUnavailable
 from tests.api.conftest import Content, Gateway, User, fresh_database
 from tests.conftest import Servers
 

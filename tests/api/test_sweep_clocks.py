@@ -6,10 +6,11 @@ from collections.abc import Callable
 
 import pytest
 
-from api.db import deployment, listings
-from api.services.sweep import Sweep
-from api.services.sweep.moments import Moment
-from api.services.sweep.run import Run
+from api.db import deployment
+from api.sweep import Sweep
+from api.sweep import rows as listings
+from api.sweep.moments import Moment
+from api.sweep.run import Run
 from tests.api.conftest import Content, Gateway, User, together
 from tests.api.sweeping import DAY, HOUR, doubts, keys, left, sweep, swept_gateway
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from api.__main__ import EXIT_FAILED, main
+from api.core.models import new_id
 from api.db import deployment
 from api.db.pool import Database
-from api.models import new_id
 from tests.api.conftest import fresh_database, settings
 from tests.conftest import Servers
 
@@ -23,7 +23,7 @@ def place(servers: Servers, tmp_path_factory: pytest.TempPathFactory, monkeypatc
     """The folder of the objects of a deployment of its own, twelve of which no row knows."""
     folder = tmp_path_factory.mktemp("sweep")
     environ = settings(fresh_database(servers), servers, folder)
-    monkeypatch.setattr("api.config.load.__defaults__", (environ,))
+    monkeypatch.setattr("api.core.config.load.__defaults__", (environ,))
     db = Database(environ["SLUICE_DATABASE_URL"], 1)
     objects = folder / "objects" / deployment.identity(db) / "00"
     db.close()

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from api import errors
-from api.db import trash
-from api.errors import StorageUnavailable
-from api.services.sweep.run import Run
+from api.core import errors
+from api.core.errors import StorageUnavailable
+from api.files import trash_rows as trash
+from api.sweep.run import Run
 from tests.api.conftest import Content, Gateway, User, Watch, error, together
 from tests.api.sweeping import DAY, doubts, left, sweep, swept_gateway
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from api.db import listings
-from api.errors import StorageUnavailable
-from api.models import new_id
+from api.core.errors import StorageUnavailable
+from api.core.models import new_id
+from api.sweep import rows as listings
 from tests.api.conftest import Content, Gateway, User
 from tests.api.sweeping import DAY, HOUR, doubts, keys, left, sweep, swept_gateway
 
@@ -121,8 +121,8 @@ def _no_foreign_keys(gateway: Gateway) -> int:
 class TestPaging:
     def test_a_pass_goes_on_where_it_was_stopped(self, gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
         orphans = sorted(keys(gateway, 25))
-        monkeypatch.setattr("api.db.known.BATCH", 10)
-        monkeypatch.setattr("api.services.sweep.run.STEP_SECONDS", 0)
+        monkeypatch.setattr("api.sweep.known_rows.BATCH", 10)
+        monkeypatch.setattr("api.sweep.run.STEP_SECONDS", 0)
         gateway.clock.turn(7 * HOUR)
         seen = [gateway.services.sweep.run()["unknown_objects"] for _ in range(4)]
         assert seen == [10, 10, 5, 0]
@@ -135,7 +135,7 @@ class TestPaging:
         self, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         orphans = sorted(keys(gateway, 25))
-        monkeypatch.setattr("api.db.known.BATCH", 10)
+        monkeypatch.setattr("api.sweep.known_rows.BATCH", 10)
         real = gateway.storage.list_objects
 
         def failing(after: str = "") -> Iterator[str]:

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from api import digests
-from api.errors import StorageError, StorageUnavailable
+from api.core import digests
+from api.core.errors import StorageError, StorageUnavailable
 from api.storage.base import Completed, MultipartRef, Reader
 from api.storage.memory import MemoryStorage
 from tests.api.conftest import User, fresh_database, settings
@@ -76,8 +76,8 @@ class Flaky(MemoryStorage):
 
 @pytest.fixture
 def gateway(servers: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Moving]:
-    monkeypatch.setattr("api.services.copying._PAUSE", 0.0)
-    monkeypatch.setattr("api.services.stores._FRESH", 0.0)
+    monkeypatch.setattr("api.blobs.copying._PAUSE", 0.0)
+    monkeypatch.setattr("api.storage.stores._FRESH", 0.0)
     made = Moving(
         settings(fresh_database(servers), servers, tmp_path) | {"SLUICE_JOB_TRIES": "4"},
         local=Flaky(),
@@ -425,7 +425,7 @@ class TestKills:
 def test_a_segment_ends_after_so_many_bytes_and_the_next_goes_on(
     gateway: Moving, user: User, monkeypatch: pytest.MonkeyPatch, destination: str, runs: int
 ) -> None:
-    monkeypatch.setattr("api.services.copying.SEGMENT_BYTES", 2 * MIB8)
+    monkeypatch.setattr("api.blobs.copying.SEGMENT_BYTES", 2 * MIB8)
     ((file, content),) = gateway.upload_all(user, [5 * MIB8], "segments")
     storage = flaky(gateway, destination)
     gateway.start("local", destination)

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from api import digests
-from api.errors import Problem, StorageUnavailable
-from api.services import transfer_plan
+from api.core import digests
+from api.core.errors import Problem, StorageUnavailable
 from api.storage.base import MultipartRef
+from api.transfers import plan as transfer_plan
 from tests.api.conftest import Content, User, fresh_database, settings
 from tests.api.moving import Moving
 from tests.conftest import Servers

@@ -8,10 +8,10 @@ from typing import Any, cast
 
 import pytest
 
-from api import digests
-from api.config import load
-from api.db import jobs
-from api.errors import StorageUnavailable
+from api.core import digests
+from api.core.config import load
+from api.core.errors import StorageUnavailable
+from api.jobs import rows as jobs
 from api.storage.base import Reader
 from api.storage.memory import MemoryStorage
 from tests.api.conftest import Content, Gateway, User, error
@@ -211,7 +211,7 @@ def test_a_killed_reader_is_followed_by_another_at_the_last_right_part(gateway: 
 def test_a_large_one_is_read_in_segments_and_its_whole_hash_goes_through_all_of_them(
     gateway: Gateway, user: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("api.services.verify.SEGMENT_BYTES", 2 * digests.MIN_PART_SIZE)
+    monkeypatch.setattr("api.blobs.verify.SEGMENT_BYTES", 2 * digests.MIN_PART_SIZE)
     content = Content.of_parts(5, "in segments")
     file = send(user, content)
     places = []
@@ -232,7 +232,7 @@ def test_the_whole_hash_that_is_found_later_goes_on_where_it_was(
     gateway.rows("UPDATE `blob` SET sha256 = NULL WHERE digest = UNHEX(%s)", content.digest)
     ((blob,),) = gateway.rows("SELECT blob_id FROM file WHERE id = UNHEX(%s)", file["id"])
     jobs.insert(gateway.db, "verify", blob, gateway.clock())
-    monkeypatch.setattr("api.services.verify.SEGMENT_BYTES", 2 * digests.MIN_PART_SIZE)
+    monkeypatch.setattr("api.blobs.verify.SEGMENT_BYTES", 2 * digests.MIN_PART_SIZE)
     assert isinstance(gateway.storage, Trusting)
     gateway.storage.reads = 0
     assert [verify(gateway) for _ in range(4)] == [[True], [True], [True], []]

@@ -23,7 +23,7 @@ from sluice.partial import PartialFile
 from sluice.retry import Patience
 from sluice.source import BytesSource, FileSource, SeekableSource
 
-from api import digests
+from api.core import digests
 from tests.client.conftest import PYTHON, ROOT, SLUICE, Command
 from tests.e2e.sources import PART, Sources
 

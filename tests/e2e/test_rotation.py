@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import httpx
 
-from api import keys
-from api.errors import TokenError
-from api.tokens import Tokens
+from api.core import keys
+from api.core.errors import TokenError
+from api.core.tokens import Tokens
 from tests.e2e.client import Client, code, token_of
 from tests.e2e.gateway import Gateway
 from tests.e2e.sources import Source

@@ -16,9 +16,9 @@ from typing import Any
 
 import pymysql
 
-from api import digests
+from api.core import digests
+from api.core.models import new_id
 from api.db.pool import connect_arguments
-from api.models import new_id
 from scripts.stack.paths import CODE
 from tests.api.conftest import settings
 from tests.conftest import Servers

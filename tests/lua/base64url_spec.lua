@@ -1,4 +1,4 @@
-local base64url = require("sluice.base64url")
+local base64url = require("sluice.identity.base64url")
 
 describe("base64url", function()
     -- RFC 4648 section 10, without padding, and the two characters of the URL's alphabet.

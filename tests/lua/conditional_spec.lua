@@ -1,4 +1,4 @@
-local conditional = require("sluice.conditional")
+local conditional = require("sluice.download.conditional")
 
 local TAG = '"0123abcd"'
 

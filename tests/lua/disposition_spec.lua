@@ -1,4 +1,4 @@
-local disposition = require("sluice.disposition")
+local disposition = require("sluice.download.disposition")
 
 describe("disposition", function()
     local HEADERS = {

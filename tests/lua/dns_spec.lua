@@ -1,4 +1,4 @@
-local dns = require("sluice.dns")
+local dns = require("sluice.storage.dns")
 
 local ID = "\18\52"
 

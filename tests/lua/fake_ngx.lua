@@ -74,8 +74,8 @@ function _M.install(...)
         now = function() return _M.time end,
         time = function() return math.floor(_M.time) end,
     }
-    package.loaded["sluice.journal"] = { notes = {}, note = function(text)
-        table.insert(package.loaded["sluice.journal"].notes, text)
+    package.loaded["sluice.platform.journal"] = { notes = {}, note = function(text)
+        table.insert(package.loaded["sluice.platform.journal"].notes, text)
     end }
     return shared
 end

@@ -5,13 +5,13 @@ describe("gcra", function()
 
     before_each(function()
         dicts = fake.install("clocks")
-        package.loaded["sluice.gcra"] = nil
-        gcra = require("sluice.gcra")
+        package.loaded["sluice.limits.gcra"] = nil
+        gcra = require("sluice.limits.gcra")
     end)
 
     after_each(function()
         _G.ngx = nil
-        package.loaded["sluice.journal"], package.loaded["sluice.gcra"] = nil, nil
+        package.loaded["sluice.platform.journal"], package.loaded["sluice.limits.gcra"] = nil, nil
     end)
 
     local function takes(limit, count)
@@ -88,7 +88,7 @@ describe("gcra", function()
         local limit = gcra.limit(1, 1)
         assert.equal(20, takes(limit, 20))
         assert.equal(0, gcra.book("k", 5, 0))
-        assert.truthy(package.loaded["sluice.journal"].notes[1]:find("no memory"))
+        assert.truthy(package.loaded["sluice.platform.journal"].notes[1]:find("no memory"))
     end)
 
     it("forgets clocks that are ahead because time was set back", function()

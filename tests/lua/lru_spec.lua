@@ -5,13 +5,13 @@ describe("lru", function()
 
     setup(function()
         fake.install()
-        lru = require("sluice.lru")
+        lru = require("sluice.platform.lru")
     end)
 
     teardown(function()
         _G.ngx = nil
-        package.loaded["sluice.journal"] = nil
-        package.loaded["resty.lrucache"], package.loaded["sluice.lru"] = nil, nil
+        package.loaded["sluice.platform.journal"] = nil
+        package.loaded["resty.lrucache"], package.loaded["sluice.platform.lru"] = nil, nil
     end)
 
     it("holds three quarters of its slots, the newest", function()

@@ -1,4 +1,4 @@
-local range = require("sluice.range")
+local range = require("sluice.download.range")
 
 local SIZE = 10000
 

@@ -1,4 +1,4 @@
-local token = require("sluice.token")
+local token = require("sluice.identity.token")
 local vectors = require("vectors")
 
 local NOW = 1700000001

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from api.tiers import Tier
+from api.core.tiers import Tier
 from tests.nginx.edge import Edge
 from tests.nginx.stub_api import wait_for
 from tests.nginx.tiers import document, new_user

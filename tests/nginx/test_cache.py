@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from api.tiers import Tier
+from api.core.tiers import Tier
 from tests.nginx import tiers
 from tests.nginx.edge import Edge, Reply
 from tests.nginx.stub_api import Answer as APIAnswer

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from api.tiers import Tier
+from api.core.tiers import Tier
 from tests.nginx.edge import Edge
 from tests.nginx.stub_api import wait_for
 from tests.nginx.test_pace import children
@@ -72,7 +72,8 @@ def test_of_users(crowded: Edge, tier: str) -> None:
 MILLION = """
     location = /crowd {
         content_by_lua_block {
-            local gcra, holds, usage = require("sluice.gcra"), require("sluice.holds"), require("sluice.usage")
+            local gcra, holds = require("sluice.limits.gcra"), require("sluice.limits.holds")
+            local usage = require("sluice.limits.usage")
             local limit, refused, first = gcra.limit(0.001, 5), 0, tonumber(ngx.var.arg_first)
             for n = first, first + 49999 do
                 local account = "user:" .. string.format("%032x", n)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from api.tiers import Tier
+from api.core.tiers import Tier
 from tests.nginx.at_once import Held
 from tests.nginx.edge import Edge, Reply
 from tests.nginx.stub_api import Answer, wait_for

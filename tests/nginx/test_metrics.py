@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 import pytest
 
-from api import metrics
-from api.services import figures
+from api.core import metrics
+from api.operations import figures
 from tests.nginx.edge import CODE, Edge
 from tests.nginx.proxied import CONTENT, SIZE, download
 from tests.nginx.stub_api import Answer, wait_for

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from api.tiers import Tier
+from api.core.tiers import Tier
 from tests.nginx.edge import Edge
 from tests.nginx.stub_api import wait_for
 from tests.nginx.stub_storage import Answer, StubStorage, ranged

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from api.tiers import Tier
+from api.core.tiers import Tier
 from tests.nginx.edge import Edge, parse
 from tests.nginx.stub_api import DEADLINE, wait_for
 from tests.nginx.stub_api import Answer as APIAnswer

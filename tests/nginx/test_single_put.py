@@ -16,13 +16,13 @@ from urllib.parse import urlsplit
 import pytest
 
 from api.app import proxied_part_url
-from api.config import S3Config
-from api.errors import ObjectNotFound, PartMismatch, UploadGone
-from api.models import SINGLE_PUT
+from api.core.config import S3Config
+from api.core.errors import ObjectNotFound, PartMismatch, UploadGone
+from api.core.models import SINGLE_PUT
+from api.core.tokens import Tokens, seal_message
 from api.storage.base import MultipartRef
-from api.storage.s3 import S3Storage
-from api.storage.wire import Answer, ask
-from api.tokens import Tokens, seal_message
+from api.storage.http import Answer, ask
+from api.storage.s3.storage import S3Storage
 from tests.nginx.edge import Edge, Reply
 from tests.storage.contract import PREFIX, nothing, read
 from tests.vectors import make_tokens
@@ -99,7 +99,7 @@ def test_nothing_is_offered_where_the_storage_compares_nothing(
         def fake(method: str, url: str, headers: Any, body: bytes, left: list[int] = left) -> Answer:
             return Answer(left.pop(0), {}, b"")
 
-        monkeypatch.setattr("api.storage.s3_single.ask", fake)
+        monkeypatch.setattr("api.storage.s3.single.ask", fake)
         assert storage.enforces_sha256
         assert storage.single_put_max == 0
         assert not left

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from api.config import S3Config
-from api.storage.oss import OSSStorage
-from api.storage.s3 import S3Storage
+from api.core.config import S3Config
+from api.storage.oss.storage import OSSStorage
+from api.storage.s3.storage import S3Storage
 from tests.nginx.edge import Answer, Edge, Reply
 from tests.storage import oss_standin
 from tests.storage.contract import PREFIX

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from api.tiers import Tier
+from api.core.tiers import Tier
 from tests.nginx.edge import Edge, Reply
 from tests.nginx.stub_api import Answer, Seen, wait_for
 from tests.nginx.test_pace import Download, children

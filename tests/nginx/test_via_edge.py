@@ -9,11 +9,11 @@ from urllib.parse import urlsplit
 import pytest
 
 from api.app import proxied_part_url
-from api.config import S3Config
-from api.errors import StorageError, UploadGone
+from api.core.config import S3Config
+from api.core.errors import StorageError, UploadGone
+from api.core.tokens import Tokens
 from api.storage.base import MultipartRef
-from api.storage.s3 import S3Storage
-from api.tokens import Tokens
+from api.storage.s3.storage import S3Storage
 from tests.nginx.edge import Edge, Reply
 from tests.storage.contract import PART, PREFIX, Content, MultipartContract, Put, nothing, read
 from tests.vectors import make_tokens

@@ -4,7 +4,7 @@ import dataclasses
 import uuid
 from typing import Any
 
-from api.tiers import Tier
+from api.core.tiers import Tier
 
 
 def document(

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from api.storage.oss import OSSStorage
+from api.storage.oss.storage import OSSStorage
 from tests.storage import oss_standin
 from tests.storage.contract import PART, PREFIX, Content
 from tests.storage.oss_bucket import Bucket

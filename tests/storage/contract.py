@@ -12,8 +12,8 @@ from typing import Any, Final
 
 import pytest
 
-from api import digests
-from api.errors import ObjectNotFound, PartMismatch, StorageUnavailable, UploadGone
+from api.core import digests
+from api.core.errors import ObjectNotFound, PartMismatch, StorageUnavailable, UploadGone
 from api.storage.base import MultipartRef, MultipartStorage
 
 PART: Final = 64 * 1024

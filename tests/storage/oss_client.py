@@ -6,9 +6,9 @@ import os
 import time
 from collections.abc import Callable
 
-from api.errors import UploadGone
+from api.core.errors import UploadGone
 from api.storage.base import MultipartRef, MultipartStorage
-from api.storage.oss import OSSStorage
+from api.storage.oss.storage import OSSStorage
 from tests.storage.contract import PART, Content
 from tests.storage.signed import request
 

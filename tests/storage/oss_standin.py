@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from api.config import OSSConfig
+from api.core.config import OSSConfig
 from tests.storage.oss_bucket import Answer, Bucket, Stored, action, error, xml
 from tests.storage.oss_verifier import Account, Refused, Request, verify
 

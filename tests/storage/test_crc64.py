@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.storage import crc64
+from api.storage.oss import crc64
 
 
 def test_the_check_value_is_the_catalogues() -> None:

@@ -7,12 +7,12 @@ from contextlib import contextmanager
 
 import pytest
 
-from api.config import S3Config
-from api.errors import ObjectNotFound, StorageUnavailable, UploadGone
+from api.core.config import S3Config
+from api.core.errors import ObjectNotFound, StorageUnavailable, UploadGone
 from api.storage.kept import KeptConnections
-from api.storage.s3_bucket import Address
-from api.storage.s3_calls import Calls
-from api.storage.sigv4 import Credentials
+from api.storage.s3.bucket import Address
+from api.storage.s3.calls import Calls
+from api.storage.s3.sigv4 import Credentials
 from tests.nginx import stub_storage
 from tests.nginx.stub_storage import Answer, StubStorage
 

@@ -14,16 +14,9 @@ from typing import Any
 
 import pytest
 
-from api.errors import (
-    ObjectNotFound,
-    PartMismatch,
-    StorageError,
-    StorageFull,
-    StorageUnavailable,
-    UploadGone,
-)
+from api.core.errors import ObjectNotFound, PartMismatch, StorageError, StorageFull, StorageUnavailable, UploadGone
 from api.storage.base import MultipartRef
-from api.storage.local import LocalStorage
+from api.storage.local.storage import LocalStorage
 from tests.storage.contract import PART, PREFIX, ComparingContract, Content, Put, nothing, read
 
 
@@ -437,7 +430,7 @@ def test_a_body_that_nobody_sends_any_more_is_dropped_and_one_that_arrives_is_no
 def test_a_large_object_is_left_to_a_worker_for_its_whole_hash(
     storage: LocalStorage, put: Put, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("api.storage.local._SMALL", 2 * PART)
+    monkeypatch.setattr("api.storage.local.storage._SMALL", 2 * PART)
     for parts, later in ((2, False), (3, True)):
         what = ComparingContract.send(storage, put, Content(os.urandom(parts * PART)))
         completed = storage.complete(what.ref, what.hashes, nothing)
@@ -449,7 +442,7 @@ def test_the_parts_of_many_are_deleted_beside_the_callers_work(
     storage: LocalStorage, put: Put, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     never = SimpleNamespace(Thread=lambda **_: SimpleNamespace(start=lambda: None))
-    monkeypatch.setattr("api.storage.local.threading", never)  # the process is killed before it is done
+    monkeypatch.setattr("api.storage.local.storage.threading", never)  # the process is killed before it is done
     what = ComparingContract.send(storage, put, Content(os.urandom(17 * PART)))
     storage.complete(what.ref, what.hashes, nothing)
     assert what.ref.upload_id not in set(storage.list_uploads())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from api.errors import UploadGone
+from api.core.errors import UploadGone
 from api.storage.base import MultipartRef
 from api.storage.memory import MemoryStorage
 from tests.storage.contract import PREFIX, ComparingContract, Put

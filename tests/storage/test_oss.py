@@ -10,12 +10,9 @@ from typing import Any
 
 import pytest
 
-from api.errors import (
-    PartMismatch,
-    UploadGone,
-)
-from api.storage import oss
-from api.storage.oss import OSSStorage
+from api.core.errors import PartMismatch, UploadGone
+from api.storage.oss import storage as oss
+from api.storage.oss.storage import OSSStorage
 from tests.storage.contract import PART, PREFIX, Content, MultipartContract, Put, nothing, read
 from tests.storage.oss_bucket import Bucket
 from tests.storage.oss_client import MakeOSS, opened, send

@@ -7,9 +7,9 @@ from xml.etree import ElementTree
 
 import pytest
 
-from api.errors import StorageError
+from api.core.errors import StorageError
 from api.storage.base import Finding
-from api.storage.oss import OSSStorage
+from api.storage.oss.storage import OSSStorage
 from tests.storage.contract import PREFIX
 from tests.storage.oss_client import MakeOSS
 from tests.storage.oss_standin import Standin

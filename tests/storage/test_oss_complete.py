@@ -10,13 +10,10 @@ from typing import Any
 
 import pytest
 
-from api.errors import (
-    StorageError,
-    StorageUnavailable,
-)
+from api.core.errors import StorageError, StorageUnavailable
 from api.storage.base import Completed
-from api.storage.oss import OSSStorage
-from api.storage.oss_answers import parse_parts
+from api.storage.oss.answers import parse_parts
+from api.storage.oss.storage import OSSStorage
 from tests.storage.contract import PART, PREFIX, Content, nothing, read
 from tests.storage.oss_bucket import Stored
 from tests.storage.oss_client import MakeOSS, opened, send

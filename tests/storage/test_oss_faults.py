@@ -13,17 +13,11 @@ from unittest import mock
 import pytest
 from oss2 import exceptions
 
-from api.errors import (
-    ConfigError,
-    ObjectNotFound,
-    PartMismatch,
-    StorageUnavailable,
-    UploadGone,
-)
-from api.storage import oss
-from api.storage.oss import OSSStorage
-from api.storage.oss_answers import Body
-from api.storage.oss_errors import ERRORS, Passing
+from api.core.errors import ConfigError, ObjectNotFound, PartMismatch, StorageUnavailable, UploadGone
+from api.storage.oss import storage as oss
+from api.storage.oss.answers import Body
+from api.storage.oss.errors import ERRORS, Passing
+from api.storage.oss.storage import OSSStorage
 from tests.storage.contract import PART, Content, nothing, read
 from tests.storage.oss_client import MakeOSS, opened, send
 from tests.storage.oss_standin import ACCOUNT, Standin

@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from api.config import OSSConfig
-from api.errors import ObjectNotFound, PartMismatch, StorageError, StorageUnavailable, UploadGone
+from api.core.config import OSSConfig
+from api.core.errors import ObjectNotFound, PartMismatch, StorageError, StorageUnavailable, UploadGone
 from api.storage.base import MultipartRef
-from api.storage.oss import TARGET_HEADERS, OSSStorage
+from api.storage.oss.storage import TARGET_HEADERS, OSSStorage
 from tests.storage.contract import nothing, read
 from tests.storage.oss_bucket import Bucket
 from tests.storage.oss_client import send

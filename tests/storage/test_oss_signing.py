@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from oss2.credentials import StaticCredentialsProvider
 
-from api.storage.oss_v4 import Presigner, encode_path
-from api.storage.sigv4 import Credentials
+from api.storage.oss.v4 import Presigner, encode_path
+from api.storage.s3.sigv4 import Credentials
 from tests.storage.oss_verifier import Account, Refused, Request, v4_signature, verify
 
 NOW = 1_800_000_000

@@ -9,12 +9,12 @@ from dataclasses import replace
 
 import pytest
 
-from api.config import S3Config
-from api.errors import ObjectNotFound, PartMismatch, StorageError, StorageUnavailable, UploadGone
-from api.models import SINGLE_PUT
-from api.storage import s3
+from api.core.config import S3Config
+from api.core.errors import ObjectNotFound, PartMismatch, StorageError, StorageUnavailable, UploadGone
+from api.core.models import SINGLE_PUT
 from api.storage.base import MultipartRef
-from api.storage.s3 import S3Storage
+from api.storage.s3 import storage as s3
+from api.storage.s3.storage import S3Storage
 from tests.storage.contract import PART, PREFIX, Content, MultipartContract, Put, nothing, read
 from tests.storage.signed import request
 

@@ -12,14 +12,14 @@ from xml.etree.ElementTree import SubElement
 
 import pytest
 
-from api.config import S3Config
-from api.errors import StorageError
+from api.core.config import S3Config
+from api.core.errors import StorageError
 from api.storage.base import Finding
-from api.storage.bucket_rules import child_text
-from api.storage.s3 import S3Storage
-from api.storage.s3_bucket import Bucket, named
-from api.storage.sigv4 import Credentials
-from api.storage.wire import ask
+from api.storage.http import ask
+from api.storage.s3.bucket import Bucket, named
+from api.storage.s3.rules import child_text
+from api.storage.s3.sigv4 import Credentials
+from api.storage.s3.storage import S3Storage
 from tests.nginx import stub_storage
 from tests.nginx.stub_storage import Answer
 from tests.storage.contract import PREFIX

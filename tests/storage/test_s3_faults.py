@@ -20,10 +20,10 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 
-from api.config import S3Config
-from api.errors import StorageError, StorageUnavailable, UploadGone
+from api.core.config import S3Config
+from api.core.errors import StorageError, StorageUnavailable, UploadGone
 from api.storage.base import Completed
-from api.storage.s3 import S3Storage
+from api.storage.s3.storage import S3Storage
 from tests.listening import Listening
 from tests.storage.ceph import Ceph
 from tests.storage.contract import PART, PREFIX, Content, nothing, read

@@ -20,11 +20,11 @@ from botocore.credentials import Credentials as BotoCredentials
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from api.config import S3Config
+from api.core.config import S3Config
 from api.storage.base import MultipartRef
-from api.storage.s3 import TARGET_LIFE, S3Storage
-from api.storage.s3_bucket import Address
-from api.storage.sigv4 import MAX_EXPIRES, UNSIGNED, Credentials, Presigner, encode
+from api.storage.s3.bucket import Address
+from api.storage.s3.sigv4 import MAX_EXPIRES, UNSIGNED, Credentials, Presigner, encode
+from api.storage.s3.storage import TARGET_LIFE, S3Storage
 
 REGIONS = ("us-east-1", "eu-central-1", "default")
 TOKENS = ("", "FwoGZXIvYXdzE+/=token&with every=thing%25")

@@ -16,13 +16,13 @@ from typing import Any, Final
 
 import pytest
 
-from api import digests
 from api.app import compose
-from api.config import S3Config, load
-from api.db import blobs
+from api.blobs import rows as blobs
+from api.core import digests
+from api.core.config import S3Config, load
+from api.core.models import Blob, new_id
 from api.db.pool import Database
 from api.jobs.queue import Queue
-from api.models import Blob, new_id
 from api.storage.base import MultipartRef, MultipartStorage
 from tests.api.conftest import FAST_HASHER, fresh_database, settings
 from tests.conftest import Servers

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from api import digests
+from api.core import digests
 from tests.storage.ceph import Ceph
 from tests.transfers.conftest import Yard, await_true
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from api.storage.assembly import Assembly, hash_file
+from api.storage.local.assembly import Assembly, hash_file
 
 PART = 100_000
 DATA = os.urandom(6 * PART - 13)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from api import digests
+from api.core import digests
 from loadtest.benchmarks import program, put_get
 from loadtest.benchmarks.__main__ import BENCHMARKS, measure_one
 from loadtest.benchmarks.bench import Bench, Benchmark

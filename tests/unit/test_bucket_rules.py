@@ -7,8 +7,8 @@ from xml.etree.ElementTree import Element
 
 import pytest
 
-from api.errors import StorageError
-from api.storage.bucket_rules import merge
+from api.core.errors import StorageError
+from api.storage.s3.rules import merge
 
 OURS = "<Rule><ID>ours</ID><Days>9</Days></Rule>"
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from api.__main__ import EXIT_CONFIG, main
-from api.config import Config, env_name, load
-from api.errors import ConfigError
-from api.settings import declared
+from api.core.config import Config, env_name, load
+from api.core.errors import ConfigError
+from api.core.settings import declared
 
 SECRETS = {
     "SLUICE_SECRET_KEYS": "first-key-" + "a" * 32 + "\nsecond-key-" + "b" * 32,
@@ -167,7 +167,7 @@ def test_what_is_in_force_names_every_setting_and_shows_no_secret() -> None:
 def test_the_command_prints_what_is_in_force_without_secrets(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("api.config.load.__defaults__", (GOOD,))
+    monkeypatch.setattr("api.core.config.load.__defaults__", (GOOD,))
     assert main(["config"]) == 0
     printed = capsys.readouterr()
     assert "SLUICE_ACCESS_TTL=900" in printed.out
@@ -178,7 +178,7 @@ def test_the_command_says_a_line_for_each_problem(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bad = GOOD | {"SLUICE_SIGNUP": "x", "SLUICE_EDGE_KEY": "hush"}
-    monkeypatch.setattr("api.config.load.__defaults__", (bad,))
+    monkeypatch.setattr("api.core.config.load.__defaults__", (bad,))
     assert main(["config"]) == EXIT_CONFIG == 2
     printed = capsys.readouterr()
     assert [line.split()[0] for line in printed.err.splitlines()] == ["SLUICE_EDGE_KEY", "SLUICE_SIGNUP"]

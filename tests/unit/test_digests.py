@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api import digests
+from api.core import digests
 
 MIB, GIB, TIB = 1024**2, 1024**3, 1024**4
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from api import routes
-from api.config import ELSEWHERE, Config, OSSConfig, S3Config, env_name
-from api.errors import KINDS, Kind
-from api.resources.base import Resource
-from api.settings import declared
+from api.core.config import ELSEWHERE, Config, OSSConfig, S3Config, env_name
+from api.core.errors import KINDS, Kind
+from api.core.settings import declared
+from api.http.base import Resource
 
 DOCS = Path(__file__).parents[2] / "docs"
 # (name, field) of every setting; those of s3 and oss stand for every storage of their kind

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from api import draining
+from api.operations import draining
 
 CODE = Path(__file__).parents[2]
 DEADLINE = 30.0

@@ -6,18 +6,18 @@ import re
 
 import pytest
 
-from api.errors import KINDS, Kind, Problem, SluiceError
+from api.core.errors import KINDS, Kind, Problem, SluiceError
 
 
 def test_the_table_is_all_of_it() -> None:
-    from api import errors
+    from api.core import errors
 
     assert len(KINDS) > 30
     assert set(KINDS) == {value for value in vars(errors).values() if isinstance(value, Kind)}
 
 
 def test_codes_are_unique_and_name_their_constants() -> None:
-    from api import errors
+    from api.core import errors
 
     assert len({kind.code for kind in KINDS}) == len(KINDS)
     assert all(getattr(errors, kind.code) is kind for kind in KINDS)
@@ -45,7 +45,7 @@ def test_a_problem_takes_what_its_row_says_unless_told_better() -> None:
 
 
 def test_everything_raised_on_purpose_has_one_root() -> None:
-    from api import errors
+    from api.core import errors
 
     raised = [value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, Exception)]
     assert len(raised) > 10

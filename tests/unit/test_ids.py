@@ -7,7 +7,7 @@ import uuid
 
 import pytest
 
-from api.models import new_id
+from api.core.models import new_id
 
 
 def test_ids_sort_by_their_time_also_within_a_millisecond(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from api.config import load
-from api.errors import TokenError
-from api.key_commands import longest_life
-from api.keys import MARGIN, Key, Keyring, KeysRefused, parse, retire, rotate, signing, useless_from
-from api.tokens import Tokens
+from api.commands.keys import longest_life
+from api.core.config import load
+from api.core.errors import TokenError
+from api.core.keys import MARGIN, Key, Keyring, KeysRefused, parse, retire, rotate, signing, useless_from
+from api.core.tokens import Tokens
 
 A, B, C = "a" * 64, "b" * 64, "c" * 64
 NOW = 1_800_000_000.0

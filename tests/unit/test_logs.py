@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from api import logs
+from api.core import logs
 
 
 @pytest.fixture

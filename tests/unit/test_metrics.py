@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from api import metrics
+from api.core import metrics
 
 COUNT = """
 import os, sys
-from api import metrics
+from api.core import metrics
 metrics.JOB_RUNS.labels("verify", "done").inc(int(sys.argv[1]))
 metrics.DATABASE_CONNECTIONS.inc(int(sys.argv[1]))
 print("counted", flush=True)
@@ -20,7 +20,7 @@ sys.stdin.read()
 if sys.argv[2:] == ["killed"]:
     os.kill(os.getpid(), 9)
 """
-ASK = "from api import metrics; print(metrics.text().decode())"
+ASK = "from api.core import metrics; print(metrics.text().decode())"
 
 
 class Process:

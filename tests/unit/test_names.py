@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.errors import Problem
-from api.services.names import check_name, check_username, content_type
+from api.core.errors import Problem
+from api.files.names import check_name, check_username, content_type
 
 HOSTILE = {
     "empty": "",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from api.config import load
-from api.errors import ConfigError
-from api.policies import Policy, policies
+from api.core.config import load
+from api.core.errors import ConfigError
+from api.core.policies import Policy, policies
 
 MAIN = Policy("main", "archive", move=False, after=0, keep=0)
 

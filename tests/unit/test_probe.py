@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import pytest
 
-from api.errors import StorageError, StorageUnavailable
+from api.core.errors import StorageError, StorageUnavailable
 from api.storage.base import MultipartRef, SignedPart
+from api.storage.http import Answer
 from api.storage.memory import MemoryStorage
 from api.storage.probe import ProbedStorage, refuses_wrong_body
-from api.storage.wire import Answer
 
 
 class Asked(MemoryStorage, ProbedStorage):

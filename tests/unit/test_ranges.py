@@ -7,8 +7,8 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.digests import MAX_PARTS
-from api.services import ranges
+from api.core.digests import MAX_PARTS
+from api.uploads import ranges
 
 numbers = st.sets(st.integers(1, MAX_PARTS), max_size=300).map(sorted)
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from api import digests
-from api.errors import ObjectNotFound, StorageUnavailable
-from api.services import readback
-from api.services.readback import ReadBack
+from api.blobs import readback
+from api.blobs.readback import ReadBack
+from api.core import digests
+from api.core.errors import ObjectNotFound, StorageUnavailable
 
 PART = digests.MIN_PART_SIZE
 DATA = b"".join(bytes([number]) * PART for number in range(1, 6)) + b"short"

@@ -1,4 +1,4 @@
-"""One set of settings everywhere: api/config.py, the edge's templates, docker-compose.yml, .env.example, documents.
+"""One set of settings: core/config.py, the edge's templates, docker-compose.yml, .env.example, documents.
 
 A new setting of the API goes into docker-compose.yml (`x-settings`) and .env.example as well; a secret as NAME_FILE.
 """
@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from api.config import ELSEWHERE, Config, OSSConfig, S3Config
-from api.settings import declared
+from api.core.config import ELSEWHERE, Config, OSSConfig, S3Config
+from api.core.settings import declared
 
 CODE = Path(__file__).parents[2]
 COMPOSE = (CODE / "docker-compose.yml").read_text()

@@ -7,8 +7,8 @@ import os
 
 import pytest
 
-from api import sha256
-from api.sha256 import SHA256, resumes
+from api.core import sha256
+from api.core.sha256 import SHA256, resumes
 
 DATA = os.urandom(100_003)
 

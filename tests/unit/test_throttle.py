@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from api.services.throttle import Throttle
+from api.blobs.throttle import Throttle
 
 
 class Waits(threading.Event):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from api.config import load
-from api.tiers import Tier, document, parse, show
+from api.core.config import load
+from api.core.tiers import Tier, document, parse, show
 from tests.unit.test_config import GOOD, problems
 
 

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from itsdangerous import TimestampSigner
 from itsdangerous.encoding import base64_encode
 
-from api.errors import TokenError, TokenExpired
-from api.tokens import MAX_LENGTH, PURPOSES, Tokens
+from api.core.errors import TokenError, TokenExpired
+from api.core.tokens import MAX_LENGTH, PURPOSES, Tokens
 
 OLD, NEW, FOREIGN = "o" * 64, "n" * 64, "f" * 64
 NOW = 1_900_000_000

@@ -1,0 +1,1 @@
+"""Users, sessions, what ends a token, and what an account has used."""

@@ -1,0 +1,314 @@
+"""Accounts: sign up, sign in, renew, sign out, change; and who a token speaks for."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Any, Final
+
+from argon2 import PasswordHasher
+from argon2.exceptions import VerificationError
+
+from api.accounts import revocation_rows as revocations
+from api.accounts import rows
+from api.core import errors
+from api.core.cache import Cache
+from api.core.config import Config
+from api.core.errors import DuplicateRow, Problem, TokenError, TokenExpired
+from api.core.models import Clock, Identity, Session, User, new_id
+from api.core.tokens import Tokens
+from api.db.pool import Database, Statements
+from api.files.names import check_username
+
+_WINDOW: Final = 300
+_MARGIN: Final = timedelta(minutes=5)
+"""Revocations stay this much longer than the tokens they end: clocks differ."""
+
+LONGEST_LINK: Final = 7 * 86_400
+"""Seconds that a link lives at most."""
+
+_NEVER: Final = "0" * 43
+"""A password that is longer than it is likely; its hash stands in for users that do not exist."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionTokens:
+    """What a client holds of its session."""
+
+    access_token: str
+    refresh_token: str
+    expires_in: int
+    refresh_expires_in: int
+
+
+class Accounts:
+    """See the module's docstring."""
+
+    def __init__(
+        self, db: Database, cache: Cache, tokens: Tokens, config: Config, clock: Clock, hasher: PasswordHasher
+    ) -> None:
+        self._db = db
+        self._cache = cache
+        self._tokens = tokens
+        self._config = config
+        self._clock = clock
+        self._hasher = hasher
+        self._nobody = hasher.hash(_NEVER)
+
+    # -- accounts
+
+    def sign_up(self, username: str, password: str, code: str | None) -> User:
+        """A new account, as SLUICE_SIGNUP allows.
+
+        Raises:
+            Problem: SIGNUP_CLOSED, USERNAME_INVALID, PASSWORD_INVALID, USERNAME_TAKEN.
+        """
+        mode = self._config.signup
+        if mode == "closed" or (
+            mode == "invite" and not hmac.compare_digest((code or "").encode(), self._config.signup_code.encode())
+        ):
+            raise Problem(errors.SIGNUP_CLOSED)
+        return self.create(username, password, "user")
+
+    def create(self, username: str, password: str, role: str) -> User:
+        """A new account, whoever asks."""
+        user = User(
+            id=new_id(),
+            username=check_username(username),
+            password_hash=self._hash(password),
+            role=role,
+            tier="default",
+            generation=0,
+            disabled_at=None,
+            created_at=self._clock(),
+        )
+        try:
+            rows.insert_user(self._db, user)
+        except DuplicateRow as ex:
+            raise Problem(errors.USERNAME_TAKEN) from ex
+        return user
+
+    def set_tier(self, username: str, tier: str) -> None:
+        """Gives an account a tier; tokens that are out name the old one until they expire.
+
+        Raises:
+            Problem: USERNAME_INVALID, TIER_UNKNOWN.
+        """
+        if tier not in self._config.tiers:
+            raise Problem(errors.TIER_UNKNOWN, f"{tier} is none of {', '.join(self._config.tiers)} (SLUICE_TIERS).")
+        if rows.user_by_name(self._db, username) is None:
+            raise Problem(errors.USERNAME_INVALID, "There is no such account.")
+        rows.set_tier(self._db, username, tier)
+
+    def _hash(self, password: str) -> str:
+        if not 8 <= len(password) <= 1024:
+            raise Problem(errors.PASSWORD_INVALID)
+        return self._hasher.hash(password)
+
+    def me(self, identity: Identity) -> User:
+        """The account that asks."""
+        user = rows.user_by_id(self._db, identity.user_id)
+        if user is None or user.disabled_at is not None:
+            raise Problem(errors.TOKEN_REVOKED)
+        return user
+
+    def change_password(self, identity: Identity, current: str, new: str) -> User:
+        """A new password; every session of the account ends, this one too.
+
+        Raises:
+            Problem: PASSWORD_WRONG, PASSWORD_INVALID, SIGNIN_LIMITED.
+        """
+        user = self.me(identity)
+        self._count_failure("password", user.username, self._config.signin_account_limit)
+        if not self._matches(user.password_hash, current):
+            raise Problem(errors.PASSWORD_WRONG)
+        self._cache.clear("password", user.username)
+        password_hash = self._hash(new)
+        now = self._clock()
+
+        def body(tx: Statements) -> None:
+            if not rows.set_password(tx, user, password_hash):
+                raise Problem(errors.PASSWORD_WRONG)  # another change was first
+            self._revoke(tx, rows.end_sessions(tx, user.id, now))
+
+        self._db.transaction(body)
+        return replace(user, password_hash=password_hash)
+
+    def disable(self, username: str) -> bool:
+        """Shuts an account: its sessions, part URLs and links end, and stay dead. False where it was shut.
+
+        Raises:
+            Problem: ACCOUNT_NOT_FOUND.
+        """
+        user = self._named(username)
+
+        def body(tx: Statements) -> bool:
+            if not rows.disable(tx, user.id, self._clock()):
+                return False
+            # behind the lock, and read again there: a sign-in names the generation that was in force with it
+            locked, now = rows.lock_user(tx, user.id), self._clock()
+            assert locked is not None
+            life = max(self._config.access_ttl, self._config.part_url_ttl, LONGEST_LINK)
+            self._revoke(tx, rows.end_sessions(tx, user.id, now))
+            expires_at = now + timedelta(seconds=life) + _MARGIN
+            revocations.insert(tx, "user", [user.id], locked.generation - 1, now, expires_at)
+            return True
+
+        return self._db.transaction(body)
+
+    def enable(self, username: str) -> bool:
+        """Opens an account again, for new sessions and new links. False where it was open.
+
+        Raises:
+            Problem: ACCOUNT_NOT_FOUND.
+        """
+        return rows.enable(self._db, self._named(username).id)
+
+    def _named(self, username: str) -> User:
+        user = rows.user_by_name(self._db, username.lower())
+        if user is None:
+            raise Problem(errors.ACCOUNT_NOT_FOUND)
+        return user
+
+    # -- sessions
+
+    def sign_in(self, username: str, password: str, address: str) -> SessionTokens:
+        """A new session.
+
+        Attempts are counted before the password is looked at, so that many at once get no more tries than one
+        after the other; a success takes its own count back.
+
+        Raises:
+            Problem: CREDENTIALS_INVALID, SIGNIN_LIMITED.
+        """
+        name = username.lower()[:256]
+        self._count_failure("signin-address", address, self._config.signin_address_limit)
+        self._count_failure("signin-account", name, self._config.signin_account_limit)
+        user = self._judge(name, password)
+        while (tokens := self._open_session(user)) is None:
+            user = self._judge(name, password)
+        self._cache.clear("signin-account", name)
+        self._cache.uncount("signin-address", address, _WINDOW)
+        if self._hasher.check_needs_rehash(user.password_hash):
+            rows.set_password(self._db, user, self._hasher.hash(password))
+        return tokens
+
+    def _judge(self, name: str, password: str) -> User:
+        user = rows.user_by_name(self._db, name)
+        matches = self._matches(user.password_hash if user else self._nobody, password)
+        if user is None or not matches or user.disabled_at is not None:
+            raise Problem(errors.CREDENTIALS_INVALID)
+        return user
+
+    def _count_failure(self, kind: str, subject: str, limit: int) -> None:
+        count, seconds_left = self._cache.count(kind, subject, _WINDOW)
+        if count > limit:
+            raise Problem(errors.SIGNIN_LIMITED, retry_after=seconds_left)
+
+    def _matches(self, password_hash: str, password: str) -> bool:
+        try:
+            return self._hasher.verify(password_hash, password[:1025])
+        except VerificationError:
+            return False
+
+    def _open_session(self, user: User) -> SessionTokens | None:
+        """A session for who was just verified; None where the account changed while that took its time.
+
+        A password change ends the sessions that are there: one that a sign-in opened behind it would outlive it.
+        """
+        now = self._clock()
+        secret, expires_at = secrets.token_hex(16), now + timedelta(seconds=self._config.refresh_ttl)
+        session = Session(new_id(), user.id, _hash_secret(secret), expires_at, None)
+        if not rows.insert_session(self._db, session, user, now):
+            return None
+        return self._issue(user, session, secret)
+
+    def _issue(self, user: User, session: Session, secret: str) -> SessionTokens:
+        now, config = self._clock().timestamp(), self._config
+        access = {
+            "sid": session.id.hex(),
+            "sub": user.id.hex(),
+            "gen": user.generation,
+            "role": user.role,
+            "tier": user.tier,
+            "exp": int(now) + config.access_ttl,
+        }
+        refresh = {"sid": session.id.hex(), "jti": secret, "exp": int(session.expires_at.timestamp())}
+        return SessionTokens(
+            self._tokens.sign("access", access, now=now),
+            self._tokens.sign("refresh", refresh, now=now),
+            config.access_ttl,
+            config.refresh_ttl,
+        )
+
+    def refresh(self, refresh_token: str) -> SessionTokens:
+        """New tokens for a session; the refresh token is used up, and one that was used before ends the session.
+
+        Raises:
+            Problem: TOKEN_INVALID, TOKEN_EXPIRED, TOKEN_REVOKED.
+        """
+        claims = self._claims("refresh", refresh_token)
+        session = rows.session_by_id(self._db, bytes.fromhex(claims["sid"]))
+        user = rows.user_by_id(self._db, session.user_id) if session else None
+        if session is None or session.ended_at is not None or user is None or user.disabled_at is not None:
+            raise Problem(errors.TOKEN_REVOKED)
+        now = self._clock()
+        secret, old_hash = secrets.token_hex(16), _hash_secret(claims["jti"])
+        expires_at = now + timedelta(seconds=self._config.refresh_ttl)
+        if not rows.rotate_refresh(self._db, session.id, old_hash, _hash_secret(secret), now, expires_at):
+            self._end(session.id)
+            raise Problem(errors.TOKEN_REVOKED, "This refresh token was used before; the session has ended.")
+        return self._issue(user, replace(session, expires_at=expires_at), secret)
+
+    def sign_out(self, identity: Identity) -> None:
+        """Ends the session that asks."""
+        self._end(identity.session_id)
+
+    def _end(self, session_id: bytes) -> None:
+        now = self._clock()
+
+        def body(tx: Statements) -> None:
+            if rows.end_session(tx, session_id, now):
+                self._revoke(tx, [session_id])
+
+        self._db.transaction(body)
+
+    def _revoke(self, tx: Statements, sessions: list[bytes]) -> None:
+        # the time is taken behind every lock: the feed repeats what is younger than 10 s, and a wait may be longer
+        now = self._clock()
+        expires_at = now + timedelta(seconds=self._config.access_ttl) + _MARGIN
+        revocations.insert(tx, "session", sessions, 0, now, expires_at)
+
+    # -- tokens
+
+    def identify(self, access_token: str) -> Identity:
+        """Who an access token speaks for; whether it was revoked is the edge's to know.
+
+        Raises:
+            Problem: TOKEN_INVALID, TOKEN_EXPIRED.
+        """
+        claims = self._claims("access", access_token)
+        return Identity(
+            user_id=bytes.fromhex(claims["sub"]),
+            session_id=bytes.fromhex(claims["sid"]),
+            generation=claims["gen"],
+            role=claims["role"],
+            tier=claims["tier"],
+        )
+
+    def _claims(self, purpose: str, token: str) -> Mapping[str, Any]:
+        try:
+            return self._tokens.verify(purpose, token, now=self._clock().timestamp())
+        except TokenExpired as ex:
+            raise Problem(errors.TOKEN_EXPIRED) from ex
+        except TokenError as ex:
+            raise Problem(errors.TOKEN_INVALID) from ex
+
+
+def _hash_secret(secret: str) -> bytes:
+    """What is stored of a refresh token: 128 random bits need no slow hash."""
+    return hashlib.sha256(secret.encode()).digest()

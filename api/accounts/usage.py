@@ -1,0 +1,74 @@
+"""Traffic: what edges report is booked once, and everybody can see their own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
+
+from api.accounts import usage_rows as rows
+from api.accounts.usage_rows import Moved, Totals
+from api.core import tiers
+from api.core.config import Config
+from api.core.models import Clock, Identity
+from api.core.tiers import DEFAULT, Tier
+from api.db.pool import Database, Statements
+
+KINDS: Final = ("user", "share", "anonymous")
+_DAYS_KEPT: Final = timedelta(days=400)
+_REPORTS_KEPT: Final = timedelta(days=7)
+"""An edge that was away for longer than this is not believed to be the same."""
+
+Subject = tuple[str, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A user's traffic beside what the tier allows; a limit of 0 is none."""
+
+    totals: Totals
+    tier: Tier
+
+
+class Usage:
+    """See the module's docstring."""
+
+    def __init__(self, db: Database, config: Config, clock: Clock) -> None:
+        self._db = db
+        self._config = config
+        self._clock = clock
+        self.tiers_version, self.tiers = tiers.document(
+            config.tiers,
+            signup=(config.signup_rate / 3600, config.signup_rate),
+            signin=(config.signin_rate / 60, config.signin_rate),
+            flush=config.usage_flush,
+        )
+        """A name that changes with what edges have to know of tiers and limits, and that."""
+
+    def book(
+        self, edge: bytes, sequence: int, moved: Sequence[Moved], subjects: Sequence[Subject]
+    ) -> Mapping[Subject, Totals]:
+        """Books a report, once however often it comes; answers the totals of ``subjects``."""
+
+        def body(tx: Statements) -> None:
+            if rows.book_report(tx, edge, sequence, self._clock()):
+                rows.add(tx, moved)
+
+        self._db.transaction(body)
+        found = rows.totals(self._db, subjects, self._clock().date())
+        return {subject: found.get(subject, Totals()) for subject in subjects}
+
+    def totals(self, kind: str, subject: bytes) -> Totals:
+        """What a subject has moved today and this month, in UTC."""
+        return rows.total(self._db, kind, subject, self._clock().date())
+
+    def of(self, identity: Identity, tier: str) -> View:
+        """The caller's own traffic."""
+        allowed = self._config.tiers.get(tier, self._config.tiers[DEFAULT])
+        return View(self.totals("user", identity.user_id), allowed)
+
+    def prune(self) -> int:
+        """Drops rows that are long past; answers how many."""
+        now = self._clock()
+        return rows.prune(self._db, (now - _DAYS_KEPT).date(), now - _REPORTS_KEPT)

@@ -1,0 +1,269 @@
+"""Reads what is stored, slowly and for ever, and compares it with the hashes that were written down once.
+
+One replica after the other, the one that was compared longest ago first, at ``SLUICE_SCRUB_RATE``. A part that twice
+disagrees with its hash is damaged. Where there is another replica, a new object is written from it in the damaged one's
+place; where there is none, the blob is corrupt: its files say so, and who uploads the content again has it again. An
+object that is gone is healed likewise, or reported; what cannot be read is tried again and never judged.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import replace
+from datetime import timedelta
+from typing import Final
+
+from api.blobs import scrub_rows as scrubs
+from api.blobs.copying import CopyCorrupt, Copying, Source, SourceCorrupt
+from api.blobs.scrub_rows import Healing, Stored, Subject
+from api.blobs.throttle import Throttle
+from api.core import digests, metrics
+from api.core.config import Config
+from api.core.errors import ObjectNotFound, StorageError, StorageUnavailable, UploadGone
+from api.core.models import Clock, new_id
+from api.core.sha256 import SHA256, resumes
+from api.db.pool import Database
+from api.jobs import rows as jobs
+from api.jobs.base import SEGMENT_BYTES, Lease, Outcome
+from api.jobs.queue import Queue
+from api.storage.base import MultipartRef, MultipartStorage, Storage
+from api.storage.stores import Stores
+from api.transfers.job import object_key
+
+MOST_WAITING: Final = 2
+"""Scrub jobs at a time: all others are replicas that wait."""
+_LATER: Final = 300.0
+
+_log = logging.getLogger(__name__)
+
+
+class _Pause(Exception):
+    """The segment is over; its place is saved."""
+
+
+class Scrubber:
+    """See the module's docstring; the job of kind ``scrub``, whose subject is a blob.
+
+    Args:
+        prefix: answers what every object key of this deployment begins with.
+    """
+
+    kind = "scrub"
+
+    def __init__(
+        self, db: Database, stores: Stores, queue: Queue, config: Config, clock: Clock, prefix: Callable[[], str]
+    ) -> None:
+        self._db = db
+        self._stores = stores
+        self._queue = queue
+        self._clock = clock
+        self._prefix = prefix
+        self._rate = config.scrub_rate
+        self._interval = timedelta(seconds=config.scrub_interval)
+        self._throttle = Throttle(config.scrub_rate)
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="scrub")
+        self._never = threading.Event()
+
+    def plan(self) -> int:
+        """Makes jobs of the replicas that were compared longest ago, where there are fewer than two; answers 0."""
+        if self._rate and scrubs.waiting(self._db) < MOST_WAITING:
+            before = self._clock() - self._interval
+            due = [
+                (checked_at, blob_id)
+                for name, _ in self._stores
+                if self._stores.answers(name)
+                for blob_id, checked_at in scrubs.oldest(self._db, name, before)
+            ]
+            chosen = list(dict.fromkeys(blob_id for _, blob_id in sorted(due)))[:MOST_WAITING]
+            jobs.insert_many(self._db, self.kind, chosen, self._clock())
+            self._queue.enqueue(self.kind, chosen)
+        return 0  # nothing that was lost
+
+    def run(self, subject: bytes, lease: Lease) -> Outcome:
+        """See `api.jobs.base.Job`."""
+        found = scrubs.load(self._db, subject)
+        if found is not None and found.state != "verified":
+            scrubs.put_off(self._db, subject, self._clock())
+        elif found is not None:
+            try:
+                for stored in found.replicas:
+                    if stored.checked_at < self._clock() - self._interval and self._stores.answers(stored.storage):
+                        self._look(found, stored, lease)
+            except _Pause:
+                return Outcome.MORE
+            except _Away:
+                return Outcome.later(_LATER)
+        lease.keep()
+        self._db.transaction(lease.end)
+        self.plan()
+        return Outcome.DONE
+
+    # -- one replica
+
+    def _look(self, subject: Subject, stored: Stored, lease: Lease) -> None:
+        try:
+            if scrubs.is_healing(self._db, subject.blob_id, stored.storage):  # an earlier segment found out
+                self._stores.named(stored.storage).stat(stored.object_key)
+                raise _Damaged(0)
+            sha256 = self._read(subject, stored, lease)
+        except ObjectNotFound:
+            self._mend(subject, stored, lease, "gone")
+        except _Damaged as ex:
+            extra = {"blob": subject.blob_id.hex(), "storage": stored.storage, "key": stored.object_key}
+            _log.error("a replica is damaged", extra=extra | {"part": ex.number})
+            self._mend(subject, stored, lease, "damaged")
+        else:
+            scrubs.set_checked(self._db, subject.blob_id, stored, self._clock())
+            if sha256 is not None:
+                scrubs.set_sha256(self._db, subject.blob_id, sha256)
+            metrics.SCRUBBED.labels(stored.storage, "right").inc()
+        lease.save(0, None)
+
+    def _read(self, subject: Subject, stored: Stored, lease: Lease) -> bytes | None:
+        """Compares every part, in order; answers the hash of the whole, where all of it went by."""
+        storage, name = self._stores.named(stored.storage), stored.object_key.encode()[-32:]
+        memo = lease.memo or b""
+        done = lease.place if memo.startswith(name) else 0
+        state = memo[len(name) :] if done else None
+        whole = SHA256(state) if state is None or resumes(state) else None
+        hashes = digests.split(subject.hashes)
+        for number, expected in enumerate(hashes, 1):
+            if number <= done:
+                continue
+            if self._hash(storage, subject, stored.object_key, number, lease, whole) != expected:
+                whole = None
+                # two reads that disagree with the hash: the bytes are wrong, not the reading
+                if self._hash(storage, subject, stored.object_key, number, lease, None) != expected:
+                    raise _Damaged(number)
+            if number < len(hashes):
+                lease.save(number, name + ((whole.state() if whole else None) or b"-"))
+                if lease.moved >= SEGMENT_BYTES or lease.stopping:
+                    raise _Pause
+        return whole.digest() if whole else None
+
+    def _hash(
+        self, storage: Storage, subject: Subject, key: str, number: int, lease: Lease, whole: SHA256 | None
+    ) -> bytes:
+        length, size = digests.part_size(subject.size), self._throttle.piece
+        left, sha256 = digests.part_length(number, subject.size, length), hashlib.sha256()
+        with closing(storage.open(key, (number - 1) * length, left)) as reader:
+            while left > 0:
+                self._throttle.take(min(left, size), self._never)
+                lease.keep()
+                if not (data := reader.read(min(left, size))):
+                    break
+                sha256.update(data)
+                if whole is not None:
+                    whole.update(data)
+                left -= len(data)
+                lease.moved += len(data)
+        return sha256.digest()
+
+    # -- what is not as it should be
+
+    def _mend(self, subject: Subject, stored: Stored, lease: Lease, what: str) -> None:
+        others = [other for other in subject.replicas if other != stored]
+        sources = [
+            Source(other.storage, self._stores.named(other.storage), other.object_key)
+            for other in others
+            if self._stores.answers(other.storage)
+        ]
+        if others and not sources:
+            raise _Away
+        try:
+            if not sources:
+                raise SourceCorrupt("there is no other replica")
+            self._heal(subject, stored, sources, lease)
+        except (SourceCorrupt, ObjectNotFound) as ex:
+            self._lose(subject, stored, what, str(ex))
+        else:
+            metrics.SCRUBBED.labels(stored.storage, "healed").inc()
+
+    def _lose(self, subject: Subject, stored: Stored, what: str, why: str) -> None:
+        """No replica has the bytes. Lost objects are reported and may come back; damaged ones make a blob corrupt."""
+        extra = {"blob": subject.blob_id.hex(), "storage": stored.storage, "key": stored.object_key, "error": why}
+        metrics.SCRUBBED.labels(stored.storage, what).inc()
+        if what == "gone":
+            _log.error("a blob's object is gone, and there is no other", extra=extra)
+            scrubs.set_lost(self._db, subject.blob_id, stored.storage, self._clock())
+        elif self._db.transaction(lambda tx: scrubs.set_corrupt(tx, subject)):
+            _log.error("a blob is corrupt, and there is no other replica", extra=extra)
+        else:
+            raise StorageUnavailable("the blob's replicas changed; looking again")
+
+    def _heal(self, subject: Subject, stored: Stored, sources: list[Source], lease: Lease) -> None:
+        """Writes a new object from another replica and puts it in the damaged one's place. Raises _Pause."""
+        destination, upload_id = self._stores.named(stored.storage), new_id()
+        fresh = Healing(object_key(self._prefix(), upload_id), upload_id, "", destination.enforces_sha256)
+        begun = scrubs.healing(self._db, subject.blob_id, stored.storage, fresh, self._clock())
+        ref = MultipartRef(
+            begun.upload_id.hex(),
+            begun.object_key,
+            begun.multipart_id,
+            subject.size,
+            digests.part_size(subject.size),
+            digests.part_count(subject.size),
+            "",
+            0,
+            begun.binds_hash,
+        )
+        try:
+            if not begun.multipart_id:
+                destination.abort(ref)  # one whose creator was killed before he wrote its id down
+                ref = replace(ref, multipart_id=destination.create(ref))
+                begun = replace(begun, multipart_id=ref.multipart_id)
+                scrubs.set_opened(self._db, subject.blob_id, stored.storage, begun)
+            copying = Copying(self._pool, 1, self._throttle, ref, destination, subject.hashes, lease)
+            self._copy(ref, destination, copying, sources)
+            completed = destination.complete(ref, subject.hashes, lease.keep)
+            if not completed.verified:
+                self._compare(ref, copying, lease)
+        except (UploadGone, CopyCorrupt, SourceCorrupt) as ex:
+            destination.abort(ref)
+            self._db.transaction(lambda tx: scrubs.give_up(tx, subject.blob_id, stored.storage, begun, self._clock()))
+            if isinstance(ex, SourceCorrupt):
+                raise
+            raise StorageUnavailable(f"begun anew: {ex}") from ex
+        if self._db.transaction(lambda tx: scrubs.swap(tx, subject.blob_id, stored, begun, self._clock())):
+            extra = {"blob": subject.blob_id.hex(), "storage": stored.storage, "key": begun.object_key}
+            _log.warning("a replica was healed from another one", extra=extra)
+
+    @staticmethod
+    def _copy(ref: MultipartRef, destination: MultipartStorage, copying: Copying, sources: list[Source]) -> None:
+        try:
+            listed = destination.list_parts(ref)
+        except UploadGone:
+            return  # completed already, or lost: complete tells
+        missing = [n for n in range(1, ref.part_count + 1) if listed.get(n) != copying.length(n)]
+        if not copying.copy(missing, sources, lambda number: True):
+            raise _Pause
+
+    @staticmethod
+    def _compare(ref: MultipartRef, copying: Copying, lease: Lease) -> None:
+        """Reads the new object back, from where an earlier segment stopped."""
+        memo = ref.upload_id.encode()
+        done = lease.place if lease.memo == memo else 0
+
+        def right(number: int) -> bool:
+            lease.save(number, memo)
+            return True
+
+        if not copying.read_back(range(done + 1, ref.part_count + 1), right):
+            raise _Pause
+
+
+class _Damaged(StorageError):
+    """A part twice disagreed with its hash."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"part {number}")
+        self.number = number
+
+
+class _Away(Exception):
+    """The replica to heal from cannot be asked; nothing is judged meanwhile."""

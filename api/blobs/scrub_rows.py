@@ -1,0 +1,165 @@
+"""Replicas that are read again: which is due, how it went, and the objects that take the place of damaged ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from api.blobs import rows as blobs
+from api.db.pool import Statements
+from api.db.times import from_row, to_row
+
+_OLDEST = (
+    "SELECT blob_id, checked_at FROM replica FORCE INDEX (replica_checked) WHERE storage = %s AND checked_at < %s "
+    "ORDER BY checked_at LIMIT 2"
+)
+_WAITING = "SELECT COUNT(*) FROM job WHERE state = 'waiting' AND kind = 'scrub'"
+_BLOB = (
+    "SELECT b.id, b.size, b.state, b.sha256, p.hashes FROM `blob` b JOIN blob_parts p ON p.blob_id = b.id "
+    "WHERE b.id = %s"
+)
+_REPLICAS = "SELECT storage, object_key, checked_at FROM replica WHERE blob_id = %s ORDER BY storage"
+_CHECKED = (
+    "UPDATE replica SET checked_at = %s, missing_at = NULL WHERE blob_id = %s AND storage = %s AND object_key = %s"
+)
+_PUT_OFF = "UPDATE replica SET checked_at = %s WHERE blob_id = %s"
+_LOST = "UPDATE replica SET missing_at = COALESCE(missing_at, %s), checked_at = %s WHERE blob_id = %s AND storage = %s"
+_SET_SHA256 = "UPDATE `blob` SET sha256 = %s WHERE id = %s AND sha256 IS NULL"
+_LOCK = "SELECT state FROM `blob` WHERE id = %s FOR UPDATE"
+_SET_CORRUPT = "UPDATE `blob` SET state = 'corrupt' WHERE id = %s"
+_DROP_CLAIM = "DELETE FROM blob_digest WHERE blob_id = %s"
+
+_HEALING = "object_key, upload_id, multipart_id, binds_hash"
+_GET_HEALING = f"SELECT {_HEALING} FROM healing WHERE blob_id = %s AND storage = %s"
+_LOCK_HEALING = f"SELECT {_HEALING} FROM healing WHERE blob_id = %s AND storage = %s FOR UPDATE"
+_BEGIN_HEALING = (
+    "INSERT INTO healing (blob_id, storage, object_key, upload_id, binds_hash, created_at) "
+    "VALUES (%s, %s, %s, %s, %s, %s) ON DUPLICATE KEY UPDATE created_at = healing.created_at"
+)
+_OPENED = "UPDATE healing SET multipart_id = %s WHERE blob_id = %s AND storage = %s AND object_key = %s"
+_END_HEALING = "DELETE FROM healing WHERE blob_id = %s AND storage = %s AND object_key = %s"
+_SWAP = (
+    "UPDATE replica SET object_key = %s, checked_at = %s, missing_at = NULL "
+    "WHERE blob_id = %s AND storage = %s AND object_key = %s"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A replica, and when its bytes were last compared."""
+
+    storage: str
+    object_key: str
+    checked_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A blob to read, with what it is compared with."""
+
+    blob_id: bytes
+    size: int
+    state: str
+    sha256: bytes | None
+    hashes: bytes
+    replicas: tuple[Stored, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Healing:
+    """The object that is to take a damaged one's place."""
+
+    object_key: str
+    upload_id: bytes
+    multipart_id: str
+    binds_hash: bool
+
+
+def oldest(db: Statements, storage: str, before: datetime) -> list[tuple[bytes, datetime]]:
+    """(blob, when) of the two replicas of a storage that were compared longest ago, and before then."""
+    return [(row[0], from_row(row[1])) for row in db.all(_OLDEST, (storage, to_row(before)))]
+
+
+def waiting(db: Statements) -> int:
+    """How many scrub jobs there are that are not dead."""
+    row = db.one(_WAITING)
+    assert row is not None
+    return int(row[0])
+
+
+def load(db: Statements, blob_id: bytes) -> Subject | None:
+    """None where the blob is gone."""
+    row = db.one(_BLOB, (blob_id,))
+    if row is None:
+        return None
+    stored = tuple(Stored(found[0], found[1], from_row(found[2])) for found in db.all(_REPLICAS, (blob_id,)))
+    return Subject(row[0], int(row[1]), row[2], row[3], row[4], stored)
+
+
+def set_checked(db: Statements, blob_id: bytes, stored: Stored, now: datetime) -> None:
+    """Every byte of the object is right."""
+    db.execute(_CHECKED, (to_row(now), blob_id, stored.storage, stored.object_key))
+
+
+def put_off(db: Statements, blob_id: bytes, now: datetime) -> None:
+    """The blob's replicas are not looked at for a while."""
+    db.execute(_PUT_OFF, (to_row(now), blob_id))
+
+
+def set_lost(db: Statements, blob_id: bytes, storage: str, now: datetime) -> None:
+    """The object is gone, and there is no other."""
+    db.execute(_LOST, (to_row(now), to_row(now), blob_id, storage))
+
+
+def set_sha256(db: Statements, blob_id: bytes, sha256: bytes) -> None:
+    """The whole was read in order."""
+    db.execute(_SET_SHA256, (sha256, blob_id))
+
+
+def set_corrupt(tx: Statements, subject: Subject) -> bool:
+    """verified → corrupt; nobody is linked to it any more. False where something changed meanwhile."""
+    row = tx.one(_LOCK, (subject.blob_id,))
+    keys = {(stored.storage, stored.object_key) for stored in subject.replicas}
+    if row is None or row[0] != "verified" or set(blobs.replicas(tx, subject.blob_id)) != keys:
+        return False
+    tx.execute(_SET_CORRUPT, (subject.blob_id,))
+    tx.execute(_DROP_CLAIM, (subject.blob_id,))
+    return True
+
+
+def healing(db: Statements, blob_id: bytes, storage: str, fresh: Healing, now: datetime) -> Healing:
+    """What is being written in a damaged object's place: what was begun before, or ``fresh``."""
+    args = (blob_id, storage, fresh.object_key, fresh.upload_id, fresh.binds_hash, to_row(now))
+    db.execute(_BEGIN_HEALING, args)
+    row = db.one(_GET_HEALING, (blob_id, storage))
+    assert row is not None
+    return Healing(row[0], row[1], row[2], bool(row[3]))
+
+
+def is_healing(db: Statements, blob_id: bytes, storage: str) -> bool:
+    """Whether something is being written in a damaged object's place."""
+    return db.one(_GET_HEALING, (blob_id, storage)) is not None
+
+
+def set_opened(db: Statements, blob_id: bytes, storage: str, begun: Healing) -> None:
+    """The storage takes parts for it."""
+    db.execute(_OPENED, (begun.multipart_id, blob_id, storage, begun.object_key))
+
+
+def swap(tx: Statements, blob_id: bytes, damaged: Stored, begun: Healing, now: datetime) -> bool:
+    """Makes the new object the replica and dooms the damaged one; False where the new one is not wanted any more."""
+    row = tx.one(_LOCK, (blob_id,))
+    if tx.one(_LOCK_HEALING, (blob_id, damaged.storage)) is None:
+        return False
+    args = (begun.object_key, to_row(now), blob_id, damaged.storage, damaged.object_key)
+    wanted = row is not None and row[0] == "verified" and tx.execute(_SWAP, args) == 1
+    blobs.doom(tx, damaged.storage, damaged.object_key if wanted else begun.object_key, now)
+    tx.execute(_END_HEALING, (blob_id, damaged.storage, begun.object_key))
+    return wanted
+
+
+def give_up(tx: Statements, blob_id: bytes, storage: str, begun: Healing, now: datetime) -> None:
+    """What was begun is doomed; the next try has a key of its own."""
+    if tx.one(_LOCK_HEALING, (blob_id, storage)) is not None:
+        blobs.doom(tx, storage, begun.object_key, now)
+        tx.execute(_END_HEALING, (blob_id, storage, begun.object_key))

@@ -1,0 +1,299 @@
+"""The settings, each defined once: name, default, meaning, check.
+
+Every setting is an environment variable ``SLUICE_<NAME>``; the secret ones can also be given as a file by
+``SLUICE_<NAME>_FILE``. `load` collects every problem before it gives up, so that one start names them all.
+
+Settings of a storage of kind s3 are ``SLUICE_S3_<NAME>``, for all of that kind, or ``SLUICE_S3_<STORAGE>_<NAME>`` for
+the one called so; for oss likewise.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from api.core.errors import ConfigError
+from api.core.keys import Key, parse
+from api.core.policies import Policy, policies, unknown
+from api.core.settings import (
+    Reader,
+    bind,
+    declared,
+    flag,
+    folder,
+    host,
+    integer,
+    names,
+    networks,
+    one_of,
+    optional,
+    origin,
+    origins,
+    pairs,
+    root_url,
+    secret,
+    setting,
+    storages,
+    text,
+    url,
+)
+from api.core.tiers import DEFAULT, Tier
+from api.core.tiers import parse as parse_tiers
+from api.core.tiers import show as show_tiers
+
+MIB = 1024**2
+TIB = 1024**4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class S3Config:
+    """Where a bucket is, and who we are there.
+
+    Attributes:
+        endpoint: as the API, the worker and the edge reach it.
+        public_endpoint: as clients reach it; the same where it is empty.
+    """
+
+    endpoint: str = setting(root_url, "Where the API and the edge reach the storage")
+    public_endpoint: str = setting(optional(root_url), "Where clients reach it, where that is elsewhere", "")
+    bucket: str = setting(text, "The bucket")
+    access_key: str = setting(text, "The access key", secret=True)
+    secret_key: str = setting(text, "The secret key", secret=True)
+    session_token: str = setting(text, "The session token of temporary keys", "", secret=True)
+    region: str = setting(text, "The region that signatures name", "us-east-1")
+    virtual_hosted: bool = setting(flag, "1: the bucket is the host's first label, not the path's", "0")
+    via_edge: bool = setting(flag, "1: clients send parts through the edge, not straight to the storage", "0")
+    single_put_max: int = setting(
+        integer(0, 8 * MIB), "Bytes up to which a file is one PUT through the edge; 0: all go by multipart", "8388608"
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OSSConfig:
+    """The same for Aliyun OSS."""
+
+    endpoint: str = setting(url("http", "https"), "Where the API and the edge reach OSS, without the bucket")
+    public_endpoint: str = setting(url("http", "https", ""), "Where clients reach it, where that is elsewhere", "")
+    bucket: str = setting(text, "The bucket")
+    access_key: str = setting(text, "The access key id", secret=True)
+    secret_key: str = setting(text, "The access key secret", secret=True)
+    session_token: str = setting(text, "The security token of temporary keys", "", secret=True)
+    region: str = setting(text, "The region, such as cn-hangzhou (not oss-cn-hangzhou)")
+    signature: str = setting(one_of("v4", "v1"), "The signature's version", "v4")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """What is in force; one attribute per setting, ``SLUICE_`` and upper case outside."""
+
+    public_url: str = setting(url("http", "https"), "Where clients reach the gateway", "http://127.0.0.1:8080")
+    web_origins: tuple[str, ...] = setting(
+        origins, "Where pages come from that send parts from browsers; empty: SLUICE_PUBLIC_URL's origin", ""
+    )
+    secret_keys: tuple[Key, ...] = setting(parse, "Keys that sign tokens, oldest first", secret=True)
+    edge_key: str = setting(secret, "What the edge shows to the API's internal calls", secret=True)
+    database_url: str = setting(url("mysql"), "mysql://user:password@host/name?unix_socket=…", secret=True)
+    redis_url: str = setting(url("redis", "rediss", "unix"), "redis://… or unix:///…", secret=True)
+    queue_url: str = setting(
+        optional(url("redis", "rediss", "unix", "amqp", "amqps")),
+        "The queue of jobs, redis://…, unix:///… or amqp://…; empty: SLUICE_REDIS_URL",
+        "",
+        secret=True,
+    )
+    database_pool: int = setting(integer(1, 256), "Database connections of one process, at most", "16")
+    storages: Mapping[str, str] = setting(storages, "name:kind of each storage; the first takes new uploads", "local")
+    tiers: Mapping[str, Tier] = setting(parse_tiers, "What tiers allow: name:limit=value,limit=value; name:…", "")
+    link_tier: str = setting(one_of("owner", "anonymous"), "Whose tier downloads by link have", "owner")
+    signup_rate: int = setting(integer(1, 10**6), "Sign-ups of an address in an hour", "60")
+    signin_rate: int = setting(integer(1, 10**6), "Sign-ins of an address in a minute, right or wrong", "120")
+    address_rate: int = setting(integer(1, 10**6), "Requests of an address in a second; at once twice as many", "2000")
+    address_connections: int = setting(integer(1, 65535), "Requests of an address under way at once", "1000")
+    usage_flush: int = setting(integer(1, 60), "Seconds between two reports of traffic by an edge", "5")
+    tier_storages: Mapping[str, str] = setting(pairs, "tier:name where a tier's new uploads go elsewhere", "")
+    storage_root: Path | None = setting(folder, "The folder of the storage of kind local", "")
+    signup: str = setting(one_of("open", "invite", "closed"), "Who may make an account", "open")
+    signup_code: str = setting(text, "What a sign-up must name where SLUICE_SIGNUP=invite", "", secret=True)
+    access_ttl: int = setting(integer(60, 86400), "Seconds that an access token lives", "900")
+    refresh_ttl: int = setting(integer(3600, 365 * 86400), "Seconds that a refresh token lives", "2592000")
+    link_ttl: int = setting(integer(60, 604800), "Seconds that a link lives when nobody says", "3600")
+    signin_account_limit: int = setting(integer(1, 10**6), "Failed sign-ins an account in 5 minutes", "10")
+    signin_address_limit: int = setting(integer(1, 10**6), "Failed sign-ins an address in 5 minutes", "100")
+    dedup_scope: str = setting(one_of("global", "user"), "Whose content is stored once", "global")
+    proof_ranges: int = setting(integer(1, 64), "Byte ranges that a challenge asks for", "4")
+    max_file_size: int = setting(integer(1, 2**63 - 1), "Bytes of one file, at most", str(5 * TIB))
+    min_free: int = setting(integer(0, 2**63 - 1), "Bytes kept free on the storage's disk", str(512 * MIB))
+    upload_ttl: int = setting(integer(60, 604800), "Seconds that an unfinished upload lives", "604800")
+    part_url_ttl: int = setting(integer(10, 3600), "Seconds that a part's URL lives", "900")
+    finalize_inline: int = setting(
+        integer(0, 2**63 - 1),
+        "Bytes up to which a complete that reads them is answered at once, not by polling",
+        str(64 * MIB),
+    )
+    user_uploads: int = setting(integer(1, 10**6), "Unfinished uploads of one user, at most", "100")
+    user_parts: int = setting(integer(10_000, 10**7), "Part rows of one user's unfinished uploads", "100000")
+    upload_retention: int = setting(integer(3600, 10**8), "Seconds that an ended upload can be asked for", "604800")
+    transfer_policies: tuple[Policy, ...] = setting(
+        policies, "What is copied or moved by itself: replicate:main>archive after 0s; move:local>main after 1h", ""
+    )
+    transfer_parallel: int = setting(integer(1, 64), "Parts that one worker copies at once", "4")
+    transfer_rate: int = setting(integer(0, 2**63 - 1), "Bytes a second that one worker copies; 0: no limit", "0")
+    transfer_drain: int = setting(
+        integer(0, 604_800), "Seconds that a moved object is kept for downloads that are under way", "3600"
+    )
+    sweep_interval: int = setting(integer(1, 86400), "Seconds between two sweeps", "30")
+    sweep_list_interval: int = setting(
+        integer(60, 604800), "Seconds between two lists of all that a storage holds", "21600"
+    )
+    orphan_age: int = setting(
+        integer(86400, 10**8), "Seconds that an object stays that no row knows, at least", "86400"
+    )
+    trash_days: int = setting(integer(1, 36500), "Days that a file lies in the trash before it is deleted", "30")
+
+    scrub_rate: int = setting(
+        integer(0, 2**63 - 1), "Bytes a second that one worker reads again to compare them; 0: none", str(8 * MIB)
+    )
+    scrub_interval: int = setting(integer(3600, 10**9), "Seconds until a replica's bytes are compared again", "2592000")
+    worker_threads: int = setting(integer(1, 64), "Jobs that one worker runs at once, besides finalizing", "4")
+    verify_parallel: int = setting(integer(1, 32), "Parts of one object that are read back at once", "4")
+    job_tries: int = setting(integer(1, 1000), "Failures in a row after which a job is given up", "50")
+    worker_heartbeat: Path | None = setting(
+        folder, "The file that a worker touches when it has seen its rows, for a health check by its age", ""
+    )
+    target_ttl: int = setting(integer(1, 3600), "Seconds that the edge keeps where a blob lies", "60")
+    revocation_lag: int = setting(integer(1, 60), "Seconds until a revoked token stops working", "2")
+    link_grace: int = setting(integer(0, 3600), "Seconds that links outlast a lost API", "30")
+    ready_networks: str = setting(networks, "Networks that may ask /readyz", "127.0.0.0/8 ::1/128")
+    metrics_networks: str = setting(networks, "Networks that may ask /metrics", "127.0.0.0/8 ::1/128")
+    trusted_proxies: str = setting(networks, "Proxies whose X-Forwarded-For is believed", "")
+    allow_networks: str = setting(networks, "Networks that may ask at all; empty: every one", "")
+    deny_networks: str = setting(networks, "Networks that may not, though they were allowed", "")
+    admin_networks: str = setting(networks, "Networks where an admin's token is taken; empty: every one", "")
+    content_host: str = setting(optional(host), "HOST or HOST:PORT that alone serves links' content", "")
+    cache_storages: tuple[str, ...] = setting(names, "Storages whose content the edge keeps on its disk", "")
+    cache_max_file: int = setting(integer(0, 2**63 - 1), "Bytes of a file that is kept there, at most", str(1024 * MIB))
+    cache_size: int = setting(integer(MIB, 2**50), "Bytes of the edge's disk for it", str(10 * 1024 * MIB))
+    cache_path: str = setting(text, "Its folder; empty: beside nginx' other files", "")
+    metrics_bind: str = setting(
+        optional(bind), "Where a worker whose machine has no API gives its figures: HOST:PORT", ""
+    )
+    log_level: str = setting(one_of("debug", "info", "warning", "error"), "How much the logs say", "info")
+
+    # not a setting itself: where the keys were read, and are read again
+    secret_keys_file: Path | None = dataclasses.field(default=None, compare=False)
+
+    # not settings themselves: read for each storage that SLUICE_STORAGES names
+    s3: Mapping[str, S3Config] = dataclasses.field(default_factory=dict)
+    oss: Mapping[str, OSSConfig] = dataclasses.field(default_factory=dict)
+
+    @property
+    def origins(self) -> tuple[str, ...]:
+        """The origins of pages that send parts; at least one."""
+        return self.web_origins or (origin(self.public_url),)
+
+    @property
+    def content_url(self) -> str:
+        """Where links lead: the public URL, or the content's own host."""
+        return f"{urlsplit(self.public_url).scheme}://{self.content_host}" if self.content_host else self.public_url
+
+    def in_force(self) -> list[tuple[str, str]]:
+        """Every setting's name and value; a secret's value is left out."""
+        shown = _shown("SLUICE_", self)
+        for kind, found in (("S3", self.s3), ("OSS", self.oss)):
+            for name, config in found.items():
+                shown += _shown(f"SLUICE_{kind}_{name.upper()}_", config)
+        return shown
+
+
+def _shown(prefix: str, config: Any) -> list[tuple[str, str]]:
+    return [
+        (
+            f"{prefix}{field.name.upper()}",
+            "(secret)" if field.metadata["secret"] else _as_text(getattr(config, field.name)),
+        )
+        for field in declared(type(config))
+    ]
+
+
+def _as_text(value: object) -> str:
+    if isinstance(value, Mapping) and isinstance(value.get(DEFAULT), Tier):
+        return show_tiers(value)
+    if isinstance(value, Mapping):
+        return ",".join(f"{key}:{entry}" for key, entry in value.items())
+    if isinstance(value, tuple):
+        return ("; " if any(isinstance(entry, Policy) for entry in value) else ",").join(map(str, value))
+    return "" if value is None else str(int(value) if isinstance(value, bool) else value)
+
+
+def env_name(attribute: str) -> str:
+    """The environment variable of a setting."""
+    return f"SLUICE_{attribute.upper()}"
+
+
+CLIENT = "SLUICE_CLIENT_"
+"""Settings of the command `sluice`, which may stand in the same environment."""
+
+# Settings of the same prefix that other parts read: the edge's template, gunicorn_conf, `core.metrics`, `scripts/run`.
+ELSEWHERE = frozenset(
+    {
+        "SLUICE_EDGE_SOCKET",
+        "SLUICE_RESOLVER",
+        "SLUICE_CA_BUNDLE",
+        "SLUICE_API_BIND",
+        "SLUICE_API_DRAIN",
+        "SLUICE_API_WORKERS",
+        "SLUICE_API_THREADS",
+        "SLUICE_METRICS_FOLDER",
+        "SLUICE_TLS_CERT",
+        "SLUICE_TLS_KEY",
+        "SLUICE_REDIRECT_LISTEN",
+    }
+)
+
+
+def load(environ: Mapping[str, str] = os.environ) -> Config:
+    """Reads the settings.
+
+    Raises:
+        ConfigError: with every missing, malformed and unknown setting.
+    """
+    reader = Reader(environ)
+    values = reader.read(Config, ["SLUICE_"])
+    problems = reader.problems
+    s3: dict[str, S3Config] = {}
+    oss: dict[str, OSSConfig] = {}
+    for name, kind in values.get("storages", {}).items():
+        if kind != "local":
+            before, prefixes = len(problems), [f"SLUICE_{kind.upper()}_{name.upper()}_", f"SLUICE_{kind.upper()}_"]
+            read = reader.read(S3Config if kind == "s3" else OSSConfig, prefixes)
+            if len(problems) > before:
+                continue
+            if kind == "s3":
+                s3[name] = S3Config(**read)
+            else:
+                oss[name] = OSSConfig(**read)
+    if "local" in values.get("storages", {}).values() and values.get("storage_root", "") is None:
+        problems.append("SLUICE_STORAGE_ROOT is missing: a storage of kind local needs it")
+    for tier, name in values.get("tier_storages", {}).items():
+        if name not in values.get("storages", {}):
+            problems.append(f"SLUICE_TIER_STORAGES names {name} for {tier}, which SLUICE_STORAGES does not")
+    problems += unknown(values.get("transfer_policies", ()), values.get("storages", {}))
+    for name in values.get("cache_storages", ()):
+        if values.get("storages", {}).get(name, "local") == "local":
+            problems.append(f"SLUICE_CACHE_STORAGES names {name}, which is no storage that nginx proxies")
+    if values.get("signup") == "invite" and not values.get("signup_code"):
+        problems.append("SLUICE_SIGNUP_CODE is missing: SLUICE_SIGNUP=invite needs it")
+    known = reader.known | ELSEWHERE
+    for name in sorted(environ):
+        if name.startswith("SLUICE_") and not name.startswith(CLIENT) and name not in known:
+            near = difflib.get_close_matches(name, sorted(known), n=1)
+            problems.append(f"{name} is not a setting" + (f"; {near[0]} is" if near else ""))
+    if problems:
+        raise ConfigError(problems)
+    keys_file = None if "SLUICE_SECRET_KEYS" in environ else Path(environ["SLUICE_SECRET_KEYS_FILE"])
+    return Config(**values, secret_keys_file=keys_file, s3=s3, oss=oss)

@@ -1,0 +1,1 @@
+"""Users' files: names, lists, trash, links."""

@@ -1,0 +1,1 @@
+"""Health, figures and checks for operators."""

@@ -1,0 +1,66 @@
+"""Figures that are looked up when somebody asks for them: what the rows say."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from api.core import metrics
+from api.core.errors import DatabaseUnavailable
+from api.core.models import utc_now
+from api.db.pool import Database
+from api.jobs import rows as jobs
+from api.operations import figure_rows as figures
+
+_FRESH: Final = 5.0
+"""Seconds for which an answer serves: several Prometheus servers cost the database no more than one."""
+
+NAMES: Final = {"sluice_uploads", "sluice_jobs", "sluice_job_oldest_seconds", "sluice_database_up"}
+
+_log = logging.getLogger(__name__)
+
+
+class Figures:
+    """See the module's docstring."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+        self._lock = threading.Lock()
+        self._asked = float("-inf")
+        self._found: Sequence[metrics.Figure] = ()
+
+    def text(self) -> bytes:
+        """Everything that is counted and looked up, in Prometheus' format."""
+        return metrics.text(self)
+
+    def collect(self) -> Iterator[metrics.Figure]:
+        with self._lock:
+            if time.monotonic() - self._asked > _FRESH:
+                self._found = self._look_up()
+                self._asked = time.monotonic()
+            yield from self._found
+
+    def _look_up(self) -> Sequence[metrics.Figure]:
+        found, up = [], 1
+        try:
+            uploads = [((state,), count) for state, count in figures.uploads(self._db)]
+            found.append(metrics.looked_up("uploads", "Uploads by state; 100000 stands for more", ["state"], uploads))
+            found += self._jobs()
+        except DatabaseUnavailable as ex:
+            _log.warning("figures cannot be looked up", extra={"error": str(ex)})
+            up = 0
+        return [*found, metrics.looked_up("database_up", "Whether the database answered", [], [((), up)])]
+
+    def _jobs(self) -> Sequence[metrics.Figure]:
+        now = utc_now()
+        counts = jobs.counts(self._db, now)
+        rows = [((count.kind, count.state), count.rows) for count in counts]
+        ages = [((count.kind, count.state), (now - count.oldest).total_seconds()) for count in counts if count.oldest]
+        labels = ["kind", "state"]
+        return [
+            metrics.looked_up("jobs", "Jobs that wait or are dead; 100000 stands for more", labels, rows),
+            metrics.looked_up("job_oldest_seconds", "Age of the oldest of them", labels, ages),
+        ]

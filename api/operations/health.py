@@ -1,0 +1,122 @@
+"""Whether the process can do its work: each dependency by name, asked at most once in 2 s."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+from api.core.cache import Cache
+from api.core.errors import DatabaseUnavailable, StorageUnavailable
+from api.db import deployment
+from api.db.pool import Database
+from api.storage.probe import ProbedStorage
+from api.storage.stores import Stores
+
+_FRESH = 2.0
+_PROBE_AGAIN = 31.0
+"""Seconds between two tries to probe a storage that could not be asked."""
+
+_log = logging.getLogger(__name__)
+
+
+class Health:
+    """See the module's docstring."""
+
+    def __init__(self, db: Database, cache: Cache, stores: Stores) -> None:
+        self._db = db
+        self._cache = cache
+        self._stores = stores
+        self._lock = threading.Lock()
+        self._asked = float("-inf")
+        self._checks: dict[str, str] = {}
+        self._told: dict[str, str] = {}
+
+    def room(self) -> int | None:
+        """Bytes that the local disk takes until SLUICE_MIN_FREE are left; the edge compares, before it takes a part."""
+        try:
+            return self._stores.room()
+        except StorageUnavailable:
+            return None  # a part that is sent will say so
+
+    def full(self) -> bool:
+        """Whether the local disk has less than SLUICE_MIN_FREE left."""
+        room = self.room()
+        return room is not None and room < 0
+
+    def ready(self) -> tuple[bool, dict[str, str]]:
+        """Whether requests can be served, and how each dependency is: "ok", or what is wrong.
+
+        Redis may be away: nothing but its counters' sharing between processes is missed then.
+        """
+        with self._lock:
+            if time.monotonic() - self._asked > _FRESH:
+                self._checks = self._ask()
+                self._asked = time.monotonic()
+                self._tell({**self._checks, "room": "full" if self.full() else "ok"})
+            checks = dict(self._checks)
+        return all(state == "ok" for name, state in checks.items() if name != "redis"), checks
+
+    def _tell(self, checks: dict[str, str]) -> None:
+        """One line for each change, so that the log says why a process is unready, and since when."""
+        for name, state in checks.items():
+            before = self._told.get(name, "ok")
+            if state != "ok" and state != before:
+                _log.warning("a dependency is not well", extra={"dependency": name, "error": state})
+            elif state == "ok" and before != "ok":
+                _log.warning("a dependency is well again", extra={"dependency": name})
+        self._told = checks
+
+    def notes(self) -> dict[str, str]:
+        """What was found out about dependencies by trying them; nothing is asked for it."""
+        return {
+            f"storage:{name}": _note(storage.found)
+            for name, storage in self._stores
+            if isinstance(storage, ProbedStorage)
+        }
+
+    def probe_in_background(self, wait: Callable[[float], object] = time.sleep) -> list[threading.Thread]:
+        """Finds out what each storage enforces, without holding up or failing the start; again until it is known."""
+        threads = [
+            threading.Thread(target=_probe, args=(name, storage, wait), name=f"probe {name}", daemon=True)
+            for name, storage in self._stores
+            if isinstance(storage, ProbedStorage)
+        ]
+        for thread in threads:
+            thread.start()
+        return threads
+
+    def _ask(self) -> dict[str, str]:
+        checks = {"database": _state(self._database), "redis": "ok" if self._cache.check() else "away"}
+        for name, storage in self._stores:
+            checks[f"storage:{name}"] = _state(storage.check)
+        return checks
+
+    def _database(self) -> None:
+        deployment.identity(self._db)
+
+
+def _state(check: Callable[[], None]) -> str:
+    try:
+        check()
+    except (DatabaseUnavailable, StorageUnavailable) as ex:
+        return str(ex)
+    return "ok"
+
+
+def _note(binds: bool | None) -> str:
+    if binds is None:
+        return "not probed yet: what is uploaded meanwhile is read back"
+    return "binds sha256" if binds else "does not bind sha256: objects are read back"
+
+
+def _probe(name: str, storage: ProbedStorage, wait: Callable[[float], object]) -> None:
+    while True:
+        try:
+            if storage.enforces_sha256 or storage.found is not None:
+                _log.info("storage probed", extra={"storage": name, "binds_sha256": storage.found})
+                return
+        except DatabaseUnavailable as ex:  # our keys' prefix stands there
+            _log.warning("a storage cannot be probed yet", extra={"storage": name, "error": str(ex)})
+        wait(_PROBE_AGAIN)

@@ -1,0 +1,1 @@
+"""Storage ``local``: a folder behind nginx."""

@@ -1,0 +1,1 @@
+"""Storage ``oss``: Aliyun OSS."""

@@ -1,0 +1,1 @@
+"""Storage ``s3``: Ceph RGW first, also MinIO and AWS."""

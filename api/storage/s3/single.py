@@ -1,0 +1,120 @@
+"""Small objects of kind s3: one PUT through the edge in place of a multipart upload, two requests in place of five.
+
+A presigned PUT of an object is dangerous in a client's hands: it obeys headers that nobody signed (``x-amz-acl``,
+SSE-C, metadata) and lives on after the upload has ended. So no client gets one. The edge sends it, with a fixed list of
+headers, and its signature is in the part's token in a form that only the edge can read (`api.core.tokens.Tokens.sign`,
+``seal``): the storage may be open to clients, and still takes nothing from them. The signature binds the exact length,
+the body's SHA-256 and ``If-None-Match: *``: whatever is under the key, then and later, is what was signed.
+
+- An answer that was lost costs nothing: the storage's 412 to the same PUT says that these very bytes are there, and the
+  edge answers 200.
+- A PUT that comes after abort or expiry can bring the object back, while its token lives. The sweep deletes the key of
+  an upload that ended so once every token is dead (`api.sweep.ended`), and again where a list shows that one
+  came later still, for a body may take hours; once the upload's row is gone it is an orphan.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from api.core.errors import ObjectNotFound, StorageError, UploadGone
+from api.core.models import SINGLE_PUT
+from api.storage.base import EdgePartURL, MultipartRef, SignedPart
+from api.storage.http import ask
+from api.storage.recent import Recent
+from api.storage.s3.bucket import Address
+from api.storage.s3.calls import Calls
+from api.storage.s3.sigv4 import MAX_EXPIRES, Credentials, Presigner
+
+_SIGNED: Final = ("content-length", "if-none-match", "x-amz-content-sha256")
+_HEADS: Final = 1024
+_LENGTH: Final = 1024
+_LIFE: Final = 900
+_NOT_OFFERED: Final = (200, 204, 403, 501)
+"""Answers by which a storage shows that it does not compare what is signed, or knows no such condition."""
+
+Head = Mapping[str, str]
+
+
+class SinglePuts:
+    """See the module's docstring.
+
+    Args:
+        address: the bucket as the edge reaches it.
+        now: epoch seconds.
+        part_url: signs the edge's URLs.
+    """
+
+    def __init__(
+        self, address: Address, credentials: Credentials, calls: Calls, now: Callable[[], float], part_url: EdgePartURL
+    ) -> None:
+        self._address = address
+        self._credentials = credentials
+        self._calls = calls
+        self._now = now
+        self._part_url = part_url
+        self._heads = Recent[Head](_HEADS)
+
+    def presign(self, ref: MultipartRef, sha256: str, expires_at: int) -> SignedPart:
+        """The edge's URL of the whole object."""
+        signed = self.presign_at_storage(ref, sha256, expires_at)
+        return SignedPart(self._part_url(ref, 1, ref.size, expires_at, signed), {})
+
+    def presign_at_storage(self, ref: MultipartRef, sha256: str, expires_at: int) -> SignedPart:
+        """The PUT that the edge is to send."""
+        if not ref.binds_hash:
+            raise UploadGone("a PUT that binds no hash could store anything")
+        now = int(self._now())
+        path, life = self._address.path(ref.object_key), min(expires_at - now, MAX_EXPIRES)
+        headers = {"content-length": str(ref.size), "if-none-match": "*", "x-amz-content-sha256": sha256}
+        presigner = Presigner(self._credentials, "PUT", self._address.base, path, _SIGNED, now, life)
+        url = presigner.sign("", headers, sha256)
+        return SignedPart(url, {"if-none-match": "*", "x-amz-content-sha256": sha256})
+
+    def received(self, ref: MultipartRef) -> dict[int, int]:
+        """The only part, where the object is there."""
+        try:
+            head = self._calls.head(ref.object_key)
+        except ObjectNotFound:
+            return {}
+        self._heads.keep(ref.object_key, head)
+        return {1: int(head["content-length"])}
+
+    def head(self, ref: MultipartRef) -> Head:
+        """The object's headers. Raises ObjectNotFound."""
+        return self._heads.take(ref.object_key) or self._calls.head(ref.object_key)
+
+    def delete(self, ref: MultipartRef) -> None:
+        """Deletes the object of an upload that came to nothing."""
+        self._heads.take(ref.object_key)
+        self._calls.delete(ref.object_key)
+
+    def probe(self, prefix: str) -> bool:
+        """Whether the storage compares hash and condition of a signed PUT, tried with a wrong body and with a second.
+
+        Raises:
+            StorageError: the storage could not be asked.
+        """
+        right, wrong = os.urandom(_LENGTH), os.urandom(_LENGTH)
+        random = os.urandom(16).hex()
+        ref = MultipartRef(random, f"{prefix}/{random}", SINGLE_PUT, _LENGTH, _LENGTH, 1, "", 0, binds_hash=True)
+        signed = self.presign_at_storage(ref, hashlib.sha256(right).hexdigest(), int(self._now()) + _LIFE)
+        headers = {"content-type": "application/octet-stream", **signed.headers}
+
+        def put(body: bytes) -> int:
+            return ask("PUT", signed.url, headers, body).status
+
+        try:
+            answers = [put(wrong)]
+            stored_wrong = bool(self.received(ref))
+            answers += [put(right), put(right)]
+            if answers == [400, 200, 412] and not stored_wrong:
+                return True
+            if any(status not in (400, 412, *_NOT_OFFERED) for status in answers):
+                raise StorageError(f"PUTs of an object were answered with {answers}")
+            return False
+        finally:
+            self.delete(ref)

@@ -1,0 +1,116 @@
+"""The configured storages by name: which takes a new upload, which is read."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
+
+from api.core.errors import StorageError, StorageUnavailable
+from api.core.models import Upload
+from api.storage.base import MultipartRef, MultipartStorage
+
+_FRESH: Final = 5.0
+"""Seconds for which a storage that answered, or did not, is not asked again."""
+
+_log = logging.getLogger(__name__)
+
+
+class Stores:
+    """See the module's docstring.
+
+    Args:
+        storages: by name; the first takes new uploads, and is read first.
+        kinds: local, s3 or oss, by name.
+        tiers: names of storages that take new uploads of a tier's users instead.
+    """
+
+    def __init__(
+        self,
+        storages: Mapping[str, MultipartStorage],
+        kinds: Mapping[str, str] | None = None,
+        tiers: Mapping[str, str] | None = None,
+    ) -> None:
+        self._storages = dict(storages)
+        self._kinds = kinds or {}
+        self._tiers = tiers or {}
+        self._order = {name: place for place, name in enumerate(self._storages)}
+        self._asked: dict[str, tuple[float, bool]] = {}
+
+    def __iter__(self) -> Iterator[tuple[str, MultipartStorage]]:
+        return iter(self._storages.items())
+
+    def for_new_upload(self, tier: str) -> tuple[str, MultipartStorage]:
+        """Where a new upload of a tier's user goes."""
+        name = self._tiers.get(tier) or next(iter(self._storages))
+        return name, self._storages[name]
+
+    def room(self) -> int | None:
+        """The least room of the storages that know theirs. Raises StorageUnavailable."""
+        known = [room for storage in self._storages.values() if (room := storage.room()) is not None]
+        return min(known, default=None)
+
+    def kind(self, name: str) -> str:
+        """local, s3 or oss."""
+        return self._kinds.get(name, name)
+
+    def named(self, name: str) -> MultipartStorage:
+        """Raises StorageUnavailable where a row names a storage that is not configured (any more)."""
+        try:
+            return self._storages[name]
+        except KeyError as ex:
+            raise StorageUnavailable(f"storage {name} is not configured") from ex
+
+    def first_healthy(self, replicas: Sequence[tuple[str, str]]) -> tuple[str, str] | None:
+        """The replica to read: the first in the storages' order whose storage answers, or else just the first."""
+        return next(iter(self.in_order(replicas)), None)
+
+    def in_order(self, replicas: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+        """Replicas as they are to be tried: in the storages' order, those whose storage does not answer last."""
+        ordered = sorted(
+            (replica for replica in replicas if replica[0] in self._order), key=lambda replica: self._order[replica[0]]
+        )
+        if len(ordered) > 1:
+            ordered.sort(key=lambda replica: not self.answers(replica[0]))
+        return ordered
+
+    def answers(self, name: str) -> bool:
+        """Whether a storage is configured and can be used, asked every few seconds at most."""
+        if name not in self._storages:
+            return False
+        asked, answer = self._asked.get(name, (float("-inf"), False))
+        if time.monotonic() - asked > _FRESH:
+            try:
+                self._storages[name].check()
+                answer = True
+            except StorageError as ex:
+                _log.warning("a storage is away", extra={"storage": name, "error": str(ex)})
+                answer = False
+            self._asked[name] = (time.monotonic(), answer)
+        return answer
+
+    def free_parts(self, upload: Upload) -> bool:
+        """Frees the parts of an upload that has ended; False where its storage could not be asked: the sweep will."""
+        try:
+            self.named(upload.storage).abort(multipart_ref(upload))
+        except StorageError as ex:
+            _log.warning("parts are left to the sweep", extra={"upload": upload.id.hex(), "error": str(ex)})
+            return False
+        return True
+
+
+def multipart_ref(upload: Upload, generation: int = 0, tier: str = "default") -> MultipartRef:
+    """How a storage knows an upload."""
+    return MultipartRef(
+        upload_id=upload.id.hex(),
+        object_key=upload.object_key,
+        multipart_id=upload.multipart_id,
+        size=upload.size,
+        part_size=upload.part_size,
+        part_count=upload.part_count,
+        user_id=upload.user_id.hex(),
+        generation=generation,
+        binds_hash=upload.binds_hash,
+        tier=tier,
+    )

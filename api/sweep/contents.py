@@ -1,0 +1,91 @@
+"""Files that lay in the trash for long enough, blobs that nothing reaches then, and objects that are doomed.
+
+Why no download is cut off: a file's links and the targets that an edge keeps for them died when it was trashed, days
+before it is purged, and a blob goes only after its last file did. An object that lost a merge was never anybody's
+target but its uploader's own, whose file is on the other object now: the next request asks for the new target. Where
+an object was moved, its `doomed` row says until when edges may still be reading it.
+
+Why links stay dead: trashing a file wrote a revocation that outlives the longest link, and names the file's id, which
+is never used again. Purging needs no other.
+"""
+
+from __future__ import annotations
+
+import logging
+from datetime import datetime, timedelta
+
+from api.blobs import rows as blobs
+from api.core.config import Config
+from api.core.errors import StorageError
+from api.db.pool import Database
+from api.files import trash_rows as trash
+from api.storage.stores import Stores
+from api.sweep.run import Run
+
+_log = logging.getLogger(__name__)
+
+
+class Contents:
+    """See the module's docstring."""
+
+    def __init__(self, db: Database, stores: Stores, config: Config) -> None:
+        self._db = db
+        self._stores = stores
+        self._config = config
+
+    def purge(self, run: Run) -> None:
+        """Deletes files whose time in the trash is over."""
+        before = run.now - timedelta(days=self._config.trash_days)
+        ends = run.deadline()
+        while batch := trash.due(self._db, before):
+            for row in batch:
+                run.tell("files_purged", f"file {row.hex()}")
+            if run.dry:
+                run.counts["files_purged"] += len(batch)
+                return
+            run.counts["files_purged"] += self._purge(batch, before, run.now)
+            if run.over(ends):
+                return
+
+    def delete_blobs(self, run: Run) -> None:
+        """Condemns blobs that nothing reaches any more; their objects are doomed in the same transaction."""
+        after = b""
+        while batch := trash.candidates(self._db, after):
+            for blob_id in batch:
+                if trash.is_unreached(self._db, blob_id) if run.dry else self._condemn(blob_id, run.now):
+                    run.did("blobs_deleted", f"blob {blob_id.hex()}")
+            after = batch[-1]
+
+    def bury(self, run: Run) -> None:
+        """Deletes the rows of condemned blobs whose objects are gone."""
+        after = b""
+        while not run.dry and (batch := trash.candidates(self._db, after)):
+            for blob_id in batch:
+                if self._bury(blob_id):
+                    run.counts["blobs_buried"] += 1
+            after = batch[-1]
+
+    # each in a transaction of its own: a batch would hold locks that users wait for
+
+    def _purge(self, file_ids: list[bytes], before: datetime, now: datetime) -> int:
+        return self._db.transaction(lambda tx: trash.purge(tx, file_ids, before, now))
+
+    def _condemn(self, blob_id: bytes, now: datetime) -> bool:
+        return self._db.transaction(lambda tx: trash.condemn(tx, blob_id, now))
+
+    def _bury(self, blob_id: bytes) -> bool:
+        return self._db.transaction(lambda tx: trash.bury(tx, blob_id))
+
+    def delete_doomed(self, run: Run) -> None:
+        """Deletes objects, and nothing but those that a transaction has doomed."""
+        after = 0
+        while found := blobs.doomed(self._db, after, run.now):
+            for after, storage, object_key in found:
+                try:
+                    if not run.dry:
+                        self._stores.named(storage).delete(object_key)
+                        blobs.undoom(self._db, after)
+                except StorageError as ex:
+                    _log.warning("an object is left to the next sweep", extra={"key": object_key, "error": str(ex)})
+                else:
+                    run.did("objects_deleted", f"object {object_key} at {storage}")

@@ -1,0 +1,124 @@
+"""What has ended is freed: uploads whose time is over, their parts and rows, dead bodies, sessions, revocations."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from datetime import timedelta
+from itertools import islice
+
+from api.accounts import revocation_rows as revocations
+from api.accounts import rows as accounts
+from api.accounts.usage import Usage
+from api.core.config import Config
+from api.core.errors import StorageError
+from api.core.models import Upload
+from api.db.pool import Database
+from api.storage.base import MultipartStorage
+from api.storage.stores import Stores
+from api.sweep.run import Run
+from api.uploads import ended_rows as ended_uploads
+from api.uploads import rows as uploads
+
+_LAST_PUT = 300
+"""Seconds that a PUT may take that began at the last moment."""
+
+_log = logging.getLogger(__name__)
+
+
+class Ended:
+    """See the module's docstring."""
+
+    def __init__(self, db: Database, stores: Stores, config: Config, usage: Usage) -> None:
+        self._db = db
+        self._stores = stores
+        self._config = config
+        self._usage = usage
+
+    def expire(self, run: Run) -> None:
+        """State first, storage second; finalizing uploads are left to finish."""
+
+        def expire(upload: Upload) -> None:
+            ended = uploads.end(self._db, upload.id, "expired", "UPLOAD_EXPIRED", run.now)
+            if ended and not upload.is_single:  # whose object is left to `free_objects`, which a doubt stops
+                self._stores.free_parts(upload)
+
+        run.drain(
+            "uploads_expired",
+            lambda: ended_uploads.expired(self._db, run.now),
+            expire,
+            lambda upload: f"upload {upload.id.hex()} of {upload.size} bytes, due {upload.expires_at.isoformat()}",
+        )
+
+    def free(self, run: Run) -> None:
+        """Aborts uploads that ended while their storage, or the database, could not be asked."""
+        for name, storage in self._stores:
+            try:
+                for batch in upload_names(storage):
+                    for upload in ended_uploads.among(self._db, [bytes.fromhex(found) for found in batch]):
+                        if upload.is_single:
+                            continue  # it has no parts, and what `abort` would delete may be a file's
+                        if not run.dry:
+                            self._stores.free_parts(upload)
+                        run.did("uploads_freed", f"parts of upload {upload.id.hex()} at {upload.storage}")
+            except StorageError as ex:
+                _log.warning("a storage cannot be swept", extra={"storage": name, "error": str(ex)})
+
+    def free_objects(self, run: Run) -> None:
+        """Deletes what small uploads that came to nothing have left, once no URL of theirs can store it again."""
+        before, ends = run.now - timedelta(seconds=self._config.part_url_ttl + _LAST_PUT), run.deadline()
+        for state in ("failed", "aborted", "expired"):
+            after = bytes(16)
+            while not run.over(ends) and (batch := ended_uploads.singles(self._db, state, before, after)):
+                for upload in batch:
+                    if run.dry or self._stores.free_parts(upload):
+                        run.did("objects_freed", f"what upload {upload.id.hex()} may have left at {upload.storage}")
+                        if not run.dry:
+                            ended_uploads.prune_parts(self._db, upload.id)
+                after = batch[-1].id
+
+    def drop_bodies(self, run: Run) -> None:
+        """Deletes what a killed edge left of bodies that never arrived."""
+        if run.dry:
+            return
+        for name, storage in self._stores:
+            try:
+                if count := storage.drop_dead_bodies():
+                    run.did("bodies_dropped", f"{count} at {name}", count)
+            except StorageError as ex:
+                _log.warning("a storage cannot be swept", extra={"storage": name, "error": str(ex)})
+
+    def drop_rows(self, run: Run) -> None:
+        """Deletes rows that nobody asks for any more."""
+        run.drain(
+            "part_lists_dropped",
+            lambda: ended_uploads.with_parts(self._db),
+            lambda row: ended_uploads.prune_parts(self._db, row),
+            lambda row: f"the part rows of upload {row.hex()}",
+        )
+        before = run.now - timedelta(seconds=self._config.upload_retention)
+        run.drain(
+            "uploads_dropped",
+            lambda: ended_uploads.before(self._db, before),
+            self._drop,
+            lambda row: f"the row of upload {row.hex()}",
+        )
+        if not run.dry:
+            run.counts["sessions_dropped"] += accounts.prune_sessions(self._db, before)
+            run.counts["usage_dropped"] += self._usage.prune()
+            run.counts["revocations_dropped"] += revocations.prune(self._db, run.now - timedelta(days=1))
+
+    def _drop(self, upload_id: bytes) -> None:
+        ended_uploads.prune_parts(self._db, upload_id)
+        ended_uploads.delete(self._db, upload_id)
+
+
+def upload_names(storage: MultipartStorage) -> Iterator[list[str]]:
+    """Our ids of the uploads that a storage holds parts of, 100 at a time.
+
+    What is not an id of ours is nobody's business here.
+    """
+    held = storage.list_uploads()
+    names = (name for name in held if len(name) == 32 and not set(name) - set("0123456789abcdef"))
+    while batch := list(islice(names, 100)):
+        yield batch

@@ -1,0 +1,158 @@
+"""The way through all that a storage holds, compared with the rows: what no row knows, and rows without an object.
+
+A storage's keys come in order, a thousand at a time, and so do its replicas' rows: the two are held side by side. What
+is left over on the storage's side is looked up in every other table that names objects, and is noted as a sighting.
+What is left over on the rows' side is asked for once more. How far the pass is stands in a row, so that it goes on
+after a restart, and takes as many sweeps as it needs.
+
+Why nothing is mistaken: a row is committed before its object exists, and the rows are read after the list was. A row
+whose object came later than the page is found by asking for the object itself; one that is gone since is read again.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from itertools import islice
+
+from api.core.config import Config
+from api.core.errors import ObjectNotFound, StorageError
+from api.db.pool import Database
+from api.storage.stores import Stores
+from api.sweep import known_rows as known
+from api.sweep import rows as listings
+from api.sweep.doubts import made_at
+from api.sweep.ended import upload_names
+from api.sweep.moments import Moment
+from api.sweep.rows import Listing, Replica
+from api.sweep.run import Run
+from api.uploads import ended_rows as ended_uploads
+
+_LAST = "~"
+"""Comes after every key."""
+_MOST_ASKED = 1000
+"""Missing objects of one pass that are asked for one by one; beyond that the storage is the wrong one."""
+
+_log = logging.getLogger(__name__)
+
+
+def key_of(prefix: str, name: str) -> str:
+    """The object key of an upload, by its id."""
+    return f"{prefix}/{name[-2:]}/{name}"
+
+
+class Lists:
+    """See the module's docstring."""
+
+    def __init__(self, db: Database, stores: Stores, config: Config) -> None:
+        self._db = db
+        self._stores = stores
+        self._config = config
+
+    def due(self, run: Run, name: str, since: datetime | None) -> bool:
+        """Whether a pass through this storage is under way, or to begin; ``since`` then one is wanted."""
+        listing = listings.get(self._db, name)
+        if run.whole or listing is None or listing.cursor is not None:
+            return True
+        if since is not None and listing.begun_at < since:
+            return True
+        if listing.begun_at > run.now:
+            return True  # a clock went back; it must not put off the next list
+        return run.now >= listing.begun_at + timedelta(seconds=self._config.sweep_list_interval)
+
+    def begin(self, run: Run, name: str) -> Listing:
+        """The pass that is under way, or a new one."""
+        listing = listings.get(self._db, name)
+        if listing is not None and listing.cursor is not None:
+            return listing
+        trusted = int(run.moment.since(Moment.of(listing.begun))) if listing else 0
+        return listings.begin(self._db, name, run.moment.text(), trusted, run.now)
+
+    # -- multipart uploads
+
+    def see_uploads(self, run: Run, listing: Listing, prefix: str) -> None:
+        """Notes multipart uploads that no row knows; those of rows that have ended are freed by every sweep."""
+        for batch in upload_names(self._stores.named(listing.storage)):
+            ended = {
+                upload.id.hex() for upload in ended_uploads.among(self._db, [bytes.fromhex(name) for name in batch])
+            }
+            keys = [key_of(prefix, name) for name in batch if name not in ended]
+            named = known.uploads(self._db, listing.storage, keys)
+            self._see(run, listing, "upload", [key for key in keys if key not in named])
+
+    # -- objects
+
+    def step(self, run: Run, listing: Listing, prefix: str) -> bool:
+        """Goes on with a pass; True where it has come to the end.
+
+        Raises:
+            StorageError: the storage cannot be listed; the pass goes on from here when it can.
+        """
+        storage, after, ends, missing = self._stores.named(listing.storage), listing.cursor or "", run.deadline(), 0
+        if after == _LAST:
+            return True  # whoever was here did not get to judge it
+        keys = storage.list_objects(after)
+        while True:
+            page = list(islice(keys, known.BATCH))
+            last = page[-1] if len(page) == known.BATCH else _LAST
+            # a storage that lists more than it was asked for must not make us delete what is another's
+            ours = [key for key in page if key.startswith(f"{prefix}/")]
+            gone = self._compare(run, listing, ours, (after, last), listing.missing + missing)
+            missing += gone
+            if not run.dry and not listings.advance(self._db, listing, after, last, len(ours), gone):
+                return False  # another process goes on with it
+            if last == _LAST:
+                return True
+            after = last
+            if run.over(ends):
+                return False
+
+    def _compare(self, run: Run, listing: Listing, page: list[str], span: tuple[str, str], missing: int) -> int:
+        """Compares a page with the rows of its span; answers how many objects are missing that were there before."""
+        left, gone = set(page), 0
+        for replica in self._replicas(listing.storage, *span):
+            if replica.object_key in left:
+                left.remove(replica.object_key)
+                if replica.missing_at is not None and not run.dry:
+                    listings.set_missing(self._db, listing.storage, replica, None)
+            elif self._is_missing(run, listing, replica, missing + gone):
+                gone += 1
+        rest = [key for key in page if key in left]
+        named = known.objects(self._db, listing.storage, rest)
+        if not run.dry:
+            ended_uploads.free_again(self._db, listing.storage, sorted(named))
+        self._see(run, listing, "object", [key for key in rest if key not in named])
+        return gone
+
+    def _replicas(self, storage: str, after: str, last: str) -> Iterator[Replica]:
+        while rows := listings.replicas_between(self._db, storage, after, last):
+            yield from rows
+            after = rows[-1].object_key
+
+    def _is_missing(self, run: Run, listing: Listing, replica: Replica, missing: int) -> bool:
+        """Whether an object has gone since the pass before; one that was gone then is reported again."""
+        if missing >= _MOST_ASKED:
+            return True
+        try:
+            self._stores.named(listing.storage).stat(replica.object_key)
+        except ObjectNotFound:
+            pass
+        except StorageError:
+            return False  # what cannot be asked is not missing
+        else:
+            return False
+        since = replica.missing_at or run.now
+        if not run.dry and not listings.set_missing(self._db, listing.storage, replica, since):
+            return False  # the row has another object by now, or is gone itself
+        if replica.missing_at is None:
+            extra = {"storage": listing.storage, "key": replica.object_key, "blob": replica.blob_id.hex()}
+            _log.error("a row's object is gone", extra=extra)
+        run.did("objects_missing", f"object {replica.object_key} at {listing.storage} of blob {replica.blob_id.hex()}")
+        return replica.missing_at is None
+
+    def _see(self, run: Run, listing: Listing, kind: str, keys: list[str]) -> None:
+        for key in keys:
+            run.did(f"unknown_{kind}s", f"{kind} {key} at {listing.storage}")
+        if not run.dry:
+            listings.see(self._db, listing, kind, [(key, made_at(key)) for key in keys], run.now)

@@ -1,0 +1,260 @@
+"""What the sweep remembers: how far it is in a storage's list, what it saw there that no row knows, and its doubts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from api.db.pool import Row, Statements, placeholders
+from api.db.times import from_nullable, from_row, to_row
+
+_LISTING = "storage, pass, cursor_key, begun, begun_at, ended_at, trusted, objects, missing"
+_GET = f"SELECT {_LISTING} FROM listing WHERE storage = %s"
+_BEGIN = (
+    "INSERT INTO listing (storage, pass, cursor_key, begun, begun_at) VALUES (%s, 1, '', %s, %s) ON DUPLICATE KEY "
+    "UPDATE pass = pass + 1, cursor_key = '', begun = %s, begun_at = %s, ended_at = NULL, trusted = %s, objects = 0, "
+    "missing = 0"
+)
+_ADVANCE = (
+    "UPDATE listing SET cursor_key = %s, objects = objects + %s, missing = missing + %s "
+    "WHERE storage = %s AND pass = %s AND cursor_key = %s"
+)
+_END = "UPDATE listing SET cursor_key = NULL, ended_at = %s WHERE storage = %s AND pass = %s"
+
+_SEE = "INSERT INTO sighting (storage, kind, object_key, made_at, first_seen_at, last_seen_at, pass) VALUES "  # rows
+_SEE_AGAIN = (
+    " ON DUPLICATE KEY UPDATE seconds = seconds + IF(sighting.pass = %s, 0, "
+    "LEAST(%s, GREATEST(0, TIMESTAMPDIFF(SECOND, last_seen_at, %s)))), times = times + IF(sighting.pass = %s, 0, 1), "
+    "last_seen_at = %s, pass = %s"
+)
+_FORGET_UNSEEN = "DELETE FROM sighting WHERE storage = %s AND pass < %s"
+_FORGET = "DELETE FROM sighting WHERE storage = %s AND kind = %s AND object_key = %s"
+_COUNT = "SELECT COUNT(*) FROM sighting WHERE storage = %s AND kind = %s AND accepted = 0"
+_MADE_WITHIN = (
+    "SELECT kind, object_key FROM sighting WHERE storage = %s AND accepted = 0 AND made_at >= %s AND made_at <= %s "
+    "ORDER BY made_at DESC LIMIT 100"
+)
+_OLD = (
+    "SELECT object_key FROM sighting WHERE storage = %s AND kind = %s AND object_key > %s AND seconds >= %s "
+    "AND times > 1 ORDER BY object_key LIMIT 1000"
+)
+_SIGHTINGS = (
+    "SELECT storage, kind, object_key, first_seen_at, seconds, accepted FROM sighting WHERE storage = %s "
+    "ORDER BY kind, object_key LIMIT %s"
+)
+_ACCEPT = "UPDATE sighting SET accepted = 1 WHERE storage = %s AND accepted = 0"
+
+_DOUBT = (
+    "INSERT INTO doubt (kind, storage, message, from_at, until_at, noted_at) VALUES (%s, %s, %s, %s, %s, %s) "
+    "ON DUPLICATE KEY UPDATE message = %s, from_at = LEAST(COALESCE(from_at, %s), %s), until_at = %s, noted_at = %s"
+)
+_DOUBTS = "SELECT kind, storage, message, from_at, until_at, noted_at FROM doubt ORDER BY kind, storage"
+_SETTLE = "DELETE FROM doubt WHERE kind = %s AND storage = %s"
+
+_REPLICAS = (
+    "SELECT object_key, blob_id, missing_at FROM replica FORCE INDEX (replica_object) WHERE storage = %s "
+    "AND object_key > %s AND object_key <= %s ORDER BY object_key LIMIT 1000"
+)
+_SET_MISSING = "UPDATE replica SET missing_at = %s WHERE blob_id = %s AND storage = %s AND object_key = %s"
+_MISSING = (
+    "SELECT r.storage, r.object_key, r.blob_id, r.missing_at FROM replica r FORCE INDEX (replica_missing) "
+    "WHERE r.missing_at IS NOT NULL ORDER BY r.missing_at LIMIT %s"
+)
+_NEWEST_UPLOAD = "SELECT MAX(id) FROM upload"
+_NEWEST_BLOB = "SELECT MAX(id) FROM `blob`"
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """One pass through a storage's objects; see the table's comment.
+
+    Attributes:
+        begun: the clocks when it began, as `api.sweep.moments` writes them down.
+    """
+
+    storage: str
+    number: int
+    cursor: str | None
+    begun: str
+    begun_at: datetime
+    ended_at: datetime | None
+    trusted: int
+    objects: int
+    missing: int
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """Why nothing that cannot be undone is done."""
+
+    kind: str
+    storage: str
+    message: str
+    from_at: datetime | None
+    until_at: datetime | None
+    noted_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """An object or a multipart upload that no row knows."""
+
+    storage: str
+    kind: str
+    object_key: str
+    first_seen_at: datetime
+    seconds: int
+    accepted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """A row that names an object."""
+
+    object_key: str
+    blob_id: bytes
+    missing_at: datetime | None
+
+
+def get(db: Statements, storage: str) -> Listing | None:
+    """The pass that is under way, or the last one."""
+    row = db.one(_GET, (storage,))
+    return None if row is None else _listing(row)
+
+
+def _listing(row: Row) -> Listing:
+    storage, number, cursor, begun, begun_at, ended_at, trusted, objects, missing = row
+    return Listing(
+        storage, number, cursor, begun, from_row(begun_at), from_nullable(ended_at), trusted, objects, missing
+    )
+
+
+def begin(db: Statements, storage: str, begun: str, trusted: int, now: datetime) -> Listing:
+    """Begins the next pass at the first object."""
+    moment = to_row(now)
+    db.execute(_BEGIN, (storage, begun, moment, begun, moment, trusted))
+    found = get(db, storage)
+    assert found is not None
+    return found
+
+
+def advance(db: Statements, listing: Listing, cursor: str, last: str, objects: int, missing: int) -> bool:
+    """So many more objects were looked at, up to ``last``; False where another process was there first."""
+    return db.execute(_ADVANCE, (last, objects, missing, listing.storage, listing.number, cursor)) == 1
+
+
+def end(db: Statements, listing: Listing, now: datetime) -> None:
+    """The pass is over."""
+    db.execute(_END, (to_row(now), listing.storage, listing.number))
+
+
+# -- sightings
+
+
+def see(
+    db: Statements, listing: Listing, kind: str, keys: Sequence[tuple[str, datetime | None]], now: datetime
+) -> None:
+    """Notes what no row knows: (key, when it says that it was made). Seen again in one pass, it counts once."""
+    if not keys:
+        return
+    moment = to_row(now)
+    args: list[object] = []
+    for key, made_at in keys:
+        args += (listing.storage, kind, key, made_at and to_row(made_at), moment, moment, listing.number)
+    args += (listing.number, listing.trusted, moment, listing.number, moment, listing.number)
+    db.execute(_SEE + placeholders(len(keys), "(%s, %s, %s, %s, %s, %s, %s)") + _SEE_AGAIN, args)
+
+
+def forget_unseen(db: Statements, listing: Listing) -> None:
+    """What this pass did not see is gone, or a row knows it."""
+    db.execute(_FORGET_UNSEEN, (listing.storage, listing.number))
+
+
+def forget(db: Statements, storage: str, kind: str, object_key: str) -> None:
+    """One sighting less."""
+    db.execute(_FORGET, (storage, kind, object_key))
+
+
+def count_unknown(db: Statements, storage: str, kind: str) -> int:
+    """How many are unknown that nobody has accepted."""
+    row = db.one(_COUNT, (storage, kind))
+    assert row is not None
+    return int(row[0])
+
+
+def made_within(db: Statements, storage: str, since: datetime, until: datetime) -> list[tuple[str, str]]:
+    """(kind, key) of up to 100 unknown ones that nobody has accepted, made in this time by their keys."""
+    return [(row[0], row[1]) for row in db.all(_MADE_WITHIN, (storage, to_row(since), to_row(until)))]
+
+
+def old(db: Statements, storage: str, kind: str, after: str, seconds: int) -> list[str]:
+    """Keys behind ``after`` that have been unknown for so long, and over more than one pass; up to 1,000."""
+    return [row[0] for row in db.all(_OLD, (storage, kind, after, seconds))]
+
+
+def sightings(db: Statements, storage: str, limit: int) -> list[Sighting]:
+    """What no row knows."""
+    rows = db.all(_SIGHTINGS, (storage, limit))
+    return [Sighting(row[0], row[1], row[2], from_row(row[3]), int(row[4]), bool(row[5])) for row in rows]
+
+
+def accept(db: Statements, storage: str) -> int:
+    """All that was seen in this storage may go; answers how many were not accepted before."""
+    return db.execute(_ACCEPT, (storage,))
+
+
+# -- doubts
+
+
+def doubt(
+    db: Statements,
+    kind: str,
+    storage: str,
+    message: str,
+    now: datetime,
+    span: tuple[datetime, datetime] | None = None,
+) -> None:
+    """Notes a doubt; one of the same kind about the same storage becomes this one, and its span the longer."""
+    since, until = (to_row(span[0]), to_row(span[1])) if span else (None, None)
+    moment = to_row(now)
+    db.execute(_DOUBT, (kind, storage, message, since, until, moment, message, since, since, until, moment))
+
+
+def doubts(db: Statements) -> list[Doubt]:
+    """Every doubt that is not settled."""
+    return [
+        Doubt(row[0], row[1], row[2], from_nullable(row[3]), from_nullable(row[4]), from_row(row[5]))
+        for row in db.all(_DOUBTS)
+    ]
+
+
+def settle(db: Statements, kind: str, storage: str) -> None:
+    """The doubt is gone."""
+    db.execute(_SETTLE, (kind, storage))
+
+
+# -- rows without objects
+
+
+def replicas_between(db: Statements, storage: str, after: str, last: str) -> list[Replica]:
+    """Up to 1,000 rows in order of keys: behind ``after``, up to ``last``."""
+    rows = db.all(_REPLICAS, (storage, after, last))
+    return [Replica(row[0], row[1], from_nullable(row[2])) for row in rows]
+
+
+def set_missing(db: Statements, storage: str, replica: Replica, now: datetime | None) -> bool:
+    """The storage has no such object; None: it has it again. False where the row names it no more."""
+    moment = None if now is None else to_row(now)
+    return db.execute(_SET_MISSING, (moment, replica.blob_id, storage, replica.object_key)) == 1
+
+
+def missing(db: Statements, limit: int) -> list[tuple[str, str, bytes, datetime]]:
+    """(storage, object key, blob, since when) of rows whose objects are gone."""
+    return [(row[0], row[1], row[2], from_row(row[3])) for row in db.all(_MISSING, (limit,))]
+
+
+def newest(db: Statements) -> bytes | None:
+    """The youngest id that any row of an upload or a blob has."""
+    found = [row[0] for row in (db.one(_NEWEST_UPLOAD), db.one(_NEWEST_BLOB)) if row and row[0]]
+    return max(found, default=None)

@@ -1,0 +1,1 @@
+"""Copies of blobs from one storage to another, in the background."""

@@ -1,0 +1,215 @@
+"""The job that drives a transfer: finds what is to be copied, queues it in small numbers, sees the end.
+
+Only so many of a transfer's items are jobs at a time, and all others are rows that wait: a million blobs to migrate do
+not stand before anybody else's work, and a pause takes effect at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+from typing import Final
+
+from api.core.config import Config
+from api.core.errors import SluiceError
+from api.core.models import Clock, Transfer, new_id
+from api.db.pool import Database, Statements
+from api.jobs import rows as jobs
+from api.jobs.base import Lease, Outcome
+from api.jobs.queue import Queue
+from api.transfers import item_rows as transfer_items
+from api.transfers import rows as transfers
+from api.transfers.item_rows import New
+from api.transfers.job import TransferJob, object_key
+from api.transfers.rows import Candidate, Change
+
+BATCH: Final = 1000
+WINDOW: Final = 500
+"""Items of a transfer that are jobs at the same time."""
+_CLEAR: Final = 200
+"""Items of a cancelled transfer that go in one transaction; of more, some servers would read the whole table."""
+_PLAN_SECONDS: Final = 5.0
+_LOOK_EVERY: Final = 1.0
+_LOOK_AT_LEAST: Final = 60.0
+_LATE: Final = timedelta(minutes=5)
+"""How much later than its time says a replica's row is seen, at most: a transaction took long, a clock is off.
+
+A policy looks at the replicas of that time again and again; those that it has an item of are passed over.
+"""
+
+_log = logging.getLogger(__name__)
+
+
+class _Moved(SluiceError):
+    """The transfer changed meanwhile."""
+
+
+class TransferPlanner:
+    """See the module's docstring.
+
+    Args:
+        prefix: answers what every object key of this deployment begins with.
+    """
+
+    kind = "plan_transfer"
+
+    def __init__(self, db: Database, queue: Queue, config: Config, clock: Clock, prefix: Callable[[], str]) -> None:
+        self._db = db
+        self._queue = queue
+        self._policies = config.transfer_policies
+        self._clock = clock
+        self._prefix = prefix
+
+    def ensure(self) -> int:
+        """Gives every policy its row and every transfer with work its job; runs on a schedule, in every worker."""
+        now = self._clock()
+        for policy in self._policies:
+            transfers.ensure_policy(self._db, new_id(), policy, now)
+        if ended := transfers.end_policies(self._db, [policy.name for policy in self._policies], now):
+            _log.info("policies that are not set any more were ended", extra={"count": ended})
+        for transfer_id in transfers.with_work(self._db):
+            self.wake(self._db, transfer_id)
+        return 0  # nothing that was lost
+
+    def wake(self, db: Statements, transfer_id: bytes) -> None:
+        """The transfer is looked at soon."""
+        jobs.insert(db, self.kind, transfer_id, self._clock())
+
+    def run(self, subject: bytes, lease: Lease) -> Outcome:
+        """See `api.jobs.base.Job`."""
+        transfer = transfers.by_id(self._db, subject)
+        if transfer is None or transfer.state not in ("running", "cancelled"):
+            return Outcome.DONE
+        self._bury(transfer)
+        if transfer.state == "cancelled":
+            return self._clear(transfer)
+        try:
+            transfer, more = self._plan(transfer, lease)
+        except _Moved:
+            return Outcome.MORE
+        self._queue_due(transfer)
+        return Outcome.MORE if more else self._rest(transfer)
+
+    # -- planning
+
+    def _plan(self, transfer: Transfer, lease: Lease) -> tuple[Transfer, bool]:
+        """Makes items of what lies on the source; answers too whether there is more of it."""
+        if transfer.planned:
+            return transfer, False
+        began, now = time.monotonic(), self._clock()
+        once = transfer.policy is None
+        until = transfer.created_at if once else now - timedelta(seconds=transfer.delay)
+        settled = until if once else min(until, now - _LATE)
+        ends, place = (transfer.source, transfer.destination), (transfer.planned_at, transfer.planned_blob)
+        while True:
+            found = transfers.candidates(self._db, ends, place, until, BATCH)
+            if found:
+                place = found[-1].created_at, found[-1].blob_id
+            kept = [(c.created_at, c.blob_id) for c in found if c.created_at <= settled]
+            transfer = self._plan_batch(transfer, found, kept[-1] if kept else None, last=len(found) < BATCH)
+            if len(found) < BATCH:
+                return transfer, False
+            lease.keep()
+            if lease.stopping or time.monotonic() - began > _PLAN_SECONDS:
+                return transfer, True
+
+    def _plan_batch(
+        self, transfer: Transfer, found: list[Candidate], place: tuple[object, bytes] | None, *, last: bool
+    ) -> Transfer:
+        wanted = [c for c in found if c.usable and (not c.there or transfer.delete_source)]
+        planned = last and transfer.policy is None
+
+        def body(tx: Statements) -> Transfer:
+            known = transfer_items.planned(tx, transfer.id, [c.blob_id for c in wanted]) if wanted else set()
+            items = [self._item(c) for c in wanted if c.blob_id not in known]
+            after = replace(
+                transfer,
+                planned=planned,
+                **({"planned_at": place[0], "planned_blob": place[1]} if place else {}),  # type: ignore[arg-type]
+            )
+            made = len(items), sum(item.size for item in items)
+            if not transfers.plan(tx, transfer, after, made, self._clock()):
+                raise _Moved
+            if items:
+                now = self._clock()
+                transfer_items.insert(tx, transfer.id, transfer.destination, items, now, now)
+            return after
+
+        return self._db.transaction(body)
+
+    def _item(self, candidate: Candidate) -> New:
+        item_id = new_id()
+        return New(item_id, candidate.blob_id, candidate.size, object_key(self._prefix(), item_id), item_id)
+
+    # -- driving
+
+    def _bury(self, transfer: Transfer) -> None:
+        """Items whose jobs are dead have failed; those whose jobs were lost wait again."""
+        for item in transfer_items.queued(self._db, transfer.id):
+            if item.job == "waiting":
+                continue
+
+            def body(tx: Statements, item: transfer_items.Queued = item) -> None:
+                work = transfer_items.work(tx, item.id) if transfer_items.lock(tx, item.id) is not None else None
+                if work is None or work.state != "queued":
+                    return
+                if item.job is None:
+                    transfer_items.postpone(tx, item.id, work.due_at)
+                elif transfer_items.fail(tx, item.id, item.reason, item.message):
+                    change = Change(failed_items=1, failed_bytes=work.size, live_bytes=-work.copied)
+                    transfers.count(tx, transfer.id, change, self._clock())
+
+            self._db.transaction(body)
+
+    def _queue_due(self, transfer: Transfer) -> None:
+        room = WINDOW - len(transfer_items.queued(self._db, transfer.id))
+        if room <= 0 or not (due := transfer_items.due(self._db, transfer.id, self._clock(), room)):
+            return
+
+        def body(tx: Statements) -> None:
+            transfer_items.set_queued(tx, due)
+            jobs.insert_many(tx, TransferJob.kind, due, self._clock())
+
+        self._db.transaction(body)
+        self._queue.enqueue(TransferJob.kind, due)
+
+    def _rest(self, transfer: Transfer) -> Outcome:
+        """When to look again; a migration that has nothing left is done, with its failures."""
+        if transfer_items.any_queued(self._db, transfer.id):
+            return Outcome.later(_LOOK_EVERY)
+        due_at = transfer_items.next_due(self._db, transfer.id)
+        if due_at is not None:
+            left = (due_at - self._clock()).total_seconds()
+            return Outcome.later(min(max(left, _LOOK_EVERY), _LOOK_AT_LEAST))
+        if transfer.policy is None and transfers.set_state(self._db, transfer.id, "done", ("running",), self._clock()):
+            _log.info("a transfer is done", extra={"transfer": transfer.id.hex()})
+        return Outcome.DONE
+
+    def _clear(self, transfer: Transfer) -> Outcome:
+        """Of a cancelled transfer: items that have nothing at the destination go, the others' jobs tidy up."""
+
+        def forget(tx: Statements) -> int:
+            ids = transfer_items.unbegun(tx, transfer.id, _CLEAR)
+            if ids:
+                transfer_items.delete_many(tx, ids)
+                jobs.delete_many(tx, ids)
+            return len(ids)
+
+        def tidy(tx: Statements) -> list[bytes]:
+            ids = transfer_items.queue_left(tx, transfer.id, _CLEAR)
+            if ids:
+                jobs.insert_many(tx, TransferJob.kind, ids, self._clock())
+            return ids
+
+        if self._db.transaction(forget) == _CLEAR:
+            return Outcome.MORE
+        if not transfer_items.any_queued(self._db, transfer.id):
+            ids = self._db.transaction(tidy)
+            if not ids:
+                transfers.end_cancelled(self._db, transfer.id, self._clock())
+                return Outcome.DONE
+            self._queue.enqueue(TransferJob.kind, ids)
+        return Outcome.later(_LOOK_EVERY)

@@ -1,0 +1,209 @@
+"""Transfers: what is to be copied from where to where, what is planned of it, and the figures of how far it is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from api.core.models import Transfer
+from api.core.policies import Policy
+from api.db.pool import Row, Statements, placeholders
+from api.db.times import from_nullable, from_row, to_row
+
+LONG_AGO: Final = datetime(2000, 1, 1, tzinfo=UTC)
+"""Before any replica: where planning begins."""
+_WINDOW: Final = timedelta(seconds=30)
+"""Over which a rate is measured, at least."""
+
+_COLUMNS = (
+    "id, source, destination, policy, delete_source, keep_for, delay, state, planned, planned_at, planned_blob, items, "
+    "bytes, done_items, done_bytes, skipped_items, skipped_bytes, failed_items, failed_bytes, live_bytes, moved_bytes, "
+    "window_at, window_bytes, rate, created_at, ended_at"
+)
+_INSERT = (
+    "INSERT INTO transfer (id, source, destination, policy, delete_source, keep_for, delay, state, planned_at, "
+    "planned_blob, window_at, created_at, updated_at) "
+    "VALUES (%s, %s, %s, %s, %s, %s, %s, 'running', %s, %s, %s, %s, %s)"
+)
+# a policy that comes back looks at everything again: what is there already is passed over
+_ENSURE = _INSERT + (
+    " ON DUPLICATE KEY UPDATE planned_at = IF(state = 'cancelled', VALUES(planned_at), planned_at), "
+    "planned_blob = IF(state = 'cancelled', VALUES(planned_blob), planned_blob), "
+    "ended_at = IF(state = 'cancelled', NULL, ended_at), keep_for = VALUES(keep_for), delay = VALUES(delay), "
+    "state = IF(state = 'cancelled', 'running', state)"
+)
+_END_POLICIES = (
+    "UPDATE transfer SET state = 'cancelled', updated_at = %s "
+    "WHERE policy IS NOT NULL AND state IN ('running', 'paused')"
+)
+_BY_ID = f"SELECT {_COLUMNS} FROM transfer WHERE id = %s"
+_BY_POLICY = f"SELECT {_COLUMNS} FROM transfer WHERE policy = %s"
+_SAME = (
+    f"SELECT {_COLUMNS} FROM transfer WHERE policy IS NULL AND source = %s AND destination = %s AND delete_source = %s "
+    "AND keep_for = %s AND state IN ('running', 'paused') ORDER BY id LIMIT 1"
+)
+_PAGE = f"SELECT {_COLUMNS} FROM transfer WHERE id < %s ORDER BY id DESC LIMIT %s"
+_WITH_WORK = "SELECT id FROM transfer WHERE ended_at IS NULL AND state IN ('running', 'cancelled')"
+_STATE = "SELECT state FROM transfer WHERE id = %s"
+_SET_STATE = "UPDATE transfer SET state = %s, updated_at = %s, ended_at = %s WHERE id = %s AND state IN "
+_PLAN = (
+    "UPDATE transfer SET planned_at = %s, planned_blob = %s, planned = %s, items = items + %s, bytes = bytes + %s, "
+    "updated_at = %s WHERE id = %s AND planned_at = %s AND planned_blob = %s AND state = 'running'"
+)
+_END_CANCELLED = "UPDATE transfer SET ended_at = %s WHERE id = %s AND state = 'cancelled'"
+_COUNT = (
+    "UPDATE transfer SET done_items = done_items + %s, done_bytes = done_bytes + %s, "
+    "skipped_items = skipped_items + %s, skipped_bytes = skipped_bytes + %s, "
+    "failed_items = failed_items + %s, failed_bytes = failed_bytes + %s, "
+    "live_bytes = live_bytes + %s, moved_bytes = moved_bytes + %s, "
+    "rate = IF(window_at < %s, "
+    "(moved_bytes - window_bytes) / GREATEST(TIMESTAMPDIFF(SECOND, window_at, %s), 1), rate), "
+    "window_bytes = IF(window_at < %s, moved_bytes, window_bytes), window_at = IF(window_at < %s, %s, window_at) "
+    "WHERE id = %s"
+)
+_CANDIDATES = (
+    "SELECT r.blob_id, r.created_at, b.size, "
+    "EXISTS(SELECT 1 FROM replica o WHERE o.blob_id = r.blob_id AND o.storage = %s), "
+    "b.state IN ('verified', 'unverified') FROM replica r FORCE INDEX (replica_newest) "
+    "JOIN `blob` b ON b.id = r.blob_id "
+    "WHERE r.storage = %s AND r.created_at >= %s AND r.created_at <= %s AND (r.created_at > %s OR r.blob_id > %s) "
+    "ORDER BY r.storage, r.created_at, r.blob_id LIMIT %s"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A replica of a source.
+
+    Attributes:
+        there: the destination has one as well.
+        usable: its blob is verified, or will be.
+    """
+
+    blob_id: bytes
+    created_at: datetime
+    size: int
+    there: bool
+    usable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """By how much a transfer's figures change; see `api.core.models.Transfer`."""
+
+    done_items: int = 0
+    done_bytes: int = 0
+    skipped_items: int = 0
+    skipped_bytes: int = 0
+    failed_items: int = 0
+    failed_bytes: int = 0
+    live_bytes: int = 0
+    moved_bytes: int = 0
+
+
+def _transfer(row: Row) -> Transfer:
+    values = list(row)
+    for flag in (4, 8):
+        values[flag] = bool(values[flag])
+    for moment in (9, 21, 24):
+        values[moment] = from_row(values[moment])
+    values[25] = from_nullable(values[25])
+    return Transfer(*values)
+
+
+def insert(db: Statements, transfer_id: bytes, ends: tuple[str, str], keep_for: int | None, now: datetime) -> None:
+    """A migration of everything that lies on a storage now.
+
+    Args:
+        ends: source and destination.
+        keep_for: seconds for which the source is kept; None where it is for ever.
+    """
+    moment = to_row(now)
+    how = (keep_for is not None, keep_for or 0, 0)
+    db.execute(_INSERT, (transfer_id, *ends, None, *how, to_row(LONG_AGO), bytes(16), moment, moment, moment))
+
+
+def ensure_policy(db: Statements, transfer_id: bytes, policy: Policy, now: datetime) -> None:
+    """The row of a policy that is in force; it begins with what lies there already."""
+    moment = to_row(now)
+    ends = (transfer_id, policy.source, policy.destination, policy.name, policy.move, policy.keep, policy.after)
+    db.execute(_ENSURE, (*ends, to_row(LONG_AGO), bytes(16), moment, moment, moment))
+
+
+def end_policies(db: Statements, in_force: Sequence[str], now: datetime) -> int:
+    """Cancels the policies that are not in the settings any more."""
+    sql = _END_POLICIES + (f" AND policy NOT IN ({placeholders(len(in_force))})" if in_force else "")
+    return db.execute(sql, (to_row(now), *in_force))
+
+
+def by_id(db: Statements, transfer_id: bytes) -> Transfer | None:
+    """A transfer."""
+    row = db.one(_BY_ID, (transfer_id,))
+    return _transfer(row) if row else None
+
+
+def by_policy(db: Statements, name: str) -> Transfer | None:
+    """A policy's transfer."""
+    row = db.one(_BY_POLICY, (name,))
+    return _transfer(row) if row else None
+
+
+def same(db: Statements, ends: tuple[str, str], keep_for: int | None) -> Transfer | None:
+    """An unfinished migration that was asked for in the same words."""
+    row = db.one(_SAME, (*ends, keep_for is not None, keep_for or 0))
+    return _transfer(row) if row else None
+
+
+def page(db: Statements, after: bytes | None, limit: int) -> list[Transfer]:
+    """Transfers, newest first."""
+    return [_transfer(row) for row in db.all(_PAGE, (after or b"\xff" * 16, limit))]
+
+
+def with_work(db: Statements) -> list[bytes]:
+    """Transfers that may have something to do."""
+    return [row[0] for row in db.all(_WITH_WORK)]
+
+
+def state(db: Statements, transfer_id: bytes) -> str:
+    """A transfer's state; cancelled where it is not there any more."""
+    row = db.one(_STATE, (transfer_id,))
+    return str(row[0]) if row else "cancelled"
+
+
+def set_state(db: Statements, transfer_id: bytes, new: str, old: Sequence[str], now: datetime) -> bool:
+    """Changes the state, where it is one of ``old``."""
+    ended_at = to_row(now) if new == "done" else None
+    sql = f"{_SET_STATE}({placeholders(len(old))})"
+    return db.execute(sql, (new, to_row(now), ended_at, transfer_id, *old)) == 1
+
+
+def end_cancelled(db: Statements, transfer_id: bytes, now: datetime) -> None:
+    """A cancelled transfer has nothing left at the destination but whole copies."""
+    db.execute(_END_CANCELLED, (to_row(now), transfer_id))
+
+
+def plan(db: Statements, before: Transfer, after: Transfer, made: tuple[int, int], now: datetime) -> bool:
+    """Remembers how far planning is, and what it made (items, bytes); False where it is another's, or has ended."""
+    to, since = (to_row(after.planned_at), after.planned_blob), (to_row(before.planned_at), before.planned_blob)
+    if before == after and not any(made):
+        return True
+    return db.execute(_PLAN, (*to, after.planned, *made, to_row(now), before.id, *since)) == 1
+
+
+def count(db: Statements, transfer_id: bytes, change: Change, now: datetime) -> None:
+    """Changes the figures; the last statement of a transaction, for every item of the transfer changes this row."""
+    before, moment = to_row(now - _WINDOW), to_row(now)
+    done, skipped = (change.done_items, change.done_bytes), (change.skipped_items, change.skipped_bytes)
+    failed, moved = (change.failed_items, change.failed_bytes), (change.live_bytes, change.moved_bytes)
+    db.execute(_COUNT, (*done, *skipped, *failed, *moved, before, moment, before, before, moment, transfer_id))
+
+
+def candidates(
+    db: Statements, ends: tuple[str, str], after: tuple[datetime, bytes], until: datetime, limit: int
+) -> list[Candidate]:
+    """Replicas of a source behind ``after`` (made at, blob), oldest first."""
+    moment = to_row(after[0])
+    rows = db.all(_CANDIDATES, (ends[1], ends[0], moment, to_row(until), moment, after[1], limit))
+    return [Candidate(row[0], from_row(row[1]), row[2], bool(row[3]), bool(row[4])) for row in rows]

@@ -1,0 +1,199 @@
+"""What operators do with transfers: start, look, pause, resume, cancel, retry."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from api.core import errors
+from api.core.errors import Problem
+from api.core.models import Clock, Transfer, new_id
+from api.core.policies import LONGEST
+from api.db.pool import Database, Statements
+from api.jobs.queue import Queue
+from api.storage.stores import Stores
+from api.transfers import item_rows as transfer_items
+from api.transfers import rows as transfers
+from api.transfers.item_rows import Failure
+from api.transfers.plan import TransferPlanner
+from api.transfers.rows import LONG_AGO, Change
+
+_FAILURES: Final = 20
+_BATCH: Final = 5000
+_RETRY_BATCH: Final = 1000
+_FRESH: Final = 120.0
+"""Seconds after which a rate that was measured says nothing any more."""
+
+_FROM: Final[Mapping[str, tuple[str, ...]]] = {
+    "running": ("paused", "running"),
+    "paused": ("running", "paused"),
+    "cancelled": ("running", "paused", "done", "cancelled"),
+}
+"""From which states one may ask for a state."""
+
+
+@dataclass(frozen=True, slots=True)
+class TransferView:
+    """A transfer as it is shown.
+
+    Attributes:
+        rate: bytes a second, lately.
+        seconds_left: by that rate; None where nobody can say.
+        reasons: how many failed, by reason.
+        failures: the first of them.
+    """
+
+    transfer: Transfer
+    rate: int
+    seconds_left: int | None
+    reasons: Mapping[str, int]
+    failures: tuple[Failure, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DryRun:
+    """What a transfer would copy; ``there`` are the items whose source alone would be deleted."""
+
+    items: int
+    bytes: int
+    there: int
+
+
+class Transfers:
+    """See the module's docstring."""
+
+    def __init__(self, db: Database, stores: Stores, planner: TransferPlanner, queue: Queue, clock: Clock) -> None:
+        self._db = db
+        self._stores = stores
+        self._planner = planner
+        self._queue = queue
+        self._clock = clock
+
+    def check(self, source: str, destination: str, keep_for: int | None) -> None:
+        """Raises Problem TRANSFER_INVALID."""
+        names = {name for name, _ in self._stores}
+        for name in (source, destination):
+            if name not in names:
+                raise Problem(errors.TRANSFER_INVALID, f"There is no storage {name!r}; there are {', '.join(names)}.")
+        if source == destination:
+            raise Problem(errors.TRANSFER_INVALID, "A storage is not copied to itself.")
+        if keep_for is not None and not 0 <= keep_for <= LONGEST:
+            raise Problem(errors.TRANSFER_INVALID, f"keep_for is from 0 to {LONGEST} seconds.")
+
+    def start(self, source: str, destination: str, keep_for: int | None) -> tuple[TransferView, bool]:
+        """Begins to copy everything that lies on a storage now; answers too whether this is a new transfer.
+
+        The same again, while the first is unfinished, is the first.
+
+        Args:
+            keep_for: seconds after which the source's replica of what was copied is deleted; None keeps it.
+
+        Raises:
+            Problem: TRANSFER_INVALID.
+        """
+        self.check(source, destination, keep_for)
+        ends = source, destination
+        found = transfers.same(self._db, ends, keep_for)
+        if found is None:
+            transfer_id = new_id()
+
+            def body(tx: Statements) -> None:
+                transfers.insert(tx, transfer_id, ends, keep_for, self._clock())
+                self._planner.wake(tx, transfer_id)
+
+            self._db.transaction(body)
+            self._queue.enqueue(self._planner.kind, [transfer_id])
+            return self.get(transfer_id), True
+        return self._view(found), False
+
+    def dry_run(self, source: str, destination: str, keep_for: int | None) -> DryRun:
+        """Counts what `start` would make, and makes nothing. Raises Problem TRANSFER_INVALID."""
+        self.check(source, destination, keep_for)
+        now, place = self._clock(), (LONG_AGO, bytes(16))
+        items = size = there = 0
+        while found := transfers.candidates(self._db, (source, destination), place, now, _BATCH):
+            place = found[-1].created_at, found[-1].blob_id
+            wanted = [c for c in found if c.usable and (not c.there or keep_for is not None)]
+            items += len(wanted)
+            size += sum(c.size for c in wanted if not c.there)
+            there += sum(c.there for c in wanted)
+        return DryRun(items, size, there)
+
+    def page(self, after: bytes | None, limit: int) -> list[TransferView]:
+        """Transfers and policies, newest first, without their failures."""
+        return [self._view(found) for found in transfers.page(self._db, after, limit)]
+
+    def get(self, transfer_id: bytes) -> TransferView:
+        """One of them with its failures. Raises Problem TRANSFER_NOT_FOUND."""
+        return self._view(self._found(transfer_id), with_failures=True)
+
+    def _found(self, transfer_id: bytes) -> Transfer:
+        found = transfers.by_id(self._db, transfer_id)
+        if found is None:
+            raise Problem(errors.TRANSFER_NOT_FOUND)
+        return found
+
+    def set_state(self, transfer_id: bytes, state: str) -> TransferView:
+        """running (resumed), paused or cancelled; what is being copied at this moment stops within seconds.
+
+        Raises:
+            Problem: TRANSFER_NOT_FOUND, TRANSFER_NOT_OPEN.
+        """
+        found = self._found(transfer_id)
+        if state == "cancelled" and found.policy is not None:
+            raise Problem(
+                errors.TRANSFER_NOT_OPEN, "A policy is paused, or ended by taking it out of SLUICE_TRANSFER_POLICIES."
+            )
+        if found.state != state and not transfers.set_state(self._db, transfer_id, state, _FROM[state], self._clock()):
+            raise Problem(errors.TRANSFER_NOT_OPEN, f"The transfer is {found.state}.")
+        if state != "paused":
+            self._wake(transfer_id)
+        return self.get(transfer_id)
+
+    def retry(self, transfer_id: bytes) -> TransferView:
+        """Tries what failed again. Raises Problem TRANSFER_NOT_FOUND, TRANSFER_NOT_OPEN."""
+        found = self._found(transfer_id)
+        if found.state == "cancelled":
+            raise Problem(errors.TRANSFER_NOT_OPEN, "The transfer is cancelled.")
+
+        def body(tx: Statements) -> int:
+            items, size = transfer_items.revive(tx, transfer_id, self._clock(), _RETRY_BATCH)
+            if items:
+                change = Change(failed_items=-items, failed_bytes=-size)
+                transfers.count(tx, transfer_id, change, self._clock())
+                transfers.set_state(tx, transfer_id, "running", ("done",), self._clock())
+            return items
+
+        while self._db.transaction(body) == _RETRY_BATCH:
+            pass
+        self._wake(transfer_id)
+        return self.get(transfer_id)
+
+    def _wake(self, transfer_id: bytes) -> None:
+        self._planner.wake(self._db, transfer_id)
+        self._queue.enqueue(self._planner.kind, [transfer_id])
+
+    def _view(self, found: Transfer, *, with_failures: bool = False) -> TransferView:
+        failed = with_failures and found.failed_items > 0
+        rate = _rate(found, self._clock())
+        left = found.bytes - found.done_bytes - found.skipped_bytes - found.failed_bytes - found.live_bytes
+        sure = found.planned and found.state == "running" and rate > 0
+        return TransferView(
+            transfer=found,
+            rate=rate,
+            seconds_left=max(left, 0) // rate if sure else None,
+            reasons=transfer_items.reasons(self._db, found.id) if failed else {},
+            failures=tuple(transfer_items.failures(self._db, found.id, _FAILURES)) if failed else (),
+        )
+
+
+def _rate(found: Transfer, now: datetime) -> int:
+    """Bytes a second since the last measurement began, or in the one before it where this one is young."""
+    seconds = (now - found.window_at).total_seconds()
+    if found.state != "running" or seconds > _FRESH:
+        return 0
+    if seconds < 5 and found.rate:
+        return found.rate
+    return int((found.moved_bytes - found.window_bytes) / max(seconds, 1))

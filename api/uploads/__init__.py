@@ -1,0 +1,1 @@
+"""Uploads from creation to the finished file."""

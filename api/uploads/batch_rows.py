@@ -1,0 +1,110 @@
+"""Uploads of one PUT, many in one statement: made with their part's hash, and done with blob and file.
+
+The statements are those of `api.uploads.rows`, `blobs` and `files`, for rows that nobody else can know of or change: a
+new upload, and an upload that goes from uploading to done in the transaction that makes its blob.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from api.core.models import OPEN_STATES, File, Upload
+from api.db.pool import Statements, placeholders
+from api.db.times import to_row
+from api.uploads.rows import COLUMNS, row_of
+
+_KNOWN = "SELECT u.open_key FROM upload u WHERE u.open_key IN "
+_OR_OWN = (
+    " UNION ALL SELECT d.digest FROM blob_digest d JOIN file f ON f.blob_id = d.blob_id AND f.user_id = %s "
+    "AND f.trashed_at IS NULL WHERE d.scope = %s AND d.digest IN "
+)
+_OPEN = (
+    f"SELECT COUNT(*), SUM(part_count) FROM upload WHERE user_id = %s AND state IN ({placeholders(len(OPEN_STATES))})"
+)
+_INSERT = f"INSERT INTO upload ({COLUMNS}) VALUES "
+_RECORD = "INSERT INTO upload_part (upload_id, part_number, sha256) VALUES "
+_DONE = (
+    "UPDATE upload SET state = 'done', completes = LEAST(completes, 254) + 1, received = %s, open_key = NULL, "
+    "failure = NULL, updated_at = %s, file_id = CASE id"
+)
+_BLOB = "INSERT INTO `blob` (id, size, digest, scope, state, created_at, verified_at) VALUES "
+_CLAIM = "INSERT INTO blob_digest (digest, scope, blob_id) VALUES "
+_PARTS = "INSERT INTO blob_parts (blob_id, hashes) VALUES "
+_REPLICA = "INSERT INTO replica (blob_id, storage, object_key, created_at) VALUES "
+_FILE = "INSERT INTO file (id, user_id, folder_id, name, blob_id, content_type, created_at, updated_at) VALUES "
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What one upload becomes: its file, on a blob of its own; ``hash`` is its only part's."""
+
+    upload: Upload
+    file: File
+    hash: bytes
+
+
+def known(
+    db: Statements, open_keys: Sequence[bytes], digests: Sequence[bytes], user_id: bytes, scope: bytes
+) -> set[bytes]:
+    """Those open keys that are taken, and those digests that the user has a live file of; none of both may be empty.
+
+    Content of others is not looked for: who lacks it must not learn from an answer, nor from its time, that it is
+    there.
+    """
+    sql = f"{_KNOWN}({placeholders(len(open_keys))}){_OR_OWN}({placeholders(len(digests))})"
+    return {bytes(row[0]) for row in db.all(sql, [*open_keys, user_id, scope, *digests])}
+
+
+def open_totals(db: Statements, user_id: bytes) -> tuple[int, int]:
+    """How many unfinished uploads a user has, and how many parts these may come to have."""
+    row = db.one(_OPEN, (user_id, *OPEN_STATES))
+    assert row is not None
+    return int(row[0]), int(row[1] or 0)
+
+
+def insert(tx: Statements, uploads: Sequence[tuple[Upload, bytes | None, bytes]]) -> None:
+    """New uploads as (upload, open key, SHA-256 of the only part); the caller holds the user's lock.
+
+    Raises:
+        DuplicateRow: one of them is there already.
+    """
+    _many(tx, _INSERT, [row_of(upload, open_key) for upload, open_key, _ in uploads])
+    _many(tx, _RECORD, [(upload.id, 1, sha256) for upload, _, sha256 in uploads])
+
+
+def finish(tx: Statements, every: Sequence[Done], scope: bytes, now: datetime) -> bool:
+    """uploading → done, with a verified blob and a file each; False where one of them is in another state by now.
+
+    On False, and on an error, the caller rolls back.
+
+    Raises:
+        DuplicateRow: another blob has one of the digests.
+    """
+    moment, ids = to_row(now), [done.upload.id for done in every]
+    sql = f"{_DONE}{' WHEN %s THEN %s' * len(ids)} END WHERE state = 'uploading' AND id IN ({placeholders(len(ids))})"
+    files = [value for done in every for value in (done.upload.id, done.file.id)]
+    if tx.execute(sql, [b"\x01", moment, *files, *ids]) != len(every):
+        return False
+    blobs = [(done.file.blob_id, done.file.size, done.file.digest, scope, "verified", moment, moment) for done in every]
+    _many(tx, _BLOB, blobs)
+    _many(tx, _CLAIM, [(done.file.digest, scope, done.file.blob_id) for done in every])
+    _many(tx, _PARTS, [(done.file.blob_id, done.hash) for done in every])
+    _many(tx, _REPLICA, [(d.file.blob_id, d.upload.storage, d.upload.object_key, moment) for d in every])
+    _many(
+        tx,
+        _FILE,
+        [
+            (f.id, f.user_id, f.folder_id, f.name, f.blob_id, f.content_type, moment, moment)
+            for f in (d.file for d in every)
+        ],
+    )
+    return True
+
+
+def _many(tx: Statements, sql: str, rows: Sequence[Sequence[object]]) -> None:
+    """One INSERT of several rows."""
+    tx.execute(
+        sql + placeholders(len(rows), f"({placeholders(len(rows[0]))})"), [value for row in rows for value in row]
+    )

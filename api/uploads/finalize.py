@@ -1,0 +1,237 @@
+"""From parts to a file: what happens once an upload is ``finalizing``, here or in a worker, after any crash.
+
+One process at a time works on an upload: it holds a lease on the row, which it extends while it works and which
+runs out when it dies. Whoever takes the lease next repeats the whole; every step finds what an earlier try left.
+Large ones are jobs from the start; where a process died in a complete of its own, `Finalizer.rescue` makes a job of it.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from datetime import timedelta
+from typing import Final
+
+from api.blobs import merge
+from api.blobs import rows as blobs
+from api.blobs.merge import First
+from api.core.errors import PartMismatch, StorageError, StorageFull, UploadGone
+from api.core.models import Blob, Clock, File, Upload, new_id
+from api.db.pool import Database, Statements
+from api.files import rows as files
+from api.jobs import rows as jobs
+from api.jobs.base import Busy, Lease, LeaseLost, Outcome
+from api.jobs.queue import Queue
+from api.storage.base import Completed
+from api.storage.stores import Stores, multipart_ref
+from api.uploads import ranges
+from api.uploads import rows as uploads
+from api.uploads.proof import Instant
+
+LEASE: Final = timedelta(seconds=15)
+_URLS_DEAD: Final = timedelta(hours=2)
+"""Until then a URL of an upload of one PUT may bring a deleted object back: it lives an hour at most."""
+_EXTEND_EVERY: Final = 5.0
+MOST_COMPLETES: Final = 5
+"""Completes that read bytes, an upload: sending wrong parts for ever costs reading for ever."""
+
+_log = logging.getLogger(__name__)
+
+
+class _Claimed(Exception):
+    """Another blob stands for this digest already."""
+
+
+class Stopped(Exception):
+    """The worker is to end; the storage goes on from what it finds next time."""
+
+
+class Finalizer:
+    """See the module's docstring; the job of kind ``finalize``, whose subject is an upload."""
+
+    kind = "finalize"
+
+    def __init__(self, db: Database, stores: Stores, instant: Instant, queue: Queue, clock: Clock) -> None:
+        self._db = db
+        self._queue = queue
+        self._stores = stores
+        self._instant = instant
+        self._clock = clock
+
+    def rescue(self) -> int:
+        """Rows for uploads that nobody is busy with and that have none: a process died in a complete of its own."""
+        found = uploads.stuck(self._db, self._clock())
+        jobs.insert_many(self._db, self.kind, found, self._clock())
+        return len(found)
+
+    def run(self, subject: bytes, lease: Lease) -> Outcome:
+        owner, now = new_id(), self._clock()
+        if not uploads.take_lease(self._db, subject, owner, now, now + LEASE):
+            if uploads.is_finalizing(self._db, subject):
+                raise Busy("a complete is still at it")
+            return Outcome.DONE
+        found = uploads.leased(self._db, subject, owner)
+        if found is None:
+            return Outcome.DONE
+        try:
+            self.finish(found[0], found[1], owner, lease)
+        except (PartMismatch, StorageFull) as ex:
+            _log.info("an upload is open again", extra={"upload": subject.hex(), "error": str(ex)})
+        except StorageError:
+            uploads.release_lease(self._db, subject, owner)
+            raise
+        except Stopped:
+            uploads.release_lease(self._db, subject, owner)
+            return Outcome.MORE
+        return Outcome.DONE
+
+    def finish(
+        self, upload: Upload, hashes: bytes, owner: bytes, lease: Lease | None = None, *, believed: bool = False
+    ) -> File | None:
+        """Finalizes an upload whose lease the caller holds as ``owner``; a job holds ``lease`` besides.
+
+        Args:
+            believed: nobody has asked what is stored: a part that is missing counts as no try.
+
+        Returns:
+            The file; None where the upload did not get done here, and its row says why.
+
+        Raises:
+            StorageError: the storage could not be used; the upload stays ``finalizing`` and is tried again.
+            PartMismatch, StorageFull: the upload is open again, and takes parts and another complete.
+            DatabaseUnavailable: the same holds.
+            Stopped: the job's worker was told to stop.
+        """
+        storage = self._stores.named(upload.storage)
+        try:
+            completed = storage.complete(multipart_ref(upload), hashes, self._keep_alive(upload, owner, lease))
+            return self._finish(upload, hashes, owner, completed)
+        except PartMismatch as ex:
+            if believed:
+                uploads.take_back(self._db, upload.id, owner, _without(upload, ex.parts), self._clock())
+            else:
+                self._reopen(upload, owner, "PART_MISMATCH", ex.parts, lease)
+            raise
+        except StorageFull:
+            self._reopen(upload, owner, "STORAGE_FULL", (), lease)
+            raise
+        except UploadGone:
+            uploads.fail_finalizing(self._db, upload.id, owner, "UPLOAD_GONE", self._clock())
+            _log.error("an upload's parts are gone", extra={"upload": upload.id.hex()})
+        except LeaseLost:
+            _log.warning("another process finalizes this upload", extra={"upload": upload.id.hex()})
+        return None
+
+    def _keep_alive(self, upload: Upload, owner: bytes, lease: Lease | None) -> Callable[[], None]:
+        last = time.monotonic()
+
+        def extend() -> None:
+            nonlocal last
+            if lease is not None:
+                if lease.leaving:
+                    raise Stopped
+                lease.keep()
+            if time.monotonic() - last < _EXTEND_EVERY:
+                return
+            last = time.monotonic()
+            if not uploads.extend_lease(self._db, upload.id, owner, self._clock() + LEASE):
+                raise LeaseLost
+
+        return extend
+
+    def _reopen(self, upload: Upload, owner: bytes, failure: str, wrong: tuple[int, ...], lease: Lease | None) -> None:
+        """The upload takes parts again, unless it had its share of tries."""
+        now = self._clock()
+        if failure == "PART_MISMATCH" and upload.completes >= MOST_COMPLETES:
+            if uploads.fail_finalizing(self._db, upload.id, owner, failure, now):
+                self._stores.named(upload.storage).abort(multipart_ref(upload))
+            return
+
+        def body(tx: Statements) -> None:
+            uploads.reopen(tx, upload.id, owner, _without(upload, wrong), failure, now)
+            if lease is not None:
+                lease.end(tx)  # the next complete may come at once, and has a row of its own
+
+        self._db.transaction(body)
+
+    # -- rows
+
+    def _finish(self, upload: Upload, hashes: bytes, owner: bytes, completed: Completed) -> File:
+        """Makes the blob, or merges with the one that was verified first, and the file."""
+        assert upload.digest is not None
+        scope = self._instant.scope(upload.user_id)
+        blob = Blob(
+            id=new_id(),
+            size=upload.size,
+            digest=upload.digest,
+            state="verified",
+            sha256=completed.sha256,
+            storage=upload.storage,
+            object_key=upload.object_key,
+        )
+
+        def make_unverified(tx: Statements) -> File:
+            unverified = replace(blob, state="unverified")
+            blobs.insert_unverified(tx, unverified, scope, hashes, self._clock())
+            jobs.insert(tx, "verify", blob.id, self._clock())
+            file = self._link(tx, upload, owner, unverified)
+            assert file is not None
+            return file
+
+        if not completed.verified:
+            file = self._db.transaction(make_unverified)
+            self._queue.enqueue("verify", [blob.id])
+            return file
+
+        def make(tx: Statements) -> File:
+            if not blobs.insert_verified(tx, blob, scope, hashes, self._clock()):
+                raise _Claimed
+            if completed.hash_later:
+                jobs.insert(tx, "verify", blob.id, self._clock())
+            file = self._link(tx, upload, owner, blob)
+            assert file is not None
+            return file
+
+        # A blob that holds the claim may be deleted before the merge links it: then the claim is free again.
+        for _ in range(3):
+            try:
+                file = self._db.transaction(make)
+            except _Claimed:
+                first = merge.find(self._db, self._stores, upload.digest, upload.size, scope, upload.storage)
+                if first is not None and (merged := self._merge(upload, owner, first)):
+                    return merged
+            else:
+                if completed.hash_later:
+                    self._queue.enqueue("verify", [blob.id])
+                return file
+        raise StorageError("a blob of this digest came and went")
+
+    def _link(self, tx: Statements, upload: Upload, owner: bytes, blob: Blob) -> File | None:
+        """Makes the file and ends the upload; None where the blob is not usable any more."""
+        now = self._clock()
+        file = File.of(upload, blob, new_id(), now)
+        if not files.link_blob(tx, file, blob.state):
+            return None
+        if not uploads.set_done(tx, upload.id, owner, file.id, now):
+            raise LeaseLost
+        return file
+
+    def _merge(self, upload: Upload, owner: bytes, first: First) -> File | None:
+        """Links the first blob; one of the two objects goes."""
+
+        def body(tx: Statements) -> File | None:
+            new = upload.storage, upload.object_key, self._clock()
+            blob = merge.hold(tx, first, *new)
+            file = self._link(tx, upload, owner, blob) if blob else None
+            if file is not None:
+                merge.settle(tx, first, *new, keep_until=self._clock() + _URLS_DEAD if upload.is_single else None)
+            return file
+
+        return self._db.transaction(body)
+
+
+def _without(upload: Upload, wrong: Iterable[int]) -> bytes:
+    """The parts that are not wrong, as bits."""
+    return ranges.to_bits(set(range(1, upload.part_count + 1)).difference(wrong))

@@ -1,0 +1,388 @@
+"""Uploads and the hashes of their parts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from api.core.models import Upload
+from api.db.pool import Statements, placeholders
+from api.db.times import from_nullable, to_row
+
+AS_VALUE = (
+    "JSON_ARRAY(HEX(u.id), HEX(u.user_id), u.state, HEX(u.name), HEX(u.folder_id), HEX(u.content_type), u.size, "
+    "HEX(u.digest), u.part_size, u.part_count, u.storage, u.object_key, HEX(u.multipart_id), u.binds_hash, "
+    "HEX(u.nonce), u.challenge_expires_at, HEX(u.received), u.received_at, u.completes, u.lease_until, "
+    "HEX(u.file_id), u.failure, u.created_at, u.expires_at)"
+)
+"""One value: PyMySQL spends more on the descriptions of 24 columns than on the rest of the statement."""
+_BYTES, _TEXTS, _MOMENTS = (0, 1, 4, 7, 14, 16, 20), (3, 5, 12), (15, 17, 19, 22, 23)
+_OPEN = "('proving', 'uploading', 'finalizing')"
+_PACKED = (
+    "(SELECT GROUP_CONCAT(p.sha256 ORDER BY p.part_number SEPARATOR '') FROM upload_part p WHERE p.upload_id = u.id)"
+)
+COLUMNS = (
+    "id, user_id, state, name, folder_id, content_type, size, digest, part_size, part_count, storage, object_key, "
+    "multipart_id, open_key, binds_hash, nonce, challenge_expires_at, file_id, created_at, updated_at, expires_at"
+)
+"""Those of a new row, in the order of `row_of`."""
+_INSERT = (
+    f"INSERT INTO upload ({COLUMNS}) SELECT "
+    + placeholders(21)
+    + f" FROM DUAL WHERE (SELECT COUNT(*) FROM upload c WHERE c.user_id = %s AND c.state IN {_OPEN}) < %s"
+)
+_SAME_OR_OWN = (
+    "SELECT (SELECT u.id FROM upload u WHERE u.open_key = %s), (SELECT b.id FROM blob_digest d "
+    "JOIN `blob` b ON b.id = d.blob_id AND b.state = 'verified' AND b.size = %s "
+    # content whose object is gone is taken again: its owner is who can heal it
+    "AND (b.size = 0 OR EXISTS (SELECT 1 FROM replica r WHERE r.blob_id = b.id AND r.missing_at IS NULL)) "
+    "JOIN file f ON f.blob_id = b.id AND f.user_id = %s AND f.trashed_at IS NULL "
+    "WHERE d.digest = %s AND d.scope = %s LIMIT 1)"
+)
+_OPENED = "UPDATE upload SET multipart_id = %s WHERE id = %s AND multipart_id = ''"
+_BY_ID = f"SELECT {AS_VALUE} FROM upload u WHERE u.id = %s AND u.user_id = %s"
+_WITH_HASHES = f"SELECT {AS_VALUE}, {_PACKED} FROM upload u WHERE u.id = %s AND u.user_id = %s"
+_MANY_WITH_HASHES = f"SELECT {AS_VALUE}, {_PACKED} FROM upload u WHERE u.user_id = %s AND u.id IN "
+_LEASED = f"SELECT {AS_VALUE}, {_PACKED} FROM upload u WHERE u.id = %s AND u.lease_owner = %s"
+_RECORDED = (
+    "GROUP_CONCAT(LPAD(HEX(p.part_number), 4, '0'), LOWER(HEX(p.sha256)), LPAD(HEX(p.signed), 2, '0') SEPARATOR '') "
+    "FROM upload_part p"
+)
+_FOR_SIGNING = (
+    f"SELECT {AS_VALUE}, (SELECT SUM(o.part_count) FROM upload o WHERE o.user_id = u.user_id AND o.state IN {_OPEN}), "
+    f"(SELECT {_RECORDED} "
+    "WHERE p.upload_id = u.id AND p.part_number BETWEEN %s AND %s) "
+    "FROM upload u WHERE u.id = %s AND u.user_id = %s"
+)
+_COUNT_PARTS = (
+    "SELECT COUNT(*) FROM upload u JOIN upload_part p ON p.upload_id = u.id "
+    f"WHERE u.user_id = %s AND u.state IN {_OPEN}"
+)
+_RECORD = "INSERT INTO upload_part (upload_id, part_number, sha256) VALUES "
+_RECORD_AGAIN = " ON DUPLICATE KEY UPDATE signed = LEAST(signed, 254) + 1"
+_RECORDED_BETWEEN = f"SELECT {_RECORDED} WHERE p.upload_id = %s AND p.part_number BETWEEN %s AND %s"
+# Left alone, the optimizer may intersect both indexes, and sort all that a user ever uploaded.
+_LIST = f"SELECT {AS_VALUE} FROM upload u FORCE INDEX (upload_user) WHERE u.user_id = %s"
+_LIST_STATE = f"SELECT {AS_VALUE} FROM upload u FORCE INDEX (upload_user_state) WHERE u.user_id = %s AND u.state = %s"
+
+_CHALLENGE = (
+    "UPDATE upload SET nonce = %s, challenge_expires_at = %s, updated_at = %s WHERE id = %s AND state = 'proving'"
+)
+_CONSUME = (
+    "UPDATE upload SET state = 'uploading', nonce = NULL, challenge_expires_at = NULL, updated_at = %s "
+    "WHERE id = %s AND state = 'proving' AND nonce = %s"
+)
+_SKIP_PROOF = (
+    "UPDATE upload SET state = 'uploading', nonce = NULL, challenge_expires_at = NULL, updated_at = %s "
+    "WHERE id = %s AND state = 'proving'"
+)
+_ASKED = "UPDATE upload SET received = %s, received_at = %s WHERE id = %s AND state = 'uploading'"
+_FINALIZE = (
+    "UPDATE upload SET state = 'finalizing', completes = LEAST(completes, 254) + 1, digest = %s, received = %s, "
+    "failure = NULL, lease_owner = %s, lease_until = %s, updated_at = %s WHERE id = %s AND state = 'uploading'"
+)
+_TAKE_LEASE = (
+    "UPDATE upload SET lease_owner = %s, lease_until = %s WHERE id = %s AND state = 'finalizing' "
+    "AND (lease_until IS NULL OR lease_until < %s)"
+)
+_EXTEND_LEASE = "UPDATE upload SET lease_until = %s WHERE id = %s AND lease_owner = %s AND state = 'finalizing'"
+_RELEASE_LEASE = (
+    "UPDATE upload SET lease_owner = NULL, lease_until = NULL WHERE id = %s AND lease_owner = %s "
+    "AND state = 'finalizing'"
+)
+_IS_FINALIZING = "SELECT 1 FROM upload WHERE id = %s AND state = 'finalizing'"
+_STUCK = (
+    "SELECT u.id FROM upload u LEFT JOIN job j ON j.subject = u.id AND j.kind = 'finalize' "
+    "WHERE u.state = 'finalizing' AND (u.lease_until IS NULL OR u.lease_until < %s) AND j.subject IS NULL "
+    "ORDER BY u.expires_at LIMIT 100"
+)
+_REOPEN = (
+    "UPDATE upload SET state = 'uploading', received = %s, received_at = NULL, lease_owner = NULL, "
+    "lease_until = NULL, failure = %s, updated_at = %s WHERE id = %s AND lease_owner = %s AND state = 'finalizing'"
+)
+_TAKE_BACK = _REOPEN.replace("SET state", "SET completes = completes - 1, state")
+_DONE = (
+    "UPDATE upload SET state = 'done', file_id = %s, open_key = NULL, lease_owner = NULL, lease_until = NULL, "
+    "failure = NULL, updated_at = %s WHERE id = %s AND lease_owner = %s AND state = 'finalizing'"
+)
+_DONE_INSTANTLY = (
+    "UPDATE upload SET state = 'done', file_id = %s, open_key = NULL, updated_at = %s "
+    "WHERE id = %s AND state = 'uploading'"
+)
+_END = (
+    "UPDATE upload SET state = %s, failure = %s, open_key = NULL, lease_owner = NULL, lease_until = NULL, "
+    "nonce = NULL, updated_at = %s WHERE id = %s AND state IN ('proving', 'uploading')"
+)
+_FAIL = (
+    "UPDATE upload SET state = 'failed', failure = %s, open_key = NULL, lease_owner = NULL, lease_until = NULL, "
+    "updated_at = %s WHERE id = %s AND state = 'finalizing' AND lease_owner = %s"
+)
+
+
+def of_value(packed: str) -> Upload:
+    """Takes `AS_VALUE` apart."""
+    values = json.loads(packed)
+    for place in (*_BYTES, *_TEXTS):
+        values[place] = None if values[place] is None else bytes.fromhex(values[place])
+    for place in _TEXTS:
+        values[place] = values[place].decode()
+    values[13] = bool(values[13])
+    for place in _MOMENTS:
+        values[place] = from_nullable(values[place] and datetime.fromisoformat(values[place]))
+    return Upload(*values)
+
+
+def row_of(upload: Upload, open_key: bytes | None) -> tuple[object, ...]:
+    """A new upload's row."""
+    u, challenge = upload, upload.challenge_expires_at
+    return (
+        u.id,
+        u.user_id,
+        u.state,
+        u.name,
+        u.folder_id,
+        u.content_type,
+        u.size,
+        u.digest,
+        u.part_size,
+        u.part_count,
+        u.storage,
+        u.object_key,
+        u.multipart_id,
+        open_key,
+        u.binds_hash,
+        u.nonce,
+        challenge and to_row(challenge),
+        u.file_id,
+        to_row(u.created_at),
+        to_row(u.created_at),
+        to_row(u.expires_at),
+    )
+
+
+def insert(db: Statements, upload: Upload, open_key: bytes | None, limit: int) -> bool:
+    """A new upload; False where the user has ``limit`` unfinished ones. The caller holds the user's lock.
+
+    Raises:
+        DuplicateRow: the same unfinished upload is there already.
+    """
+    return db.execute(_INSERT, (*row_of(upload, open_key), upload.user_id, limit)) == 1
+
+
+def same_or_own(
+    db: Statements, open_key: bytes | None, user_id: bytes, digest: bytes | None, size: int, scope: bytes
+) -> tuple[bytes | None, bytes | None]:
+    """What makes a new upload needless: (the same unfinished upload, a verified blob that the user has a file on)."""
+    if open_key is None and digest is None:
+        return None, None
+    row = db.one(_SAME_OR_OWN, (open_key, size, user_id, digest, scope))
+    assert row is not None
+    return row[0], row[1]
+
+
+def set_opened(db: Statements, upload_id: bytes, multipart_id: str) -> bool:
+    """The storage takes parts for it now; False where another call has said so before."""
+    return db.execute(_OPENED, (multipart_id, upload_id)) == 1
+
+
+def by_id(db: Statements, upload_id: bytes, user_id: bytes) -> Upload | None:
+    """An upload of this user."""
+    row = db.one(_BY_ID, (upload_id, user_id))
+    return of_value(row[0]) if row else None
+
+
+def with_hashes(db: Statements, upload_id: bytes, user_id: bytes) -> tuple[Upload, bytes] | None:
+    """An upload of this user and the hashes recorded for it, 32 bytes each in part order."""
+    row = db.one(_WITH_HASHES, (upload_id, user_id))
+    return (of_value(row[0]), row[1] or b"") if row else None
+
+
+def many_with_hashes(db: Statements, ids: Sequence[bytes], user_id: bytes) -> list[tuple[Upload, bytes]]:
+    """The same for several; what is not this user's is left out."""
+    rows = db.all(f"{_MANY_WITH_HASHES}({placeholders(len(ids))})", [user_id, *ids])
+    return [(of_value(row[0]), row[1] or b"") for row in rows]
+
+
+def leased(db: Statements, upload_id: bytes, owner: bytes) -> tuple[Upload, bytes] | None:
+    """The same, for the process that holds the lease."""
+    row = db.one(_LEASED, (upload_id, owner))
+    return (of_value(row[0]), row[1] or b"") if row else None
+
+
+def page(db: Statements, user_id: bytes, after: bytes | None, state: str | None, limit: int) -> list[Upload]:
+    """A user's uploads, newest first."""
+    sql, args = _LIST, list[object]([user_id])
+    if state is not None:
+        sql, args = _LIST_STATE, [user_id, state]
+    if after is not None:
+        sql += " AND u.id < %s"
+        args.append(after)
+    return [of_value(row[0]) for row in db.all(f"{sql} ORDER BY u.id DESC LIMIT %s", [*args, limit])]
+
+
+# -- parts
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What is written down of some parts, by number.
+
+    Attributes:
+        hashes: hexadecimal.
+        signed: how often a URL was given out.
+    """
+
+    hashes: dict[int, str]
+    signed: dict[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Signing:
+    """What is known before parts are signed.
+
+    Attributes:
+        open_parts: parts that all unfinished uploads of the user may come to have.
+        recorded: of the numbers asked for.
+    """
+
+    upload: Upload
+    open_parts: int
+    recorded: Recorded
+
+
+def _recorded(packed: bytes | str | None) -> Recorded:
+    """Takes apart runs of hexadecimal digits: 4 of part number, 64 of hash, 2 of signings."""
+    text = packed.decode() if isinstance(packed, bytes) else packed or ""
+    hashes, signed = {}, {}
+    for i in range(0, len(text), 70):
+        number = int(text[i : i + 4], 16)
+        hashes[number], signed[number] = text[i + 4 : i + 68], int(text[i + 68 : i + 70], 16)
+    return Recorded(hashes, signed)
+
+
+def for_signing(db: Statements, upload_id: bytes, user_id: bytes, first: int, last: int) -> Signing | None:
+    """The upload and what is recorded of its parts ``first`` to ``last``."""
+    row = db.one(_FOR_SIGNING, (first, last, upload_id, user_id))
+    if row is None:
+        return None
+    return Signing(of_value(row[0]), int(row[1] or 0), _recorded(row[2]))
+
+
+def count_parts(db: Statements, user_id: bytes) -> int:
+    """How many part rows a user's unfinished uploads have."""
+    row = db.one(_COUNT_PARTS, (user_id,))
+    assert row is not None
+    return int(row[0])
+
+
+def record_parts(db: Statements, upload_id: bytes, hashes: Mapping[int, str]) -> bool:
+    """Writes each part's hash, once: a row that is there keeps its hash and counts one more signing.
+
+    Returns:
+        Whether every row was new. (An upsert counts 1 for a new row and 2 for one that was there, or 0 at the 255th
+        signing: who has just seen that there were none can rely on it.)
+    """
+    args: list[object] = []
+    for number, sha256 in hashes.items():
+        args += (upload_id, number, bytes.fromhex(sha256))
+    return db.execute(_RECORD + placeholders(len(hashes), "(%s, %s, %s)") + _RECORD_AGAIN, args) == len(hashes)
+
+
+def recorded_between(db: Statements, upload_id: bytes, first: int, last: int) -> Recorded:
+    """What is recorded of parts ``first`` to ``last``."""
+    row = db.one(_RECORDED_BETWEEN, (upload_id, first, last))
+    assert row is not None
+    return _recorded(row[0])
+
+
+# -- states
+
+
+def set_challenge(db: Statements, upload_id: bytes, nonce: bytes, expires_at: datetime, now: datetime) -> bool:
+    """A new nonce for an upload that is still proving."""
+    return db.execute(_CHALLENGE, (nonce, to_row(expires_at), to_row(now), upload_id)) == 1
+
+
+def consume_challenge(db: Statements, upload_id: bytes, nonce: bytes, now: datetime) -> bool:
+    """Uses up a challenge, before it is judged; False where somebody did so already."""
+    return db.execute(_CONSUME, (to_row(now), upload_id, nonce)) == 1
+
+
+def skip_proof(db: Statements, upload_id: bytes, now: datetime) -> None:
+    """The client would rather upload."""
+    db.execute(_SKIP_PROOF, (to_row(now), upload_id))
+
+
+def set_received(db: Statements, upload_id: bytes, received: bytes, now: datetime) -> None:
+    """What the storage answered when it was asked."""
+    db.execute(_ASKED, (received, to_row(now), upload_id))
+
+
+def begin_finalizing(
+    db: Statements,
+    upload: Upload,
+    digest: bytes,
+    received: bytes,
+    lease: tuple[bytes, datetime] | None,
+    now: datetime,
+) -> bool:
+    """uploading → finalizing; False where the upload is in another state by now."""
+    owner, until = (lease[0], to_row(lease[1])) if lease else (None, None)
+    return db.execute(_FINALIZE, (digest, received, owner, until, to_row(now), upload.id)) == 1
+
+
+def take_lease(db: Statements, upload_id: bytes, owner: bytes, now: datetime, until: datetime) -> bool:
+    """Makes this process the one that finalizes; False where another is busy with it."""
+    return db.execute(_TAKE_LEASE, (owner, to_row(until), upload_id, to_row(now))) == 1
+
+
+def extend_lease(db: Statements, upload_id: bytes, owner: bytes, until: datetime) -> bool:
+    """Still busy; False where the lease was lost."""
+    return db.execute(_EXTEND_LEASE, (to_row(until), upload_id, owner)) == 1
+
+
+def release_lease(db: Statements, upload_id: bytes, owner: bytes) -> None:
+    """Nobody is busy with it any more."""
+    db.execute(_RELEASE_LEASE, (upload_id, owner))
+
+
+def is_finalizing(db: Statements, upload_id: bytes) -> bool:
+    """Whether it is still to be finalized."""
+    return db.one(_IS_FINALIZING, (upload_id,)) is not None
+
+
+def stuck(db: Statements, now: datetime) -> list[bytes]:
+    """Up to 100 uploads that are to be finalized, that nobody is busy with, and that no job is about."""
+    return [row[0] for row in db.all(_STUCK, (to_row(now),))]
+
+
+def reopen(db: Statements, upload_id: bytes, owner: bytes, received: bytes, failure: str | None, now: datetime) -> bool:
+    """finalizing → uploading: some parts have to be sent again."""
+    return db.execute(_REOPEN, (received, failure, to_row(now), upload_id, owner)) == 1
+
+
+def take_back(db: Statements, upload_id: bytes, owner: bytes, received: bytes, now: datetime) -> bool:
+    """finalizing → uploading, as if nobody had begun."""
+    return db.execute(_TAKE_BACK, (received, None, to_row(now), upload_id, owner)) == 1
+
+
+def set_done(db: Statements, upload_id: bytes, owner: bytes, file_id: bytes, now: datetime) -> bool:
+    """finalizing → done; False where the lease was lost."""
+    return db.execute(_DONE, (file_id, to_row(now), upload_id, owner)) == 1
+
+
+def set_done_instantly(db: Statements, upload_id: bytes, file_id: bytes, now: datetime) -> bool:
+    """uploading → done by a proof; False where the upload moved on meanwhile."""
+    return db.execute(_DONE_INSTANTLY, (file_id, to_row(now), upload_id)) == 1
+
+
+def end(db: Statements, upload_id: bytes, state: str, failure: str | None, now: datetime) -> bool:
+    """proving, uploading → failed, aborted, expired; False from any other state."""
+    return db.execute(_END, (state, failure, to_row(now), upload_id)) == 1
+
+
+def fail_finalizing(db: Statements, upload_id: bytes, owner: bytes, failure: str, now: datetime) -> bool:
+    """finalizing → failed."""
+    return db.execute(_FAIL, (failure, to_row(now), upload_id, owner)) == 1

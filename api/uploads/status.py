@@ -1,0 +1,113 @@
+"""What a client sees of an upload, and what its storage says that it holds."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Final
+
+from api.core import digests, errors
+from api.core.errors import StorageError, UploadGone
+from api.core.models import Clock, File, Upload
+from api.db.pool import Database
+from api.files import rows as files
+from api.storage.base import SignedPart
+from api.storage.stores import Stores, multipart_ref
+from api.uploads import ranges
+from api.uploads import rows as uploads
+from api.uploads.proof import Challenge, Instant
+
+_ASK_AGAIN: Final = timedelta(seconds=5)
+"""A storage is asked what it received of one upload at most this often."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class SignedParts:
+    """URLs by part number, and when they expire."""
+
+    parts: Mapping[int, SignedPart]
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class UploadView:
+    """An upload as its client sees it.
+
+    Attributes:
+        created: this call made it.
+        received: part numbers that the storage holds, ascending.
+    """
+
+    upload: Upload
+    received: list[int]
+    challenge: Challenge | None = None
+    file: File | None = None
+    parts: SignedParts | None = None
+    created: bool = False
+
+
+class Progress:
+    """See the module's docstring."""
+
+    def __init__(self, db: Database, stores: Stores, instant: Instant, clock: Clock) -> None:
+        self._db = db
+        self._stores = stores
+        self._instant = instant
+        self._clock = clock
+
+    def ask(self, upload: Upload) -> Upload:
+        """Asks the storage what it holds, unless that was asked a moment ago."""
+        now = self._clock()
+        if upload.state != "uploading" or not upload.multipart_id:
+            return upload
+        if upload.received_at is not None and now - upload.received_at < _ASK_AGAIN:
+            return upload
+        try:
+            received = ranges.to_bits(self.stored(upload))
+        except UploadGone:
+            return self.lost(upload)
+        except StorageError as ex:
+            _log.warning("a storage does not say what it holds", extra={"storage": upload.storage, "error": str(ex)})
+            return upload
+        uploads.set_received(self._db, upload.id, received, now)
+        return replace(upload, received=received, received_at=now)
+
+    def stored(self, upload: Upload) -> list[int]:
+        """The parts that the storage holds with the right length, ascending."""
+        stored = self._stores.named(upload.storage).list_parts(multipart_ref(upload))
+        return sorted(
+            number
+            for number, length in stored.items()
+            if 1 <= number <= upload.part_count and length == digests.part_length(number, upload.size, upload.part_size)
+        )
+
+    def lost(self, upload: Upload) -> Upload:
+        """The upload as it is once its storage said that there is no such upload.
+
+        Either another call has ended it meanwhile, or somebody did so behind our back, as a bucket's lifecycle does:
+        then it has failed, and is not found again.
+        """
+        if uploads.end(self._db, upload.id, "failed", errors.UPLOAD_GONE.code, self._clock()):
+            _log.warning(
+                "a storage has dropped an upload", extra={"upload": upload.id.hex(), "storage": upload.storage}
+            )
+        return uploads.by_id(self._db, upload.id, upload.user_id) or upload
+
+    def view(self, upload: Upload) -> UploadView:
+        """An upload and, where it is done, its file."""
+        file = files.by_id(self._db, upload.file_id, upload.user_id) if upload.file_id else None
+        return UploadView(upload, _received(upload), self._instant.challenge(upload), file)
+
+    def brief(self, upload: Upload) -> UploadView:
+        """An upload as lists show it: its file is not looked up."""
+        return UploadView(upload, _received(upload), self._instant.challenge(upload))
+
+
+def _received(upload: Upload) -> list[int]:
+    if upload.state == "done":
+        return list(range(1, upload.part_count + 1))
+    return ranges.from_bits(upload.received)

@@ -1,0 +1,115 @@
+--- Where a download's bytes come from, and at which pace, once access.lua has decided that they may go.
+-- It sets what nginx needs to know, and names the internal location that sends them; it ends no request.
+
+local journal = require("sluice.platform.journal")
+local proxy = require("sluice.storage.proxy")
+local shaper = require("sluice.limits.shaper")
+local traffic = require("sluice.limits.traffic")
+
+local ngx = ngx
+local var = ngx.var
+local get_method = ngx.req.get_method
+
+local _M = {}
+
+-- Lets nginx send a file of local storage. It is given the range that was decided on, and nothing more to decide.
+local function send_file(uri, first, last)
+    if var.http_range then
+        ngx.req.set_header("Range", first and string.format("bytes=%d-%d", first, last))
+    end
+    ngx.req.set_uri(uri)
+end
+
+-- Says for the log and the figures which storage gives the bytes.
+local function name_storage(found)
+    if found.storage ~= "local" then
+        var.storage_kind = found.storage
+        var.storage_label = found.name or ""
+    end
+end
+
+-- Lets Lua send them at the pace of a tier's rate.
+local function pace(found, first, last, account, rate)
+    proxy.want(first, last, found.size)
+    var.storage_type = ngx.header["Content-Type"]
+    name_storage(found)
+    var.account = account
+    var.rate = rate
+    ngx.req.discard_body()
+    return nil, "/_paced"
+end
+
+--- Lets nginx send a blob's bytes from where they lie.
+-- @return an error code; or nil, and the location that sends them where this one does not
+function _M.send(found, first, last, is_inner)
+    if found.storage == "local" then
+        return send_file(found.uri, first, last)
+    end
+    name_storage(found)
+    local code = proxy.aim_at_blob(found)
+    if code then
+        return code
+    end
+    ngx.req.discard_body()
+    return nil, proxy.place(found, first, last, is_inner)
+end
+
+--- Answers a download that has passed its conditions.
+-- @return an error code; or nil and the location that sends the bytes; or nil, nil and the status of an answer without
+function _M.deliver(link, found, first, last)
+    local is_local = found.storage == "local"
+    if not is_local and found.storage ~= "empty" and not proxy.RANGE_BEHAVIORS[found.storage] then
+        return "STORAGE_UNSUPPORTED"
+    end
+    local length = first and last - first + 1 or found.size
+    local is_head = get_method() == "HEAD"
+    if length > 0 and not is_head then
+        local code, rate = traffic.begin(link, length)
+        if code then
+            return code
+        elseif rate then
+            return pace(found, first, last, link.account, rate)
+        end
+    end
+    if is_local then
+        return send_file(found.uri, first, last)
+    end
+    local header = ngx.header
+    if first then
+        header["Content-Range"] = string.format("bytes %d-%d/%d", first, last, found.size)
+    else
+        header["Accept-Ranges"] = "bytes"
+    end
+    if length == 0 or is_head then
+        header["Content-Length"] = length
+        return nil, nil, first and ngx.HTTP_PARTIAL_CONTENT or ngx.HTTP_OK
+    end
+    return _M.send(found, first, last)
+end
+
+--- Sends a paced download's bytes.
+-- @return an error code where none was sent; or nil, and whether it was cut
+function _M.send_paced()
+    local status, length = var.storage_wanted:match("^(%d+) (%d+)")
+    length = tonumber(length)
+    local socket, code, err = shaper.ask(var.subject, var.storage_range, length)
+    if not socket then
+        journal.note("could not send blob " .. var.subject .. ": " .. err)
+        return code or "STORAGE_UNAVAILABLE"
+    end
+    local header = ngx.header
+    ngx.status = tonumber(status)
+    header["Content-Type"] = var.storage_type
+    header["Content-Length"] = length
+    header["Content-Range"] = var.storage_wanted:match(" (bytes .*)$")
+    header["Accept-Ranges"] = ngx.status == ngx.HTTP_OK and "bytes" or nil
+    local sent
+    sent, err = shaper.send(socket, length, var.account, tonumber(var.rate))
+    traffic.note_booked(sent)
+    if err then
+        journal.note("a paced download of blob " .. var.subject .. " was cut: " .. err)
+    end
+    return nil, sent < length
+end
+
+return _M

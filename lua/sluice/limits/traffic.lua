@@ -1,0 +1,174 @@
+--- What a request may take, and what it took: tiers, limits, quotas and accounts, in the order in which a request meets
+-- them. Everything is kept under the ids in a token's claims, so a user's sessions and links share one account, and a
+-- token that does not verify uses up nobody's.
+--
+-- What a response holds until its end stands in $held, because nginx' variables outlive internal redirects: an account,
+-- "kind:id", for an open download; "=<bytes that are to come to local storage> account" for a part; or, for an open
+-- download with more to settle, "+<reserved bytes or -1> <bytes that were booked on the way> account".
+
+local gcra = require("sluice.limits.gcra")
+local holds = require("sluice.limits.holds")
+local metrics = require("sluice.metrics")
+local quota = require("sluice.limits.quota")
+local tier = require("sluice.limits.tier")
+local usage = require("sluice.limits.usage")
+
+local ngx = ngx
+local var = ngx.var
+
+local _M = {}
+
+local byte = string.byte
+local PART, MORE = byte("="), byte("+")
+
+-- What the bodies hold that are on their way to local storage.
+local ARRIVING = "arriving"
+
+local PREFIXES = { api = "a:", part = "p:", download = "d:" }
+
+--- What every request with some claims needs is made once (lua/sluice/identity/verified.lua).
+function _M.prepare(purpose, claims)
+    if purpose == "link" and claims.tier == "anonymous" then
+        -- Strangers' downloads by a user's links, where SLUICE_LINK_TIER keeps them apart.
+        claims.account = "anonymous:" .. claims.sub
+    else
+        claims.account = "user:" .. claims.sub
+    end
+    claims.clocks = {}
+    for kind, prefix in pairs(PREFIXES) do
+        claims.clocks[kind] = prefix .. claims.account
+    end
+end
+
+-- Headers are for who is refused, and for calls of the API, which cost more than they do.
+local function tell(limit, ahead)
+    local header = ngx.header
+    header["RateLimit-Limit"], header["RateLimit-Remaining"], header["RateLimit-Reset"] = gcra.quota(limit, ahead)
+end
+
+local function refuse(limit, wait, ahead, code)
+    tell(limit, ahead)
+    ngx.header["Retry-After"] = math.max(1, math.ceil(wait))
+    return code
+end
+
+--- Counts a request.
+-- @param kind api, part or download
+-- @return nil, or an error code
+function _M.admit(kind, claims)
+    local limit = tier.of(claims.tier)[kind]
+    if not limit then
+        return nil
+    end
+    local wait, ahead = gcra.take(claims.clocks[kind], limit)
+    metrics.add("limits", kind, wait and "refused" or "passed")
+    if wait then
+        return refuse(limit, wait, ahead, "REQUESTS_LIMITED")
+    elseif kind == "api" then
+        tell(limit, ahead)
+    end
+    return nil
+end
+
+--- Counts a call that needs no token, by its address; of an IPv6 address by its network, which one machine has all of.
+-- @param kind signup or signin
+-- @return nil, or an error code
+function _M.admit_stranger(kind, code)
+    local limit = kind and tier.public(kind)
+    if not limit then
+        return nil
+    end
+    local wait, ahead = gcra.take(kind .. ":" .. var.binary_remote_addr:sub(1, 8), limit)
+    metrics.add("limits", kind, wait and "refused" or "passed")
+    return wait and refuse(limit, wait, ahead, code) or nil
+end
+
+-- Reserves a response's length where the tier has a quota.
+local function reserve(account, allowed, length)
+    local code, wait = quota.reserve(account, allowed, length)
+    metrics.add("limits", "quota", code and "refused" or "passed")
+    if code then
+        ngx.header["Retry-After"] = wait
+        return code
+    end
+    var.held = string.format("+%d 0 %s", length, account)
+    return nil
+end
+
+--- Begins a response that sends a blob's bytes.
+-- @param length of them, more than 0
+-- @return nil, or an error code; the rate in bytes a second where the tier has one
+function _M.begin(claims, length)
+    local allowed = tier.of(claims.tier)
+    local account = claims.account
+    local open = holds.take(account, 1)
+    if allowed.connections and open > allowed.connections then
+        holds.give(account, 1)
+        metrics.add("limits", "connections", "refused")
+        return "CONNECTIONS_LIMITED"
+    end
+    var.held = account
+    if allowed.quota then
+        local code = reserve(account, allowed, length)
+        if code then
+            -- Nothing was begun, so nothing is left for the end to settle.
+            holds.give(account, 1)
+            var.held = ""
+            return code
+        end
+    end
+    return nil, allowed.rate
+end
+
+--- Begins to take a part in.
+-- @return bytes of all bodies that are on their way to local storage, for a part that goes there too
+function _M.begin_part(part)
+    local size = part.to and 0 or part.size
+    var.held = string.format("=%d %s", size, part.account)
+    return size > 0 and holds.take(ARRIVING, size) or 0
+end
+
+--- Notes bytes that usage holds already.
+function _M.note_booked(bytes)
+    local held = var.held
+    local reserved, account = held:match("^%+(%S+) %S+ (%S+)$")
+    var.held = string.format("+%d %d %s", reserved or -1, bytes, account or held)
+end
+
+local function settle_rare(held, sent)
+    local reserved, booked, account = held:match("^%+(%S+) (%S+) (%S+)$")
+    reserved = tonumber(reserved)
+    if reserved >= 0 then
+        quota.settle(account, reserved, sent)
+    end
+    return account, sent - tonumber(booked)
+end
+
+--- The log phase: books what was moved, and gives back what was held.
+function _M.finish()
+    local account = var.held
+    if not account or account == "" then
+        return
+    end
+    local first = byte(account)
+    if first == PART then
+        local size, sender = account:match("^=(%d+) (%S+)$")
+        if size ~= "0" then
+            holds.give(ARRIVING, tonumber(size))
+        end
+        local received = ngx.status < 300 and var.content_length or var.request_length
+        usage.add(sender, 0, tonumber(received) or 0)
+        return
+    end
+    -- The body of a refusal is not traffic.
+    local sent = ngx.status < 400 and tonumber(var.body_bytes_sent) or 0
+    if first == MORE then
+        account, sent = settle_rare(account, sent)
+    end
+    holds.give(account, 1)
+    if sent > 0 then
+        usage.add(account, sent, 0)
+    end
+end
+
+return _M

@@ -1,0 +1,250 @@
+--- How many bytes went to and came from whom: counted by each worker for itself, put together once a second in a list
+-- that all workers share, and reported to the API in batches every SLUICE_USAGE_FLUSH seconds, by one worker at a time.
+-- The response path pays one addition in a Lua table. A batch has a number that is never used again, so that the API
+-- books it once however often it is sent. A worker that is killed loses its last second; a machine that is, its last
+-- flush. A worker that ends orderly reports before; what comes later than that, or finds no API, goes to a file that
+-- the next flush takes up, of this nginx or of the one that is started after it.
+
+local cjson = require("cjson.safe")
+local api = require("sluice.platform.api")
+local journal = require("sluice.platform.journal")
+local quota = require("sluice.limits.quota")
+local random = require("sluice.platform.random")
+local settings = require("sluice.platform.settings")
+local tier = require("sluice.limits.tier")
+local timer = require("sluice.platform.timer")
+
+local _M = {}
+
+local MOST_SUBJECTS = 100000
+local CHUNK_ROWS, BATCH_ROWS = 500, 2000
+local LOCK_SECONDS = 10
+
+local queue = ngx.shared.usage
+local feed = ngx.shared.feed
+
+local mine, count = {}, 0
+local sending = false
+
+--- Counts what a finished response, or a piece of one, has moved.
+-- @param subject kind:id
+-- @param sent, received bytes
+function _M.add(subject, sent, received)
+    local row = mine[subject]
+    if row then
+        row[1] = row[1] + sent
+        row[2] = row[2] + received
+    elseif count < MOST_SUBJECTS then
+        mine[subject] = { sent, received }
+        count = count + 1
+    else
+        journal.note("usage of more subjects than there is room for was not counted")
+    end
+end
+
+-- Hands this worker's counts over. What finds no room stays here, and is tried again.
+local function push()
+    if count == 0 then
+        return
+    end
+    local taken, today = mine, os.date("!%Y-%m-%d", ngx.time())
+    mine, count = {}, 0
+    local chunk = {}
+    local function hand_over()
+        local ok, err = queue:lpush("queue", cjson.encode(chunk))
+        if not ok then
+            journal.note("usage waits in the workers: " .. tostring(err))
+            for _, row in ipairs(chunk) do
+                _M.add(row[1], row[3], row[4])
+            end
+        end
+        chunk = {}
+    end
+    for subject, row in pairs(taken) do
+        table.insert(chunk, { subject, today, row[1], row[2] })
+        if #chunk == CHUNK_ROWS then
+            hand_over()
+        end
+    end
+    if #chunk > 0 then
+        hand_over()
+    end
+end
+
+-- The name of this edge's batches; kept as long as the shared memory is.
+local function edge()
+    local id = feed:get("usage_edge")
+    if not id then
+        feed:safe_add("usage_edge", random.hex(16))
+        id = feed:get("usage_edge")
+    end
+    return id
+end
+
+-- The next batch out of the list, one row per subject and day; nil where there is nothing.
+local function compose()
+    local rows, found = {}, 0
+    while found < BATCH_ROWS do
+        local chunk = queue:rpop("queue")
+        if not chunk then
+            break
+        end
+        for _, row in ipairs(cjson.decode(chunk)) do
+            local key = row[1] .. " " .. row[2]
+            local same = rows[key]
+            if same then
+                same[4] = same[4] + row[3]
+                same[5] = same[5] + row[4]
+            else
+                local kind, id = row[1]:match("^(%l+):(.*)$")
+                rows[key] = { kind, id, row[2], row[3], row[4] }
+                found = found + 1
+            end
+        end
+    end
+    if found == 0 then
+        return nil
+    end
+    local list, totals = {}, {}
+    for _, row in pairs(rows) do
+        table.insert(list, row)
+        if quota.is_known(row[1] .. ":" .. row[2]) then
+            table.insert(totals, { row[1], row[2] })
+        end
+    end
+    -- An empty list would be written as an object.
+    return cjson.encode({
+        edge = edge(), sequence = feed:incr("usage_sequence", 1, 0), rows = list, totals = totals[1] and totals,
+    })
+end
+
+-- @return whether the API has it, or will never take it
+local function send(batch)
+    local status, body = api.post("/internal/usage", batch)
+    if status == 200 then
+        local answer = cjson.decode(body)
+        local reported = cjson.decode(batch)
+        -- What an nginx before this one has left behind was never part of what is not reported here.
+        local rows = reported.edge == edge() and reported.rows or {}
+        quota.settle_flush(rows, type(answer) == "table" and answer.totals or {})
+        return true
+    elseif status and status >= 400 and status < 500 and status ~= 404 then
+        journal.note("the API does not take usage (" .. status .. "); a batch is lost")
+        return true
+    end
+    journal.note("usage waits for the API: " .. tostring(status or body))
+    return false
+end
+
+-- What workers left behind that found no API.
+local function send_file()
+    local path = settings.usage_file
+    local taken = path .. ".taken"
+    local file = io.open(taken, "r")
+    if not file then
+        if not os.rename(path, taken) then
+            return true
+        end
+        file = io.open(taken, "r")
+    end
+    local done = true
+    for line in file and file:lines() or function() end do
+        feed:expire("usage_lock", LOCK_SECONDS)
+        done = done and send(line)
+    end
+    if file then
+        file:close()
+    end
+    if done then
+        os.remove(taken)
+    end
+    return done
+end
+
+local function send_all()
+    if not send_file() then
+        return
+    end
+    local batch = queue:get("inflight")
+    if not batch then
+        batch = compose()
+    end
+    while batch do
+        feed:expire("usage_lock", LOCK_SECONDS)
+        queue:safe_set("inflight", batch)
+        if not send(batch) then
+            return
+        end
+        if queue:get("inflight") == batch then
+            queue:delete("inflight")
+        end
+        batch = compose()
+    end
+end
+
+local function flush()
+    if sending or not feed:safe_add("usage_lock", true, LOCK_SECONDS) then
+        return
+    end
+    sending = true
+    local ok, err = pcall(send_all)
+    sending = false
+    feed:delete("usage_lock")
+    if not ok then
+        journal.note("usage could not be reported: " .. tostring(err))
+    end
+end
+
+local function tick(premature)
+    push()
+    -- The workers take turns: a flush each so many seconds for all of them. Whoever ends does not wait.
+    if premature or feed:safe_add("usage_turn", true, tier.flush_seconds() - 0.5) then
+        flush()
+    end
+end
+
+--- Starts this worker's timer.
+function _M.start()
+    timer.every(1, tick, "the usage reports")
+end
+
+-- Everything that is not reported yet, a batch a line.
+local function write_down()
+    local batches, batch = {}, queue:get("inflight")
+    queue:delete("inflight")
+    batch = batch or compose()
+    while batch do
+        table.insert(batches, batch .. "\n")
+        batch = compose()
+    end
+    local text = table.concat(batches)
+    if text == "" then
+        return
+    end
+    local file, err = io.open(settings.usage_file, "a")
+    if file then
+        -- In one write: other workers append as well.
+        file:setvbuf("full", #text + 1)
+        file:write(text)
+        file:close()
+    else
+        ngx.log(ngx.ERR, "sluice: usage is lost: ", err)
+    end
+end
+
+--- The end of this worker, when nobody can be asked any more: what is left goes to the file.
+-- Workers end at the same moment. Whoever is refused the lock has handed its counts over before; so whoever had it
+-- looks at the list once more after it gave the lock back.
+function _M.stop()
+    push()
+    repeat
+        if not sending and not feed:safe_add("usage_lock", true, LOCK_SECONDS) then
+            return
+        end
+        write_down()
+        sending = false
+        feed:delete("usage_lock")
+    until queue:llen("queue") == 0
+end
+
+return _M

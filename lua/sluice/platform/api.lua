@@ -1,0 +1,96 @@
+--- Asks the API, over its unix socket or one of its instances by TCP.
+-- For the edge's own questions only: clients' requests go by proxy_pass.
+
+local instances = require("sluice.platform.instances")
+local settings = require("sluice.platform.settings")
+
+local _M = {}
+
+local CONNECT_MS, SEND_MS, READ_MS = 500, 500, 2000
+local MAX_BODY = 16 * 1024 * 1024
+local MAX_HEADERS = 100
+
+--- Reads the status line and the headers of an answer.
+-- @return status, and Content-Length where there is one; or nil, err
+function _M.read_head(socket)
+    local line, err = socket:receive("*l")
+    if not line then
+        return nil, err
+    end
+    local status = line:match("^HTTP/1%.[01] (%d%d%d)")
+    if not status then
+        return nil, "not an HTTP answer"
+    end
+    local length
+    for _ = 1, MAX_HEADERS do
+        line, err = socket:receive("*l")
+        if not line then
+            return nil, err
+        end
+        if line == "" then
+            break
+        end
+        length = line:lower():match("^content%-length:%s*(%d+)%s*$") or length
+    end
+    return tonumber(status), tonumber(length)
+end
+
+local function read_answer(socket)
+    local status, length = _M.read_head(socket)
+    if not status then
+        return nil, length
+    end
+    -- HTTP/1.0 was asked, so an answer without a length would end with the connection; the API always sends one, and
+    -- without it a cut answer could not be told from a whole one.
+    if not length or length > MAX_BODY then
+        return nil, "no usable Content-Length"
+    end
+    local body, err = ""
+    if length > 0 then
+        body, err = socket:receive(length)
+        if not body then
+            return nil, err
+        end
+    end
+    return status, body
+end
+
+-- One question and its answer.
+local function ask(method, path, body)
+    local socket = ngx.socket.tcp()
+    socket:settimeouts(CONNECT_MS, SEND_MS, READ_MS)
+    local ok, err = instances.connect(socket)
+    if not ok then
+        return nil, "could not connect to the API: " .. err
+    end
+    local status, answer
+    ok, err = socket:send({
+        method, " ", path, " HTTP/1.0\r\nHost: api\r\nX-Sluice-Edge: ", settings.edge_key, "\r\nConnection: close\r\n",
+        body and "Content-Type: application/json\r\nContent-Length: " .. #body .. "\r\n\r\n" or "\r\n", body or "",
+    })
+    if ok then
+        status, answer = read_answer(socket)
+        err = answer
+    end
+    socket:close()
+    if not status then
+        return nil, "no answer from the API: " .. err
+    end
+    return status, answer
+end
+
+--- GET from the API.
+-- @param path with its query
+-- @return status and body, or nil, err
+function _M.get(path)
+    return ask("GET", path)
+end
+
+--- POST to the API.
+-- @param body JSON
+-- @return status and body, or nil, err: then it may have been taken or not
+function _M.post(path, body)
+    return ask("POST", path, body)
+end
+
+return _M

@@ -1,0 +1,123 @@
+--- The API's instances, where it is reached by TCP (SLUICE_API_ADDRESS): which there are, and which take requests.
+-- Twice a second one worker asks DNS for the name's addresses and each of them for /healthz. An instance that is told
+-- to stop says so there for a while before it closes (SLUICE_API_DRAIN): by then nothing is sent to it any more.
+-- Those that are well stand in a shared dict; when none is, all of them do: an answer is better than a guess.
+
+local balancer = require("ngx.balancer")
+local journal = require("sluice.platform.journal")
+local resolver = require("sluice.storage.resolver")
+local settings = require("sluice.platform.settings")
+local timer = require("sluice.platform.timer")
+local turn = require("sluice.platform.turn")
+
+local _M = {}
+
+local INTERVAL = 0.5
+local CONNECT_MS, SEND_MS, READ_MS = 500, 500, 1000
+-- A worker that dies while it asks blocks the others for this long.
+local LOCK_SECONDS = 5
+
+-- "No live upstreams", which nginx answers with 502; the Lua module has no name for it, and any other ends in 500.
+local NGX_BUSY = -3
+
+local shared = ngx.shared.instances
+local next_first = 0
+
+local function is_well(address, port)
+    local socket = ngx.socket.tcp()
+    socket:settimeouts(CONNECT_MS, SEND_MS, READ_MS)
+    local line
+    if socket:connect(address, port) and socket:send("GET /healthz HTTP/1.0\r\nHost: api\r\n\r\n") then
+        line = socket:receive("*l")
+    end
+    socket:close()
+    return line ~= nil and line:find("^HTTP/1%.[01] 200") ~= nil
+end
+
+local function ask()
+    local host, port = settings.api_address:match("^(.*):(%d+)$")
+    local addresses, err = resolver.fresh(host)
+    if not addresses then
+        -- Those that were there are as good a guess as any; the dict keeps them.
+        return nil, "could not find the API's address: " .. err
+    end
+    table.sort(addresses)
+    local asked, all, well = {}, {}, {}
+    -- At once: one that hangs must not make the others old news.
+    for i, address in ipairs(addresses) do
+        asked[i] = ngx.thread.spawn(is_well, address, port)
+        all[i] = address .. ":" .. port
+    end
+    for i, thread in ipairs(asked) do
+        local _, good = ngx.thread.wait(thread)
+        if good == true then
+            table.insert(well, all[i])
+        end
+    end
+    shared:set("serving", table.concat(#well > 0 and well or all, " "))
+    return true
+end
+
+local function poll(premature)
+    if not premature then
+        turn.take(shared, LOCK_SECONDS, INTERVAL, ask, "the API's instances are not up to date")
+    end
+end
+
+-- Addresses and ports in the order in which this request tries them.
+local function in_turn()
+    local found = {}
+    for address, port in (shared:get("serving") or ""):gmatch("(%S+):(%d+)") do
+        table.insert(found, { address, tonumber(port) })
+    end
+    next_first = next_first + 1
+    local order = {}
+    for i = 1, #found do
+        order[i] = found[(next_first + i) % #found + 1]
+    end
+    return order
+end
+
+--- Gives a client's request to an instance: each one's turn comes; after one that could not be reached, the next.
+function _M.balance()
+    local ctx = ngx.ctx
+    if not ctx.instances then
+        ctx.instances, ctx.instance = in_turn(), 0
+        if #ctx.instances > 1 then
+            balancer.set_more_tries(#ctx.instances - 1)
+        end
+    end
+    ctx.instance = ctx.instance + 1
+    local peer = ctx.instances[ctx.instance]
+    if not peer then
+        journal.note("no instance of the API is known")
+        return ngx.exit(NGX_BUSY)
+    end
+    return assert(balancer.set_current_peer(peer[1], peer[2]))
+end
+
+--- Connects one of the edge's own questions.
+-- @return true, or nil, err
+function _M.connect(socket)
+    if settings.api_socket ~= "" then
+        return socket:connect("unix:" .. settings.api_socket)
+    end
+    local ok, err = nil, "no instance is known"
+    for _, peer in ipairs(in_turn()) do
+        ok, err = socket:connect(peer[1], peer[2])
+        if ok then
+            break
+        end
+    end
+    return ok, err
+end
+
+--- Starts this worker's timer; the workers take turns by a lock.
+function _M.start()
+    if settings.api_address == "" then
+        return
+    end
+    timer.at_once_and_every(INTERVAL, poll, "asking for the API's instances")
+end
+
+return _M

@@ -1,0 +1,145 @@
+--- Addresses of storages' endpoints: /etc/hosts, then DNS at SLUICE_RESOLVER.
+-- nginx' own resolver serves `proxy_pass` alone, which keeps no connection to a name that it looked up; the balancer
+-- that keeps them (nginx.conf) wants an address, and is not allowed to wait for one.
+
+local ffi = require("ffi")
+local dns = require("sluice.storage.dns")
+local lru = require("sluice.platform.lru")
+local settings = require("sluice.platform.settings")
+
+ffi.cdef [[ int RAND_bytes(unsigned char *buffer, int length); ]]
+
+local _M = {}
+
+-- A datagram may get lost.
+local TRIES, TIMEOUT_MS = 2, 1000
+-- Seconds that an answer which is over serves on when DNS fails.
+local GRACE = 10
+local ASKING_SECONDS = 10
+
+local cache = lru.new(256)
+local asking = {}
+
+-- What the machine's own file says, as every other program of it does.
+local function read_hosts(path)
+    local known, file = {}, io.open(path, "r")
+    for line in file and file:lines() or function() end do
+        local address, names = line:gsub("#.*", ""):match("^%s*([%x:.]+)%s+(.+)$")
+        for name in (names or ""):gmatch("%S+") do
+            local found = address:find(":", 1, true) and "[" .. address .. "]" or address
+            known[name:lower()] = known[name:lower()] or { found }
+        end
+    end
+    if file then
+        file:close()
+    end
+    return known
+end
+
+local hosts = read_hosts("/etc/hosts")
+
+local random = ffi.new("unsigned char[2]")
+
+-- One question to one server. A late answer to what was asked before may come first.
+local function exchange(socket, name, kind)
+    local question = dns.question(name, kind)
+    if not question then
+        return nil, "not a name"
+    end
+    ffi.C.RAND_bytes(random, 2)
+    local id = ffi.string(random, 2)
+    local ok, err = socket:send(dns.message(id, question))
+    if not ok then
+        return nil, err
+    end
+    local addresses, more
+    repeat
+        local message
+        message, err = socket:receive(4096)
+        if not message then
+            return nil, err
+        end
+        addresses, more = dns.read(message, id, question, kind)
+    until addresses or more ~= "another"
+    return addresses, more
+end
+
+local function ask(server, name)
+    local address, port = server:match("^(.-):(%d+)$")
+    local socket = ngx.socket.udp()
+    socket:settimeout(TIMEOUT_MS)
+    local addresses
+    local ok, more = socket:setpeername(address, tonumber(port))
+    if ok then
+        addresses, more = exchange(socket, name, dns.A)
+        if not addresses and more == dns.NO_ADDRESS then
+            addresses, more = exchange(socket, name, dns.AAAA)
+        end
+    end
+    socket:close()
+    return addresses, more
+end
+
+local function look_up(name)
+    local problem = "there is no SLUICE_RESOLVER"
+    for _ = 1, TRIES do
+        for server in settings.resolver:gmatch("%S+") do
+            local addresses, more = ask(server, name)
+            if addresses then
+                return addresses, more
+            end
+            problem = more
+        end
+    end
+    return nil, problem
+end
+
+-- What needs no DNS: an address, or a name of the machine's own file.
+local function known(host)
+    if host:match("^%d+%.%d+%.%d+%.%d+$") or host:sub(1, 1) == "[" then
+        return { host }
+    end
+    return hosts[host:lower()]
+end
+
+--- The addresses of a host as they are now, whatever DNS said before and for how long.
+-- @return a list of addresses, or nil, err
+function _M.fresh(host)
+    local addresses = known(host)
+    if addresses then
+        return addresses
+    end
+    return look_up(host:lower())
+end
+
+--- The addresses of a host.
+-- @param host a name, an IPv4 address, or an IPv6 address in brackets
+-- @return a list of addresses, or nil, err
+function _M.addresses(host)
+    local name, addresses = host:lower(), known(host)
+    if addresses then
+        return addresses
+    end
+    local found, old = cache:get(name)
+    if found then
+        return found
+    end
+    local now = ngx.now()
+    -- While one asks again, the others go on with what was.
+    if old and (asking[name] or 0) > now then
+        return old
+    end
+    asking[name] = now + ASKING_SECONDS
+    local more
+    addresses, more = look_up(name)
+    asking[name] = nil
+    if addresses then
+        cache:set(name, addresses, more)
+    elseif old then
+        addresses = old
+        cache:set(name, old, GRACE)
+    end
+    return addresses, more
+end
+
+return _M
