@@ -1,6 +1,6 @@
 --- What a header costs the edge's event loop: linear work, however the header is made up.
 
-local conditional = require("sluice.conditional")
+local conditional = require("sluice.download.conditional")
 local range = require("sluice.range")
 
 local TAG = '"' .. ("0123456789abcdef"):rep(4) .. '"'
