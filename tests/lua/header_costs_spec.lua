@@ -1,7 +1,7 @@
 --- What a header costs the edge's event loop: linear work, however the header is made up.
 
 local conditional = require("sluice.download.conditional")
-local range = require("sluice.range")
+local range = require("sluice.download.range")
 
 local TAG = '"' .. ("0123456789abcdef"):rep(4) .. '"'
 local BYTES = 32000
