@@ -136,7 +136,7 @@ class Config:
         str(64 * MIB),
     )
     user_uploads: int = setting(integer(1, 10**6), "Unfinished uploads of one user, at most", "100")
-    user_parts: int = setting(integer(10_000, 10**7), "Part rows of one user's unfinished uploads", "100000")
+    user_parts: int = setting(integer(10_000, 10**7), "Parts of one user's unfinished uploads, at most", "100000")
     upload_retention: int = setting(integer(3600, 10**8), "Seconds that an ended upload can be asked for", "604800")
     transfer_policies: tuple[Policy, ...] = setting(
         policies, "What is copied or moved by itself: replicate:main>archive after 0s; move:local>main after 1h", ""

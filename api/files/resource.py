@@ -29,7 +29,8 @@ class FileList(Resource):
         trashed = base.choice(req, "trashed", ("true", "false"), "false")
         if req.get_param("folder_id") is not None:
             raise Problem(errors.FOLDER_NOT_FOUND)
-        who, kind = identity(req), f"files:{order}:{trashed}"
+        digest = base.digest(req.get_param("digest"))
+        who, kind = identity(req), f"files:{order}:{trashed}:{digest is not None}"
         after = self._cursors.read(req, who, kind)
         found = self._files.page(
             Query(
@@ -37,9 +38,9 @@ class FileList(Resource):
                 order=order,
                 limit=base.limit(req),
                 trashed=trashed == "true",
-                after=_after(order, after) if after else (),
+                after=_after(after) if after else (),
                 text=req.get_param("q") or None,
-                digest=base.digest(req.get_param("digest")),
+                digest=digest,
             )
         )
         cursor = self._cursors.make(who, kind, _cursor(found.after)) if found.after else None
@@ -50,8 +51,9 @@ def _cursor(after: Key) -> list[str]:
     return [value.hex() if isinstance(value, bytes) else value for value in after]
 
 
-def _after(order: str, key: list[str]) -> Key:
-    return (key[0], bytes.fromhex(key[1])) if order == "name" else (bytes.fromhex(key[0]),)
+def _after(key: list[str]) -> Key:
+    """The id stands last, in hexadecimal."""
+    return (*key[:-1], bytes.fromhex(key[-1]))
 
 
 class FileItem(Resource):

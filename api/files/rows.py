@@ -19,12 +19,20 @@ _FROM = "FROM file f JOIN `blob` b ON b.id = f.blob_id"
 # everybody's in order of ids: seen with 100,000 files, where a page of 50 read 200,000 rows.
 _NEWEST = "FROM file f FORCE INDEX (file_newest)"
 _BY_NAME = "FROM file f FORCE INDEX (file_by_name)"
-_ORDERS = {"name": "f.name, f.id", "newest": "f.id DESC"}
+# Left alone, the optimizer begins with the blobs if these are few, or joins them in blocks, and sorts all of a user's
+# files.
+_BLOB = "STRAIGHT_JOIN `blob` b FORCE INDEX (PRIMARY) ON b.id = f.blob_id"
 SEARCHED = 10_000
-"""Names that one search looks at."""
-# Whoever names a digest has few files on it: those are looked up, and sorted.
-_FROM_DIGEST = (
-    "FROM `blob` b FORCE INDEX (blob_by_digest) STRAIGHT_JOIN file f FORCE INDEX (file_blob) ON f.blob_id = b.id"
+"""Entries that one list looks at, if no index has its order: a search, a digest, the trash by name."""
+# Those that are looked at, before they are sorted: an account may have a million files on one content, or in its trash.
+_OF_DIGEST = (
+    "FROM (SELECT of.id FROM `blob` ob FORCE INDEX (blob_by_digest) STRAIGHT_JOIN file of FORCE INDEX (file_blob) "
+    f"ON of.blob_id = ob.id AND of.user_id = %s WHERE ob.digest = %s LIMIT {SEARCHED}) few "
+    "STRAIGHT_JOIN file f ON f.id = few.id"
+)
+_OF_TRASH = (
+    "FROM (SELECT id FROM file FORCE INDEX (file_newest) WHERE user_id = %s AND trashed_at IS NOT NULL "
+    f"ORDER BY trashed_at DESC, id DESC LIMIT {SEARCHED}) few STRAIGHT_JOIN file f ON f.id = few.id"
 )
 # The lock on the blob's row is what a deletion of the blob waits for; a blob that is no longer usable gives no row.
 _LINK = (
@@ -104,7 +112,7 @@ def restore(db: Statements, file_id: bytes, user_id: bytes, now: datetime) -> bo
 
 
 Key = tuple[str | bytes, ...]
-"""Where an entry stands in a listing: (id,), or (name, id) in order of names."""
+"""Where an entry stands in a listing: its values of `_key_columns`, a moment as text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,54 +147,99 @@ class Page:
 
 
 def page(db: Statements, query: Query) -> Page:
-    """Up to ``limit`` files in order, by the index of that order; the trash, and what a digest names, is sorted.
+    """Up to ``limit`` files in order.
 
-    A search looks at so many names at most; its page may be short, and yet not the last.
+    What no index has in this order is sorted: 10,000 entries at most are looked at. Of a search that is so many names
+    behind ``after``: its page may be short, and yet not the last. Of a digest, and of the trash in order of names, it
+    is so many in all.
     """
     end = _end_of_search(db, query)
     where, args = _conditions(query)
+    columns, ascending = _key_columns(query)
     if end is not None:
-        where.append("(f.name < %s OR (f.name = %s AND f.id <= %s))" if query.order == "name" else "f.id >= %s")
-        args += [end[0], *end] if query.order == "name" else end
+        behind, more = _beyond(columns, end, ">" if ascending else "<")
+        where.append(f"NOT {behind}")
+        args += more
     for condition, value in _filters(query):
         where.append(condition)
         args.append(value)
-    source = _FROM_DIGEST if query.digest is not None else f"{_index(query)} JOIN `blob` b ON b.id = f.blob_id"
-    sql = f"SELECT {_FILE} {source} WHERE {' AND '.join(where)} ORDER BY {_ORDERS[query.order]} LIMIT %s"
-    found = [_file(row) for row in db.all(sql, [*args, query.limit + 1])]
+    source, before = _source(query)
+    order = _order(columns, ascending)
+    sql = f"SELECT {_FILE} {source} {_BLOB} WHERE {' AND '.join(where)} ORDER BY {order} LIMIT %s"
+    found = [_file(row) for row in db.all(sql, [*before, *args, query.limit + 1])]
     if len(found) <= query.limit:
         return Page(found, end)
-    last = found[query.limit - 1]
-    return Page(found[: query.limit], (last.name, last.id) if query.order == "name" else (last.id,))
+    return Page(found[: query.limit], _key_of(found[query.limit - 1], columns))
+
+
+def _key_columns(query: Query) -> tuple[tuple[str, ...], bool]:
+    """What a listing is in order of, and whether it ascends."""
+    if query.order == "name":
+        return ("name", "id"), True
+    if query.trashed and query.digest is None:
+        return ("trashed_at", "id"), False
+    return ("id",), False
+
+
+def _order(columns: Sequence[str], ascending: bool) -> str:
+    return ", ".join(f"f.{column}{'' if ascending else ' DESC'}" for column in columns)
+
+
+def _key_of(file: File, columns: Sequence[str]) -> Key:
+    values: list[str | bytes] = []
+    for column in columns:
+        value = getattr(file, column)
+        values.append(value if isinstance(value, (str, bytes)) else str(to_row(value)))
+    return tuple(values)
+
+
+def _beyond(columns: Sequence[str], key: Key, comparison: str) -> tuple[str, list[object]]:
+    """A condition on what stands before (<) or behind (>) a key."""
+    if len(columns) == 1:
+        return f"f.{columns[0]} {comparison} %s", [*key]
+    first, second = columns
+    # the first part alone is a range of the index
+    sql = f"(f.{first} {comparison}= %s AND (f.{first} {comparison} %s OR f.{second} {comparison} %s))"
+    return sql, [key[0], *key]
 
 
 def _end_of_search(db: Statements, query: Query) -> Key | None:
     """The last entry that a search looks at; None where it comes to the list's end. Read from the index alone."""
-    if query.text is None or query.trashed or query.digest is not None:
+    if query.text is None or _is_few(query):
         return None
     where, args = _conditions(query)
-    columns = "f.name, f.id" if query.order == "name" else "f.id"
-    source, condition, order = _index(query), " AND ".join(where), _ORDERS[query.order]
+    columns, ascending = _key_columns(query)
+    source, before = _source(query)
     row = db.one(
-        f"SELECT {columns} {source} WHERE {condition} ORDER BY {order} LIMIT 1 OFFSET %s", [*args, SEARCHED - 1]
+        f"SELECT {', '.join(f'f.{column}' for column in columns)} {source} WHERE {' AND '.join(where)} "
+        f"ORDER BY {_order(columns, ascending)} LIMIT 1 OFFSET %s",
+        [*before, *args, SEARCHED - 1],
     )
-    return tuple(row) if row else None
+    return tuple(value if isinstance(value, (str, bytes)) else str(value) for value in row) if row else None
 
 
-def _index(query: Query) -> str:
-    return _BY_NAME if query.order == "name" and not query.trashed else _NEWEST
+def _is_few(query: Query) -> bool:
+    """Whether what is looked at was taken before it is sorted."""
+    return query.digest is not None or (query.trashed and query.order == "name")
+
+
+def _source(query: Query) -> tuple[str, list[object]]:
+    if query.digest is not None:
+        return _OF_DIGEST, [query.user_id, query.digest]
+    if query.trashed:
+        return (_OF_TRASH, [query.user_id]) if query.order == "name" else (_NEWEST, [])
+    return (_BY_NAME if query.order == "name" else _NEWEST), []
 
 
 def _conditions(query: Query) -> tuple[list[str], list[object]]:
     """Whose files, live or not, and behind what."""
     where = ["f.user_id = %s", f"f.trashed_at IS {'NOT NULL' if query.trashed else 'NULL'}"]
     args: list[object] = [query.user_id]
-    if query.after and query.order == "name":
-        where.append("(f.name > %s OR (f.name = %s AND f.id > %s))")
-        args += [query.after[0], *query.after]
-    elif query.after:
-        where.append("f.id < %s")
-        args += query.after
+    if query.after:
+        columns, ascending = _key_columns(query)
+        condition, more = _beyond(columns, query.after, ">" if ascending else "<")
+        where.append(condition)
+        args += more
     return where, args
 
 
@@ -194,8 +247,6 @@ def _filters(query: Query) -> Sequence[tuple[str, object]]:
     filters: list[tuple[str, object]] = []
     if query.folder_id is not None:
         filters.append(("f.folder_id = %s", query.folder_id))
-    if query.digest is not None:
-        filters.append(("b.digest = %s", query.digest))
     if query.text is not None:
         escaped = query.text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
         filters.append(("f.name COLLATE utf8mb4_general_ci LIKE %s", f"%{escaped}%"))

@@ -12,7 +12,7 @@ from msgspec import Meta, Struct
 from api.accounts.service import SessionTokens
 from api.accounts.usage import View as UsageView
 from api.core.errors import Problem
-from api.core.models import File, User
+from api.core.models import File, Upload, User
 from api.files.service import Link, Target
 from api.transfers.service import DryRun, TransferView
 from api.uploads import ranges
@@ -246,7 +246,8 @@ def _challenge(record: Challenge | None) -> dict[str, Any] | None:
 def upload(view: UploadView) -> dict[str, Any]:
     """An upload, as every upload call but /parts answers it."""
     record = view.upload
-    received, count = view.received, record.part_count
+    count, done = record.part_count, record.state == "done"
+    received, missing = ([(1, count)] if count else [], []) if done else ranges.ranges_of_bits(record.received, count)
     answer: dict[str, Any] = {
         "id": record.id.hex(),
         "state": record.state,
@@ -261,23 +262,20 @@ def upload(view: UploadView) -> dict[str, Any]:
         "expires_at": timestamp(record.expires_at),
         "challenge": _challenge(view.challenge),
         "file": None if view.file is None else file(view.file),
-        "received": ranges.to_ranges(received),
-        "missing": ranges.to_ranges(ranges.missing(received, count)),
-        "received_bytes": _bytes(received, record.size, record.part_size, count),
+        "received": received,
+        "missing": missing,
+        "received_bytes": sum(_bytes(each, record) for each in received),
         "error": record.failure,
     }
-    done = record.state == "done"
     answer["percent"] = 100.0 if done else round(100 * answer["received_bytes"] / max(record.size, 1), 2)
     if view.parts is not None:
         answer["parts"] = parts(view.parts)
     return answer
 
 
-def _bytes(received: list[int], size: int, part_size: int, count: int) -> int:
-    if not received:
-        return 0
-    missing_of_last = part_size * count - size if received[-1] == count else 0
-    return len(received) * part_size - missing_of_last
+def _bytes(parts: tuple[int, int], upload: Upload) -> int:
+    first, last = parts
+    return min(last * upload.part_size, upload.size) - (first - 1) * upload.part_size
 
 
 def error(problem: Problem, request_id: str) -> dict[str, Any]:

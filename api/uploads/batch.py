@@ -22,6 +22,7 @@ from api.core.models import Blob, Clock, File, Identity, Upload, new_id
 from api.db.pool import Database, Statements
 from api.storage.stores import Stores, multipart_ref
 from api.uploads import batch_rows as singles
+from api.uploads import rows as uploads
 from api.uploads.create import Creation, NewUpload, open_key
 from api.uploads.proof import Instant
 
@@ -76,7 +77,7 @@ class Singles:
         def insert(tx: Statements) -> None:
             if not accounts.lock_live(tx, identity.user_id):
                 raise _Moved
-            count, parts = singles.open_totals(tx, identity.user_id)
+            count, parts = uploads.open_totals(tx, identity.user_id)
             if count + len(made) > self._config.user_uploads or parts + len(made) > self._config.user_parts:
                 raise _Moved
             singles.insert(tx, list(made.values()))
@@ -103,16 +104,18 @@ class Singles:
 
     # -- end
 
-    def finish(self, found: Sequence[tuple[Upload, bytes]]) -> dict[bytes, tuple[Upload, File]]:
+    def finish(self, found: Sequence[tuple[Upload, bytes | None]]) -> dict[bytes, tuple[Upload, File]]:
         """The uploads, of one user, that could be done at once, with their files.
 
         Args:
-            found: each with the packed hashes of its parts.
+            found: each with the packed hashes of its parts, if these are few.
         """
         ready: dict[bytes, singles.Done] = {}
         now, claimed = self._clock(), set[bytes]()
         for upload, hashes in found:
-            if not _is_plain(upload, hashes) or upload.digest in claimed or not self._is_stored(upload, hashes):
+            if hashes is None or not _is_plain(upload, hashes) or upload.digest in claimed:
+                continue
+            if not self._is_stored(upload, hashes):
                 continue
             assert upload.digest is not None
             claimed.add(upload.digest)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from api.core.models import OPEN_STATES, File, Upload
+from api.core.models import File, Upload
 from api.db.pool import Statements, placeholders
 from api.db.times import to_row
 from api.uploads.rows import COLUMNS, row_of
@@ -19,9 +19,6 @@ _KNOWN = "SELECT u.open_key FROM upload u WHERE u.open_key IN "
 _OR_OWN = (
     " UNION ALL SELECT d.digest FROM blob_digest d JOIN file f ON f.blob_id = d.blob_id AND f.user_id = %s "
     "AND f.trashed_at IS NULL WHERE d.scope = %s AND d.digest IN "
-)
-_OPEN = (
-    f"SELECT COUNT(*), SUM(part_count) FROM upload WHERE user_id = %s AND state IN ({placeholders(len(OPEN_STATES))})"
 )
 _INSERT = f"INSERT INTO upload ({COLUMNS}) VALUES "
 _RECORD = "INSERT INTO upload_part (upload_id, part_number, sha256) VALUES "
@@ -55,13 +52,6 @@ def known(
     """
     sql = f"{_KNOWN}({placeholders(len(open_keys))}){_OR_OWN}({placeholders(len(digests))})"
     return {bytes(row[0]) for row in db.all(sql, [*open_keys, user_id, scope, *digests])}
-
-
-def open_totals(db: Statements, user_id: bytes) -> tuple[int, int]:
-    """How many unfinished uploads a user has, and how many parts these may come to have."""
-    row = db.one(_OPEN, (user_id, *OPEN_STATES))
-    assert row is not None
-    return int(row[0]), int(row[1] or 0)
 
 
 def insert(tx: Statements, uploads: Sequence[tuple[Upload, bytes | None, bytes]]) -> None:

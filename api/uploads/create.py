@@ -74,7 +74,11 @@ class Creation:
         check_numbers(new.parts or {}, digests.part_count(new.size))
 
     def find_or_make(self, identity: Identity, new: NewUpload) -> UploadView:
-        """The upload that stands for ``new``. Raises Problem STORAGE_FULL, UPLOADS_LIMITED, TOKEN_REVOKED."""
+        """The upload that stands for ``new``.
+
+        Raises:
+            Problem: STORAGE_FULL, UPLOADS_LIMITED, PARTS_LIMITED, TOKEN_REVOKED.
+        """
         storage_name, storage = self._stores.for_new_upload(identity.tier)
         scope = self._instant.scope(identity.user_id)
         digest = digests.EMPTY_DIGEST if new.size == 0 else new.digest
@@ -147,12 +151,14 @@ class Creation:
         def insert(tx: Statements) -> None:
             if not accounts.lock_live(tx, upload.user_id):
                 raise Problem(errors.TOKEN_REVOKED)
-            if not uploads.insert(tx, upload, open_key, self._config.user_uploads):
-                raise Problem(errors.UPLOADS_LIMITED)
+            most, most_parts = self._config.user_uploads, self._config.user_parts
+            if not uploads.insert(tx, upload, open_key, most, most_parts):
+                count, _ = uploads.open_totals(tx, upload.user_id)
+                raise Problem(errors.UPLOADS_LIMITED if count >= most else errors.PARTS_LIMITED)
 
         def insert_done(tx: Statements) -> None:
             assert file is not None
-            uploads.insert(tx, upload, None, _UNLIMITED)
+            uploads.insert(tx, upload, None, _UNLIMITED, _UNLIMITED)
             if not files.link_blob(tx, file):
                 raise DuplicateRow("the blob went away")
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from api.core.models import Upload
-from api.db.pool import Statements, placeholders
+from api.db.pool import Row, Statements, placeholders
 from api.db.times import from_nullable, to_row
 
 AS_VALUE = (
@@ -28,10 +28,11 @@ COLUMNS = (
     "multipart_id, open_key, binds_hash, nonce, challenge_expires_at, file_id, created_at, updated_at, expires_at"
 )
 """Those of a new row, in the order of `row_of`."""
+_OPEN_TOTALS = f"SELECT COUNT(*), SUM(c.part_count) FROM upload c WHERE c.user_id = %s AND c.state IN {_OPEN}"
 _INSERT = (
     f"INSERT INTO upload ({COLUMNS}) SELECT "
     + placeholders(21)
-    + f" FROM DUAL WHERE (SELECT COUNT(*) FROM upload c WHERE c.user_id = %s AND c.state IN {_OPEN}) < %s"
+    + f" FROM DUAL WHERE EXISTS ({_OPEN_TOTALS} HAVING COUNT(*) < %s AND COALESCE(SUM(c.part_count), 0) + %s <= %s)"
 )
 _SAME_OR_OWN = (
     "SELECT (SELECT u.id FROM upload u WHERE u.open_key = %s), (SELECT b.id FROM blob_digest d "
@@ -43,26 +44,22 @@ _SAME_OR_OWN = (
 )
 _OPENED = "UPDATE upload SET multipart_id = %s WHERE id = %s AND multipart_id = ''"
 _BY_ID = f"SELECT {AS_VALUE} FROM upload u WHERE u.id = %s AND u.user_id = %s"
-_WITH_HASHES = f"SELECT {AS_VALUE}, {_PACKED} FROM upload u WHERE u.id = %s AND u.user_id = %s"
-_MANY_WITH_HASHES = f"SELECT {AS_VALUE}, {_PACKED} FROM upload u WHERE u.user_id = %s AND u.id IN "
+FEW_PARTS = 64
+"""Parts of an upload whose hashes are read along with its row, whether they are needed or not."""
+_FEW_PACKED = f"IF(u.part_count <= {FEW_PARTS}, {_PACKED}, NULL)"
+_WITH_FEW_HASHES = f"SELECT {AS_VALUE}, {_FEW_PACKED} FROM upload u WHERE u.id = %s AND u.user_id = %s"
+_MANY_WITH_FEW_HASHES = f"SELECT {AS_VALUE}, {_FEW_PACKED} FROM upload u WHERE u.user_id = %s AND u.id IN "
+_HASHES = f"SELECT {_PACKED} FROM upload u WHERE u.id = %s"
 _LEASED = f"SELECT {AS_VALUE}, {_PACKED} FROM upload u WHERE u.id = %s AND u.lease_owner = %s"
 _RECORDED = (
     "GROUP_CONCAT(LPAD(HEX(p.part_number), 4, '0'), LOWER(HEX(p.sha256)), LPAD(HEX(p.signed), 2, '0') SEPARATOR '') "
     "FROM upload_part p"
 )
-_FOR_SIGNING = (
-    f"SELECT {AS_VALUE}, (SELECT SUM(o.part_count) FROM upload o WHERE o.user_id = u.user_id AND o.state IN {_OPEN}), "
-    f"(SELECT {_RECORDED} "
-    "WHERE p.upload_id = u.id AND p.part_number BETWEEN %s AND %s) "
-    "FROM upload u WHERE u.id = %s AND u.user_id = %s"
-)
-_COUNT_PARTS = (
-    "SELECT COUNT(*) FROM upload u JOIN upload_part p ON p.upload_id = u.id "
-    f"WHERE u.user_id = %s AND u.state IN {_OPEN}"
-)
+_FOR_SIGNING = f"SELECT {AS_VALUE}, (SELECT {_RECORDED} WHERE p.upload_id = u.id AND p.part_number "
+_SIGNED_UPLOAD = ") FROM upload u WHERE u.id = %s AND u.user_id = %s"
 _RECORD = "INSERT INTO upload_part (upload_id, part_number, sha256) VALUES "
 _RECORD_AGAIN = " ON DUPLICATE KEY UPDATE signed = LEAST(signed, 254) + 1"
-_RECORDED_BETWEEN = f"SELECT {_RECORDED} WHERE p.upload_id = %s AND p.part_number BETWEEN %s AND %s"
+_RECORDED_OF = f"SELECT {_RECORDED} WHERE p.upload_id = %s AND p.part_number "
 # Left alone, the optimizer may intersect both indexes, and sort all that a user ever uploaded.
 _LIST = f"SELECT {AS_VALUE} FROM upload u FORCE INDEX (upload_user) WHERE u.user_id = %s"
 _LIST_STATE = f"SELECT {AS_VALUE} FROM upload u FORCE INDEX (upload_user_state) WHERE u.user_id = %s AND u.state = %s"
@@ -162,13 +159,24 @@ def row_of(upload: Upload, open_key: bytes | None) -> tuple[object, ...]:
     )
 
 
-def insert(db: Statements, upload: Upload, open_key: bytes | None, limit: int) -> bool:
-    """A new upload; False where the user has ``limit`` unfinished ones. The caller holds the user's lock.
+def insert(db: Statements, upload: Upload, open_key: bytes | None, most: int, most_parts: int) -> bool:
+    """A new upload; the caller holds the user's lock.
+
+    Returns:
+        False if the user's unfinished uploads would be more than ``most``, or have more than ``most_parts`` parts.
 
     Raises:
         DuplicateRow: the same unfinished upload is there already.
     """
-    return db.execute(_INSERT, (*row_of(upload, open_key), upload.user_id, limit)) == 1
+    u = upload
+    return db.execute(_INSERT, (*row_of(u, open_key), u.user_id, most, u.part_count, most_parts)) == 1
+
+
+def open_totals(db: Statements, user_id: bytes) -> tuple[int, int]:
+    """How many unfinished uploads a user has, and how many parts these have."""
+    row = db.one(_OPEN_TOTALS, (user_id,))
+    assert row is not None
+    return int(row[0]), int(row[1] or 0)
 
 
 def same_or_own(
@@ -193,16 +201,30 @@ def by_id(db: Statements, upload_id: bytes, user_id: bytes) -> Upload | None:
     return of_value(row[0]) if row else None
 
 
-def with_hashes(db: Statements, upload_id: bytes, user_id: bytes) -> tuple[Upload, bytes] | None:
-    """An upload of this user and the hashes recorded for it, 32 bytes each in part order."""
-    row = db.one(_WITH_HASHES, (upload_id, user_id))
-    return (of_value(row[0]), row[1] or b"") if row else None
+def with_few_hashes(db: Statements, upload_id: bytes, user_id: bytes) -> tuple[Upload, bytes | None] | None:
+    """An upload of this user and its parts' hashes, 32 bytes each in part order; None if it has more than FEW_PARTS.
+
+    Who asks may have sent nothing: thousands of hashes are read (`hashes`) once the storage has the parts.
+    """
+    row = db.one(_WITH_FEW_HASHES, (upload_id, user_id))
+    return _few(row) if row else None
 
 
-def many_with_hashes(db: Statements, ids: Sequence[bytes], user_id: bytes) -> list[tuple[Upload, bytes]]:
+def many_with_few_hashes(db: Statements, ids: Sequence[bytes], user_id: bytes) -> list[tuple[Upload, bytes | None]]:
     """The same for several; what is not this user's is left out."""
-    rows = db.all(f"{_MANY_WITH_HASHES}({placeholders(len(ids))})", [user_id, *ids])
-    return [(of_value(row[0]), row[1] or b"") for row in rows]
+    rows = db.all(f"{_MANY_WITH_FEW_HASHES}({placeholders(len(ids))})", [user_id, *ids])
+    return [_few(row) for row in rows]
+
+
+def _few(row: Row) -> tuple[Upload, bytes | None]:
+    upload = of_value(row[0])
+    return upload, None if upload.part_count > FEW_PARTS else row[1] or b""
+
+
+def hashes(db: Statements, upload_id: bytes) -> bytes:
+    """The hashes recorded for an upload, 32 bytes each in part order."""
+    row = db.one(_HASHES, (upload_id,))
+    return row[0] or b"" if row else b""
 
 
 def leased(db: Statements, upload_id: bytes, owner: bytes) -> tuple[Upload, bytes] | None:
@@ -243,12 +265,10 @@ class Signing:
     """What is known before parts are signed.
 
     Attributes:
-        open_parts: parts that all unfinished uploads of the user may come to have.
         recorded: of the numbers asked for.
     """
 
     upload: Upload
-    open_parts: int
     recorded: Recorded
 
 
@@ -262,19 +282,19 @@ def _recorded(packed: bytes | str | None) -> Recorded:
     return Recorded(hashes, signed)
 
 
-def for_signing(db: Statements, upload_id: bytes, user_id: bytes, first: int, last: int) -> Signing | None:
-    """The upload and what is recorded of its parts ``first`` to ``last``."""
-    row = db.one(_FOR_SIGNING, (first, last, upload_id, user_id))
-    if row is None:
-        return None
-    return Signing(of_value(row[0]), int(row[1] or 0), _recorded(row[2]))
+def _numbers(numbers: Collection[int]) -> tuple[str, list[int]]:
+    """A condition on part numbers that looks at no more rows than a few times as many as there are numbers."""
+    first, last = min(numbers), max(numbers)
+    if last - first < 2 * len(numbers):
+        return "BETWEEN %s AND %s", [first, last]
+    return f"IN ({placeholders(len(numbers))})", sorted(numbers)
 
 
-def count_parts(db: Statements, user_id: bytes) -> int:
-    """How many part rows a user's unfinished uploads have."""
-    row = db.one(_COUNT_PARTS, (user_id,))
-    assert row is not None
-    return int(row[0])
+def for_signing(db: Statements, upload_id: bytes, user_id: bytes, numbers: Collection[int]) -> Signing | None:
+    """The upload and what is recorded of these parts, and maybe of some between them."""
+    condition, args = _numbers(numbers)
+    row = db.one(_FOR_SIGNING + condition + _SIGNED_UPLOAD, [*args, upload_id, user_id])
+    return Signing(of_value(row[0]), _recorded(row[1])) if row else None
 
 
 def record_parts(db: Statements, upload_id: bytes, hashes: Mapping[int, str]) -> bool:
@@ -290,9 +310,10 @@ def record_parts(db: Statements, upload_id: bytes, hashes: Mapping[int, str]) ->
     return db.execute(_RECORD + placeholders(len(hashes), "(%s, %s, %s)") + _RECORD_AGAIN, args) == len(hashes)
 
 
-def recorded_between(db: Statements, upload_id: bytes, first: int, last: int) -> Recorded:
-    """What is recorded of parts ``first`` to ``last``."""
-    row = db.one(_RECORDED_BETWEEN, (upload_id, first, last))
+def recorded_of(db: Statements, upload_id: bytes, numbers: Collection[int]) -> Recorded:
+    """What is recorded of these parts, and maybe of some between them."""
+    condition, args = _numbers(numbers)
+    row = db.one(_RECORDED_OF + condition, [upload_id, *args])
     assert row is not None
     return _recorded(row[0])
 

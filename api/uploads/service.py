@@ -75,7 +75,7 @@ class Uploads:
 
         Raises:
             Problem: NAME_INVALID, SIZE_INVALID, DIGEST_MISMATCH (of an empty file), STORAGE_FULL, UPLOADS_LIMITED,
-                and what `sign` raises where parts are named.
+                PARTS_LIMITED, and what `sign` raises where parts are named.
         """
         self._creation.check(new)
         if made := self._singles.make(identity, [new]):
@@ -138,11 +138,10 @@ class Uploads:
         A part that must not be sent twice, and that the storage has, gets none: it is left out.
 
         Raises:
-            Problem: UPLOAD_NOT_FOUND, UPLOAD_NOT_OPEN, PART_NUMBER_INVALID, PART_HASH_CONFLICT, PARTS_LIMITED,
+            Problem: UPLOAD_NOT_FOUND, UPLOAD_NOT_OPEN, PART_NUMBER_INVALID, PART_HASH_CONFLICT,
                 PART_TRIES_EXHAUSTED.
         """
-        first, last = min(parts), max(parts)
-        signing = uploads.for_signing(self._db, upload_id, identity.user_id, first, last)
+        signing = uploads.for_signing(self._db, upload_id, identity.user_id, parts)
         if signing is None:
             raise Problem(errors.UPLOAD_NOT_FOUND)
         upload = signing.upload
@@ -156,15 +155,12 @@ class Uploads:
             upload, parts = self._not_received(upload, known, parts)
         if leaks:
             _check_tries(known, parts)
-        limit, added = self._config.user_parts, len(parts.keys() - known.hashes.keys())
-        if added and signing.open_parts > limit and uploads.count_parts(self._db, identity.user_id) + added > limit:
-            raise Problem(errors.PARTS_LIMITED)
         upload = self._creation.open(upload)
         if parts:
             were_new = uploads.record_parts(self._db, upload.id, parts)
             if not were_new or known.hashes.keys() & parts.keys():
                 # another call may have been first with another hash
-                _check_written_once(uploads.recorded_between(self._db, upload.id, first, last), parts)
+                _check_written_once(uploads.recorded_of(self._db, upload.id, parts), parts)
         if upload.state == "proving":
             uploads.skip_proof(self._db, upload.id, self._clock())
         return self._sign(identity, upload, parts)
@@ -223,12 +219,12 @@ class Uploads:
             Problem: UPLOAD_NOT_FOUND, UPLOAD_NOT_OPEN, PARTS_MISSING, DIGEST_MISMATCH, PART_MISMATCH, UPLOAD_GONE,
                 STORAGE_FULL.
         """
-        found = uploads.with_hashes(self._db, upload_id, identity.user_id)
+        found = uploads.with_few_hashes(self._db, upload_id, identity.user_id)
         if found is None:
             raise Problem(errors.UPLOAD_NOT_FOUND)
         if done := self._singles.finish([found]).get(upload_id):
             return self._done_view(*done)
-        upload, hashes = found
+        upload, few = found
         if upload.state in ("done", "finalizing"):
             return self._progress.view(upload)
         for ended in (errors.DIGEST_MISMATCH, errors.UPLOAD_GONE):
@@ -236,12 +232,17 @@ class Uploads:
                 raise Problem(ended)
         if upload.state not in ("proving", "uploading"):
             raise _not_open(upload)
-        believed = self._believes(upload, hashes, etags)
+        believed = self._believes(upload, etags)
         try:
-            missing = [] if believed else self._missing(upload, hashes)
+            missing = [] if believed else self._not_stored(upload)
         except UploadGone:
             self._progress.lost(upload)
             return self.complete(identity, upload_id)
+        hashes = b""
+        if not missing:
+            hashes = few if few is not None else uploads.hashes(self._db, upload.id)
+            if len(hashes) // digests.HASH_LENGTH < upload.part_count:
+                believed, missing = False, self._without_hash(upload)
         if missing:
             if self._own(identity, upload_id).state != upload.state:
                 return self.complete(identity, upload_id)  # the parts went because another call was first
@@ -254,32 +255,37 @@ class Uploads:
         return self._finalize(identity, upload, hashes, believed)
 
     def complete_many(self, identity: Identity, ids: Sequence[bytes]) -> list[UploadView | Problem]:
-        """The same for each of several, plain small files in one transaction."""
-        found = uploads.many_with_hashes(self._db, ids, identity.user_id)
+        """The same for each of several, plain small files in one transaction. An id that is repeated costs nothing."""
+        unique = list(dict.fromkeys(ids))
+        found = uploads.many_with_few_hashes(self._db, unique, identity.user_id)
         finished = self._singles.finish(found)
-        done = {upload_id: self._done_view(*pair) for upload_id, pair in finished.items()}
-        return [
-            done.get(upload_id) or _answered(lambda upload_id=upload_id: self.complete(identity, upload_id))  # type: ignore[misc]
-            for upload_id in ids
-        ]
+        answers: dict[bytes, UploadView | Problem] = {}
+        for upload_id in unique:
+            if upload_id in finished:
+                answers[upload_id] = self._done_view(*finished[upload_id])
+            else:
+                answers[upload_id] = _answered(lambda upload_id=upload_id: self.complete(identity, upload_id))  # type: ignore[misc]
+        return [answers[upload_id] for upload_id in ids]
 
     def _done_view(self, upload: Upload, file: File) -> UploadView:
         done = replace(upload, state="done", file_id=file.id, failure=None)
         return replace(self._progress.brief(done), file=file)
 
-    def _believes(self, upload: Upload, hashes: bytes, etags: Mapping[int, str]) -> bool:
+    def _believes(self, upload: Upload, etags: Mapping[int, str]) -> bool:
         """Whether nobody has to ask what is stored: the storage's complete finds out what a client says wrongly."""
-        if not etags or not upload.binds_hash or len(hashes) // digests.HASH_LENGTH < upload.part_count:
+        if not etags or not upload.binds_hash or not self._is_inline(upload):
             return False
-        return self._is_inline(upload) and self._stores.named(upload.storage).believe(multipart_ref(upload), etags)
+        return self._stores.named(upload.storage).believe(multipart_ref(upload), etags)
 
-    def _missing(self, upload: Upload, hashes: bytes) -> list[tuple[int, int]]:
-        """The parts, as ranges, that have no hash or are not stored."""
+    def _not_stored(self, upload: Upload) -> list[tuple[int, int]]:
+        """The parts, as ranges, that the storage does not have."""
         stored = self._progress.stored(upload) if upload.multipart_id else []
-        if len(hashes) // digests.HASH_LENGTH < upload.part_count:
-            recorded = uploads.recorded_between(self._db, upload.id, 1, upload.part_count)
-            stored = [number for number in stored if number in recorded.hashes]
         return ranges.to_ranges(ranges.missing(stored, upload.part_count))
+
+    def _without_hash(self, upload: Upload) -> list[tuple[int, int]]:
+        """The parts, as ranges, whose hash is not written down."""
+        every = range(1, upload.part_count + 1)
+        return ranges.to_ranges(ranges.missing(uploads.recorded_of(self._db, upload.id, every).hashes, every[-1]))
 
     def _is_inline(self, upload: Upload) -> bool:
         return upload.size <= self._config.finalize_inline or self._completes_at_once(upload)

@@ -39,11 +39,9 @@ class UploadView:
 
     Attributes:
         created: this call made it.
-        received: part numbers that the storage holds, ascending.
     """
 
     upload: Upload
-    received: list[int]
     challenge: Challenge | None = None
     file: File | None = None
     parts: SignedParts | None = None
@@ -100,14 +98,8 @@ class Progress:
     def view(self, upload: Upload) -> UploadView:
         """An upload and, where it is done, its file."""
         file = files.by_id(self._db, upload.file_id, upload.user_id) if upload.file_id else None
-        return UploadView(upload, _received(upload), self._instant.challenge(upload), file)
+        return UploadView(upload, self._instant.challenge(upload), file)
 
     def brief(self, upload: Upload) -> UploadView:
         """An upload as lists show it: its file is not looked up."""
-        return UploadView(upload, _received(upload), self._instant.challenge(upload))
-
-
-def _received(upload: Upload) -> list[int]:
-    if upload.state == "done":
-        return list(range(1, upload.part_count + 1))
-    return ranges.from_bits(upload.received)
+        return UploadView(upload, self._instant.challenge(upload))

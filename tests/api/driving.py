@@ -171,9 +171,12 @@ def uploads(gateway: Gateway, user: User) -> None:
     user.call("DELETE", f"/uploads/{told['id']}")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(type(gateway.config), "user_parts", 0)
-        user.create(Content(b"x"), "limited")
-        limited = user.create(Content(b"y"), "limited too")
-        user.post(f"/uploads/{limited['id']}/parts", {"parts": {"1": "0" * 64}})
+        assert user.post("/uploads", {"name": "limited", "size": 1}).status_code == 429
+    with pytest.MonkeyPatch.context() as patch:
+        long = user.post("/uploads", {"name": "long", "size": 65 * 8 * 1024**2}).json
+        user.post(f"/uploads/{long['id']}/parts", {"parts": {"1": "0" * 64}})
+        patch.setattr(gateway.storage, "list_parts", lambda ref: dict.fromkeys(range(1, 66), 8 * 1024**2))
+        assert user.complete(long).json["error"]["missing"] == [[2, 65]]
     with pytest.MonkeyPatch.context() as patch:
         gone = user.create(Content(b"gone"), "gone")
         user.put(gone, Content(b"gone"))

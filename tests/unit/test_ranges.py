@@ -40,3 +40,10 @@ def test_bits_are_least_significant_first_without_trailing_zeros() -> None:
 
 def test_trailing_zeros_from_elsewhere_are_read() -> None:
     assert ranges.from_bits(b"\x05\x00\x00") == [1, 3]
+
+
+@given(numbers, st.integers(0, MAX_PARTS))
+def test_ranges_of_bits_are_what_single_steps_come_to(parts: list[int], count: int) -> None:
+    there = [n for n in parts if n <= count]
+    expected = ranges.to_ranges(there), ranges.to_ranges(ranges.missing(there, count))
+    assert ranges.ranges_of_bits(ranges.to_bits(parts), count) == expected
