@@ -1,4 +1,4 @@
-"""Every figure that the API and the worker count, each declared once; the only importer of prometheus_client.
+"""Every figure that the API and the worker count, each declared once.
 
 With ``SLUICE_METRICS_FOLDER`` all processes of a machine count into files of that folder, and whoever is asked answers
 for all of them: one scrape reaches one of several API processes, and a worker has no port of its own. Without it a
@@ -33,6 +33,8 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from api.core.metric_files import NOWHERE, AllocatedDict
+
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 # A process' figures go on where its predecessor's stopped, so that none ever falls: it takes the first place that
@@ -43,10 +45,13 @@ _folder: Path | None = None
 
 @functools.cache
 def _place(process: int) -> str:
-    """The place in the folder of this process, held by a lock for as long as it lives."""
+    """The place in the folder of this process, held by a lock for as long as it lives; NOWHERE if none can be had."""
     assert _folder is not None
     for number in range(_MOST_PLACES):
-        descriptor = os.open(_folder / f"place{number}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            descriptor = os.open(_folder / f"place{number}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError:  # a full disk has no inode for it
+            break
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -55,7 +60,7 @@ def _place(process: int) -> str:
         for path in _folder.glob(f"gauge_*_place{number}.db"):
             path.unlink(missing_ok=True)  # what somebody had open, or was busy with, ended with them
         return f"place{number}"
-    raise RuntimeError(f"{_folder} has no free place")
+    return NOWHERE
 
 
 def _is_held(place: str) -> bool:
@@ -82,6 +87,7 @@ def _use_folder(name: str) -> None:
         (folder / "place0.lock").touch(mode=0o600)
         _folder = folder
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = name  # where the library looks for it
+        setattr(values, "MmapedDict", AllocatedDict)  # noqa: B010 - the library has no other way
         values.ValueClass = values.MultiProcessValue(lambda: _place(os.getpid()))  # type: ignore[no-untyped-call]
 
 
@@ -203,7 +209,8 @@ class _OfAllProcesses:
         files = [
             str(path)
             for path in sorted(_folder.glob("*.db"))
-            if not path.name.startswith("gauge_") or _is_held(path.stem.rpartition("_")[2])
+            if path.stat().st_size  # a full disk had no room for it
+            and (not path.name.startswith("gauge_") or _is_held(path.stem.rpartition("_")[2]))
         ]
         yield from MultiProcessCollector.merge(files)  # type: ignore[no-untyped-call]
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from api.core import metrics
+from tests.disks import Filler, small_disk
 
 COUNT = """
 import os, sys
@@ -101,3 +103,55 @@ def test_names_are_those_of_a_real_answer() -> None:
     written = {line.partition("{")[0].partition(" ")[0] for line in metrics.text().decode().splitlines()} - {"#", ""}
     assert written <= metrics.names()
     assert all(name.startswith("sluice_") for name in metrics.names())
+
+
+COUNT_ON_A_FULL_DISK = """
+import sys, types
+if sys.argv[1] == "before it starts":
+    input()
+from api.core import metric_files, metrics
+metrics.SWEPT.labels("before").inc(1)
+if sys.argv[1] == "while it runs":
+    input()
+for number in range(3000):  # more than the files have room for
+    metrics.SWEPT.labels(f"series {number}").inc(2)
+    metrics.JOB_SECONDS.labels(f"series {number}").observe(1)
+metrics.SWEPT.labels("before").inc(1)
+print("counted", flush=True)
+input()
+metric_files.time = types.SimpleNamespace(monotonic=lambda: sys.float_info.max)  # later
+metrics.SWEPT.labels("before").inc(1)
+metrics.JOB_SECONDS.labels("before").observe(1)
+"""
+
+
+@pytest.mark.parametrize("when", ["before it starts", "while it runs"])
+def test_a_full_disk_kills_no_process_and_what_it_counted_is_told_later(when: str, tmp_path: Path) -> None:
+    with small_disk(tmp_path, 16):
+        folder = tmp_path / "metrics"
+        folder.mkdir()
+        process = subprocess.Popen(
+            [sys.executable, "-c", COUNT_ON_A_FULL_DISK, when],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={"SLUICE_METRICS_FOLDER": str(folder)},
+            text=True,
+        )
+        assert process.stdin
+        assert process.stdout
+        if when == "while it runs":
+            while not list(folder.glob("gauge_*.db")):  # the last to be made
+                assert process.poll() is None
+                time.sleep(0.01)
+        filler = Filler(tmp_path / "filler")
+        process.stdin.write("\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == "counted\n", process.wait(10)
+        ask(folder)  # whatever is there can be read
+        filler.remove()
+        process.communicate("\n", timeout=30)
+        assert process.returncode == 0
+        found = ask(folder)
+        assert found['sluice_swept_total{what="before"}'] == 3
+        assert found['sluice_swept_total{what="series 2999"}'] == 2
+        assert found['sluice_job_seconds_count{kind="series 2999"}'] == 1
