@@ -1,4 +1,4 @@
-"""Load on a running Sluice by users as they are; see docs/performance.md, "Load".
+"""Load on a running Sluice by users as they are; see loadtest/README.md, "Load".
 
     loadtest/locust --headless -u 50 -r 10 -t 2m --host http://127.0.0.1:8080
     loadtest/locust --host http://127.0.0.1:8080            with a web page on http://127.0.0.1:8089

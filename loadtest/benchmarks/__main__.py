@@ -58,7 +58,7 @@ BENCHMARKS = [
 ]
 _STORAGES = {"local": (), "ceph": ("--storage", "ceph")}
 _OSD_GB = "64"
-_PAGE = ROOT / "docs" / "performance.md"
+_PAGE = ROOT / "loadtest" / "results" / "results.md"
 _NEEDS_GIB = 20  # an upload of 1,000 parts is refused on less
 
 

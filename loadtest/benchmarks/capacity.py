@@ -28,7 +28,7 @@ from loadtest.benchmarks.s3 import in_parallel
 from loadtest.benchmarks.stack import ROOT, Stack, many_files, scratch
 from loadtest.benchmarks.wrk import Load
 
-_PAGE = ROOT / "docs" / "performance.md"
+_PAGE = ROOT / "loadtest" / "results" / "results.md"
 _AT_ONCE = 8
 _UPLOADS = 1000
 _USERS = 20
@@ -249,7 +249,7 @@ def main(words: Sequence[str]) -> int:
     """Measures; writes the page's part with --write."""
     parser = argparse.ArgumentParser(prog="loadtest/capacity", description="How much one machine carries.")
     parser.add_argument("--quick", action="store_true", help="short samples, fewer uploads")
-    parser.add_argument("--write", action="store_true", help="write docs/performance.md and capacity.json")
+    parser.add_argument("--write", action="store_true", help="write loadtest/results")
     parser.add_argument("--folder", type=Path, default=Path("/var/tmp"), help="a disk with room")  # noqa: S108
     arguments = parser.parse_args(words)
     seconds, share = (1, 10) if arguments.quick else (3, 1)

@@ -23,7 +23,7 @@ from loadtest.benchmarks.stack import ROOT, Stack, scratch
 
 _SIZES = (10_000, 100_000, 1_000_000)
 _TIMES = 150
-_PAGE = ROOT / "docs" / "performance.md"
+_PAGE = ROOT / "loadtest" / "results" / "results.md"
 _TOUCHED = ("Handler_read_key", "Handler_read_next", "Handler_read_prev", "Handler_read_first", "Handler_read_last",
             "Handler_read_rnd", "Handler_read_rnd_next")  # fmt: skip
 
@@ -218,7 +218,7 @@ def main(words: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="loadtest/growth", description="What calls cost as the database grows.")
     parser.add_argument("--sizes", type=lambda text: tuple(map(int, text.split(","))), default=_SIZES, help="files")
     parser.add_argument("--quick", action="store_true", help="up to 100,000 files, fewer calls")
-    parser.add_argument("--write", action="store_true", help="write docs/performance.md, growth.json and growth.svg")
+    parser.add_argument("--write", action="store_true", help="write loadtest/results")
     parser.add_argument("--folder", type=Path, default=Path("/var/tmp"), help="a disk with room")  # noqa: S108
     arguments = parser.parse_args(words)
     wanted = arguments.sizes[:2] if arguments.quick else arguments.sizes

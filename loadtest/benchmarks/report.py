@@ -1,4 +1,4 @@
-"""The table: on the terminal, in docs/performance.md between its markers, and as JSON beside it."""
+"""The table: on the terminal, in loadtest/results/results.md between its markers, and as JSON beside it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many statements each call costs, BEGIN and COMMIT included; docs/performance.md lists the same."""
+"""How many statements each call costs, BEGIN and COMMIT included; loadtest/results lists the same."""
 
 from __future__ import annotations
 

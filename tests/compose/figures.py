@@ -1,4 +1,4 @@
-"""What a run measured, shown at its end; docs/performance.md holds a run's figures.
+"""What a run measured, shown at its end; loadtest/README.md holds a run's figures.
 
 They are lines of a file, TEST_FIGURES: the tests of a run are several processes.
 """
