@@ -184,7 +184,7 @@ def create_app(services: Services) -> falcon.App[Any, Any]:
     app: falcon.App[Any, Any] = falcon.App()
     app.add_middleware(RequestId())
     app.add_middleware(Metrics())
-    app.add_middleware(Authentication(services.accounts, services.config.edge_key))
+    app.add_middleware(Authentication(services.accounts.identify, services.config.edge_key))
     # an empty parameter is said to be wrong, not taken for one that is not there
     app.req_options.keep_blank_qs_values = True
     app.req_options.auto_parse_qs_csv = False

@@ -7,11 +7,11 @@ from urllib.parse import urlsplit
 
 import falcon
 
+from api.accounts import schema
 from api.accounts.service import Accounts, SessionTokens
 from api.accounts.usage import Usage
 from api.core import errors
 from api.core.errors import Problem
-from api.http import schemas
 from api.http.base import Access, Resource, answer, identity, read
 
 COOKIE: Final = "sluice_refresh"
@@ -27,8 +27,8 @@ class Users(Resource):
         self._accounts = accounts
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
-        body = read(req, schemas.SignUp)
-        answer(resp, schemas.user(self._accounts.sign_up(body.username, body.password, body.code)), 201)
+        body = read(req, schema.SignUp)
+        answer(resp, schema.user(self._accounts.sign_up(body.username, body.password, body.code)), 201)
 
 
 class Me(Resource):
@@ -40,12 +40,12 @@ class Me(Resource):
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         user = self._accounts.me(identity(req))
-        answer(resp, schemas.user(user) | {"usage": schemas.usage(self._usage.of(identity(req), user.tier))})
+        answer(resp, schema.user(user) | {"usage": schema.usage(self._usage.of(identity(req), user.tier))})
 
     def on_patch(self, req: falcon.Request, resp: falcon.Response) -> None:
-        body = read(req, schemas.ChangeMe)
+        body = read(req, schema.ChangeMe)
         user = self._accounts.change_password(identity(req), body.current_password, body.password)
-        answer(resp, schemas.user(user))
+        answer(resp, schema.user(user))
 
 
 class _Sessions(Resource):
@@ -62,7 +62,7 @@ class _Sessions(Resource):
     def _answer(self, resp: falcon.Response, tokens: SessionTokens, *, cookie: bool, status: int) -> None:
         if cookie:
             self._set_cookie(resp, tokens.refresh_token, tokens.refresh_expires_in)
-        answer(resp, schemas.session(tokens, with_refresh=not cookie), status)
+        answer(resp, schema.session(tokens, with_refresh=not cookie), status)
 
     def _set_cookie(self, resp: falcon.Response, value: str, max_age: int) -> None:
         resp.set_cookie(
@@ -80,7 +80,7 @@ class Sessions(_Sessions):
     """/sessions."""
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
-        body = read(req, schemas.SignIn)
+        body = read(req, schema.SignIn)
         address = req.get_header("X-Real-IP") or req.remote_addr or ""
         tokens = self._accounts.sign_in(body.username, body.password, address)
         self._answer(resp, tokens, cookie=body.cookie, status=201)
@@ -90,7 +90,7 @@ class RefreshSession(_Sessions):
     """/sessions/refresh."""
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
-        token, cookie = read(req, schemas.Refresh).refresh_token, False
+        token, cookie = read(req, schema.Refresh).refresh_token, False
         if token is None:
             token, cookie = next(iter(req.get_cookie_values(COOKIE) or ()), None), True
             # a cookie comes by itself: only our own pages may make use of that

@@ -15,6 +15,7 @@ from argon2.exceptions import VerificationError
 
 from api.accounts import revocation_rows as revocations
 from api.accounts import rows
+from api.accounts.names import check_username
 from api.core import errors
 from api.core.cache import Cache
 from api.core.config import Config
@@ -22,7 +23,6 @@ from api.core.errors import DuplicateRow, Problem, TokenError, TokenExpired
 from api.core.models import Clock, Identity, Session, User, new_id
 from api.core.tokens import Tokens
 from api.db.pool import Database, Statements
-from api.files.names import check_username
 
 _WINDOW: Final = 300
 _MARGIN: Final = timedelta(minutes=5)

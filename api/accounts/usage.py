@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import date, timedelta
 from typing import Final
 
 from api.accounts import usage_rows as rows
@@ -21,6 +21,8 @@ _REPORTS_KEPT: Final = timedelta(days=7)
 """An edge that was away for longer than this is not believed to be the same."""
 
 Subject = tuple[str, bytes]
+Reported = tuple[str, bytes, date, int, int]
+"""Kind, subject, day, bytes sent and bytes received."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +49,17 @@ class Usage:
         """A name that changes with what edges have to know of tiers and limits, and that."""
 
     def book(
-        self, edge: bytes, sequence: int, moved: Sequence[Moved], subjects: Sequence[Subject]
+        self,
+        edge: bytes,
+        sequence: int,
+        moved: Sequence[tuple[str, bytes, date, int, int]],
+        subjects: Sequence[Subject],
     ) -> Mapping[Subject, Totals]:
         """Books a report, once however often it comes; answers the totals of ``subjects``."""
 
         def body(tx: Statements) -> None:
             if rows.book_report(tx, edge, sequence, self._clock()):
-                rows.add(tx, moved)
+                rows.add(tx, [Moved(*each) for each in moved])
 
         self._db.transaction(body)
         found = rows.totals(self._db, subjects, self._clock().date())

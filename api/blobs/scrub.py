@@ -32,8 +32,8 @@ from api.jobs import rows as jobs
 from api.jobs.base import SEGMENT_BYTES, Lease, Outcome
 from api.jobs.queue import Queue
 from api.storage.base import MultipartRef, MultipartStorage, Storage
+from api.storage.keys import object_key
 from api.storage.stores import Stores
-from api.transfers.job import object_key
 
 MOST_WAITING: Final = 2
 """Scrub jobs at a time: all others are replicas that wait."""

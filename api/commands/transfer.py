@@ -13,6 +13,7 @@ from api.core.errors import ConfigError, Problem
 from api.core.policies import span
 from api.http import schemas
 from api.services import Services
+from api.transfers import schema
 from api.transfers.service import Transfers, TransferView
 
 Show = Callable[[Any], str]
@@ -67,7 +68,7 @@ def _command(run: Callable[[Transfers, argparse.Namespace], Any]) -> Callable[[C
         services.queue.flush(3.0)
         views = answer if isinstance(answer, list) else [answer]
         if arguments.json:
-            shown = [schemas.transfer(v) if isinstance(v, TransferView) else schemas.dry_run(v) for v in views]
+            shown = [schema.transfer(v) if isinstance(v, TransferView) else schema.dry_run(v) for v in views]
             print(schemas.encode({"items": shown} if isinstance(answer, list) else shown[0]).decode())
         else:
             print("\n\n".join(_text(view) for view in views) or "there are no transfers")

@@ -11,8 +11,8 @@ from api.accounts.revocations import Revocations
 from api.accounts.usage import Usage
 from api.core import errors, metrics
 from api.core.errors import Problem
+from api.files import schema as files
 from api.files.service import Files
-from api.http import schemas
 from api.http.base import Access, Resource, answer, row_id
 from api.operations import draining
 from api.operations.figures import Figures
@@ -98,4 +98,4 @@ class BlobTarget(Resource):
         self._files = files
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, blob_id: str) -> None:
-        answer(resp, schemas.target(self._files.target(row_id(blob_id, errors.FILE_NOT_FOUND))))
+        answer(resp, files.target(self._files.target(row_id(blob_id, errors.FILE_NOT_FOUND))))

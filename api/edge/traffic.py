@@ -8,10 +8,9 @@ from typing import ClassVar
 import falcon
 
 from api.accounts.usage import KINDS, Usage
-from api.accounts.usage_rows import Moved
 from api.core import errors
 from api.core.errors import Problem
-from api.http import schemas
+from api.edge.schema import UsageReport
 from api.http.base import Access, Resource, answer, read, row_id
 
 
@@ -36,9 +35,9 @@ class UsageReports(Resource):
         self._usage = usage
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
-        body = read(req, schemas.UsageReport)
+        body = read(req, UsageReport)
         moved = [
-            Moved(kind, bytes.fromhex(subject), _day(day), sent, received)
+            (kind, bytes.fromhex(subject), _day(day), sent, received)
             for kind, subject, day, sent, received in body.rows
         ]
         asked = [(kind, bytes.fromhex(subject)) for kind, subject in body.totals]

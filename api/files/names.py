@@ -1,4 +1,4 @@
-"""What names a user may give. A name is data: it never becomes a path, a header or a command."""
+"""What names a user may give to files. A name is data: it never becomes a path, a header or a command."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from api.core import errors
 from api.core.errors import Problem
 
 MAX_NAME_BYTES: Final = 255
-_USERNAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{2,63}")
 _CONTENT_TYPE: Final = re.compile(
     r"[A-Za-z0-9!#$&^_.+-]{1,127}/[A-Za-z0-9!#$&^_.+-]{1,127}(; ?[a-z0-9-]+=[A-Za-z0-9._-]+)*"
 )
@@ -37,14 +36,6 @@ def check_name(name: str) -> str:
     if reason:
         raise Problem(errors.NAME_INVALID, reason)
     return name
-
-
-def check_username(username: str) -> str:
-    """A username in lower case. Raises Problem USERNAME_INVALID."""
-    lowered = username.lower()
-    if not _USERNAME.fullmatch(lowered):
-        raise Problem(errors.USERNAME_INVALID)
-    return lowered
 
 
 def content_type(value: str | None) -> str:

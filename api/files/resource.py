@@ -8,9 +8,9 @@ import falcon
 
 from api.core import errors
 from api.core.errors import Problem
-from api.files.rows import Key, Query
+from api.files import schema
 from api.files.service import Files
-from api.http import base, schemas
+from api.http import base
 from api.http.base import Resource, answer, identity, read, row_id
 from api.http.cursors import Cursors
 
@@ -33,25 +33,23 @@ class FileList(Resource):
         who, kind = identity(req), f"files:{order}:{trashed}:{digest is not None}"
         after = self._cursors.read(req, who, kind)
         found = self._files.page(
-            Query(
-                user_id=who.user_id,
-                order=order,
-                limit=base.limit(req),
-                trashed=trashed == "true",
-                after=_after(after) if after else (),
-                text=req.get_param("q") or None,
-                digest=digest,
-            )
+            who,
+            order=order,
+            limit=base.limit(req),
+            trashed=trashed == "true",
+            after=_after(after) if after else (),
+            text=req.get_param("q") or None,
+            digest=digest,
         )
         cursor = self._cursors.make(who, kind, _cursor(found.after)) if found.after else None
-        answer(resp, {"items": [schemas.file(file) for file in found.files], "next_cursor": cursor})
+        answer(resp, {"items": [schema.file(file) for file in found.files], "next_cursor": cursor})
 
 
-def _cursor(after: Key) -> list[str]:
+def _cursor(after: tuple[str | bytes, ...]) -> list[str]:
     return [value.hex() if isinstance(value, bytes) else value for value in after]
 
 
-def _after(key: list[str]) -> Key:
+def _after(key: list[str]) -> tuple[str | bytes, ...]:
     """The id stands last, in hexadecimal."""
     return (*key[:-1], bytes.fromhex(key[-1]))
 
@@ -63,11 +61,11 @@ class FileItem(Resource):
         self._files = files
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, file_id: str) -> None:
-        answer(resp, schemas.file(self._files.get(identity(req), row_id(file_id, errors.FILE_NOT_FOUND))))
+        answer(resp, schema.file(self._files.get(identity(req), row_id(file_id, errors.FILE_NOT_FOUND))))
 
     def on_patch(self, req: falcon.Request, resp: falcon.Response, file_id: str) -> None:
-        body, row = read(req, schemas.ChangeFile), row_id(file_id, errors.FILE_NOT_FOUND)
-        answer(resp, schemas.file(self._files.rename(identity(req), row, body.name)))
+        body, row = read(req, schema.ChangeFile), row_id(file_id, errors.FILE_NOT_FOUND)
+        answer(resp, schema.file(self._files.rename(identity(req), row, body.name)))
 
     def on_delete(self, req: falcon.Request, resp: falcon.Response, file_id: str) -> None:
         self._files.trash(identity(req), row_id(file_id, errors.FILE_NOT_FOUND))
@@ -81,7 +79,7 @@ class FileRestore(Resource):
         self._files = files
 
     def on_post(self, req: falcon.Request, resp: falcon.Response, file_id: str) -> None:
-        answer(resp, schemas.file(self._files.restore(identity(req), row_id(file_id, errors.FILE_NOT_FOUND))))
+        answer(resp, schema.file(self._files.restore(identity(req), row_id(file_id, errors.FILE_NOT_FOUND))))
 
 
 class FileLinks(Resource):
@@ -91,11 +89,11 @@ class FileLinks(Resource):
         self._files = files
 
     def on_post(self, req: falcon.Request, resp: falcon.Response, file_id: str) -> None:
-        body, row = read(req, schemas.CreateLink), row_id(file_id, errors.FILE_NOT_FOUND)
+        body, row = read(req, schema.CreateLink), row_id(file_id, errors.FILE_NOT_FOUND)
         if body.disposition not in _DISPOSITIONS:
             raise Problem(errors.BODY_INVALID, "disposition is attachment or inline.")
         link = self._files.link(identity(req), row, body.expires_in, body.disposition)
-        answer(resp, schemas.link(link), 201)
+        answer(resp, schema.link(link), 201)
 
     def on_delete(self, req: falcon.Request, resp: falcon.Response, file_id: str) -> None:
         self._files.end_links(identity(req), row_id(file_id, errors.FILE_NOT_FOUND))
@@ -114,6 +112,6 @@ class FileContent(Resource):
         redirect = self._files.redirect(identity(req), row, disposition)
         resp.set_header("X-Accel-Redirect", redirect.uri)
         if redirect.target is not None:
-            resp.set_header("X-Sluice-Target", json.dumps(schemas.target(redirect.target)))
+            resp.set_header("X-Sluice-Target", json.dumps(schema.target(redirect.target)))
 
     on_head = on_get

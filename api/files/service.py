@@ -97,9 +97,22 @@ class Files:
         self._config = config
         self._clock = clock
 
-    def page(self, query: rows.Query) -> rows.Page:
-        """A page of a user's files."""
-        return rows.page(self._db, query)
+    def page(
+        self,
+        identity: Identity,
+        *,
+        order: str,
+        limit: int,
+        trashed: bool,
+        after: rows.Key,
+        text: str | None,
+        digest: bytes | None,
+    ) -> rows.Page:
+        """A page of the caller's files; see `api.files.rows.Query`."""
+        return rows.page(
+            self._db,
+            rows.Query(identity.user_id, order, limit, trashed=trashed, after=after, text=text, digest=digest),
+        )
 
     def get(self, identity: Identity, file_id: bytes) -> File:
         """A file of the caller's, in the trash or not. Raises Problem FILE_NOT_FOUND."""

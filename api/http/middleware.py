@@ -6,11 +6,11 @@ import hmac
 import os
 import re
 import time
+from collections.abc import Callable
 from typing import Final
 
 import falcon
 
-from api.accounts.service import Accounts
 from api.core import errors, metrics
 from api.core.errors import Problem
 from api.core.logs import request_id
@@ -46,10 +46,14 @@ class Metrics:
 
 
 class Authentication:
-    """Lets a request through as its resource's `access` says; see `api.http.base.Access`."""
+    """Lets a request through as its resource's `access` says; see `api.http.base.Access`.
 
-    def __init__(self, accounts: Accounts, edge_key: str) -> None:
-        self._accounts = accounts
+    Args:
+        identify: says who a bearer token speaks for, or raises Problem.
+    """
+
+    def __init__(self, identify: Callable[[str], Identity], edge_key: str) -> None:
+        self._identify = identify
         self._edge_key = edge_key.encode()
 
     def process_resource(
@@ -77,4 +81,4 @@ class Authentication:
         scheme, _, token = (req.get_header("Authorization") or "").partition(" ")
         if scheme.lower() != "bearer":
             return None
-        return self._accounts.identify(token.strip())
+        return self._identify(token.strip())

@@ -25,6 +25,7 @@ from api.core.models import Clock, TransferItem, new_id
 from api.db.pool import Database, Statements
 from api.jobs.base import GiveUp, Lease, Outcome
 from api.storage.base import MultipartRef, MultipartStorage
+from api.storage.keys import object_key
 from api.storage.stores import Stores
 from api.transfers import item_rows as transfer_items
 from api.transfers import rows as transfers
@@ -381,8 +382,3 @@ class _Progress:
         self._written = self._copied
         lease.save(self._parts)
         return state == "running"
-
-
-def object_key(prefix: str, upload_id: bytes) -> str:
-    """A new key, as uploads have them: it ends with the id by which the storage's unfinished upload is known."""
-    return f"{prefix}/{upload_id[-1:].hex()}/{upload_id.hex()}"

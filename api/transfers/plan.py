@@ -20,10 +20,11 @@ from api.db.pool import Database, Statements
 from api.jobs import rows as jobs
 from api.jobs.base import Lease, Outcome
 from api.jobs.queue import Queue
+from api.storage.keys import object_key
 from api.transfers import item_rows as transfer_items
 from api.transfers import rows as transfers
 from api.transfers.item_rows import New
-from api.transfers.job import TransferJob, object_key
+from api.transfers.job import TransferJob
 from api.transfers.rows import Candidate, Change
 
 BATCH: Final = 1000

@@ -8,9 +8,10 @@ import falcon
 
 from api.core import errors
 from api.core.errors import Problem
-from api.http import base, schemas
+from api.http import base
 from api.http.base import Access, Resource, answer, identity, read, row_id
 from api.http.cursors import Cursors
+from api.transfers import schema
 from api.transfers.service import Transfers
 
 _KIND = "transfers"
@@ -26,15 +27,15 @@ class TransferList(Resource):
         self._cursors = cursors
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
-        body = read(req, schemas.StartTransfer)
+        body = read(req, schema.StartTransfer)
         if body.keep_for is not None and not body.delete_source:
             raise Problem(errors.BODY_INVALID, "keep_for says when the source is deleted: it needs delete_source.")
         keep_for = (body.keep_for or 0) if body.delete_source else None
         if body.dry_run:
-            answer(resp, schemas.dry_run(self._transfers.dry_run(body.source, body.destination, keep_for)))
+            answer(resp, schema.dry_run(self._transfers.dry_run(body.source, body.destination, keep_for)))
             return
         view, new = self._transfers.start(body.source, body.destination, keep_for)
-        answer(resp, schemas.transfer(view), 201 if new else 200)
+        answer(resp, schema.transfer(view), 201 if new else 200)
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         who, limit = identity(req), base.limit(req)
@@ -42,7 +43,7 @@ class TransferList(Resource):
         found = self._transfers.page(bytes.fromhex(after[0]) if after else None, limit + 1)
         items, more = found[:limit], len(found) > limit
         cursor = self._cursors.make(who, _KIND, [items[-1].transfer.id.hex()]) if more else None
-        answer(resp, {"items": [schemas.transfer(view) for view in items], "next_cursor": cursor})
+        answer(resp, {"items": [schema.transfer(view) for view in items], "next_cursor": cursor})
 
 
 class TransferItem(Resource):
@@ -54,11 +55,11 @@ class TransferItem(Resource):
         self._transfers = transfers
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, transfer_id: str) -> None:
-        answer(resp, schemas.transfer(self._transfers.get(row_id(transfer_id, errors.TRANSFER_NOT_FOUND))))
+        answer(resp, schema.transfer(self._transfers.get(row_id(transfer_id, errors.TRANSFER_NOT_FOUND))))
 
     def on_patch(self, req: falcon.Request, resp: falcon.Response, transfer_id: str) -> None:
-        body, row = read(req, schemas.ChangeTransfer), row_id(transfer_id, errors.TRANSFER_NOT_FOUND)
-        answer(resp, schemas.transfer(self._transfers.set_state(row, body.state)))
+        body, row = read(req, schema.ChangeTransfer), row_id(transfer_id, errors.TRANSFER_NOT_FOUND)
+        answer(resp, schema.transfer(self._transfers.set_state(row, body.state)))
 
 
 class TransferRetry(Resource):
@@ -70,4 +71,4 @@ class TransferRetry(Resource):
         self._transfers = transfers
 
     def on_post(self, req: falcon.Request, resp: falcon.Response, transfer_id: str) -> None:
-        answer(resp, schemas.transfer(self._transfers.retry(row_id(transfer_id, errors.TRANSFER_NOT_FOUND))))
+        answer(resp, schema.transfer(self._transfers.retry(row_id(transfer_id, errors.TRANSFER_NOT_FOUND))))

@@ -17,6 +17,7 @@ from api.db.pool import Database, Statements
 from api.files import rows as files
 from api.files.names import check_name, content_type
 from api.storage.base import MultipartStorage
+from api.storage.keys import object_key
 from api.storage.stores import Stores, multipart_ref
 from api.uploads import rows as uploads
 from api.uploads.proof import Instant
@@ -125,7 +126,7 @@ class Creation:
             part_count=count,
             storage=storage_name,
             # by this key a storage's unfinished upload is known for ours
-            object_key=f"{self._prefix()}/{upload_id[-1:].hex()}/{upload_id.hex()}",
+            object_key=object_key(self._prefix(), upload_id),
             multipart_id=SINGLE_PUT if single else "",
             binds_hash=storage.enforces_sha256,
             nonce=nonce,

@@ -14,6 +14,7 @@ from api.core.models import OPEN_STATES
 from api.http import base, schemas
 from api.http.base import Resource, answer, by_number, identity, read, row_id
 from api.http.cursors import Cursors
+from api.uploads import schema
 from api.uploads.create import NewUpload
 from api.uploads.proof import pack
 from api.uploads.service import Uploads
@@ -30,8 +31,8 @@ class UploadList(Resource):
         self._cursors = cursors
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
-        view = self._uploads.create(identity(req), _new_upload(read(req, schemas.CreateUpload)))
-        answer(resp, schemas.upload(view), _status_of_new(view))
+        view = self._uploads.create(identity(req), _new_upload(read(req, schema.CreateUpload)))
+        answer(resp, schema.upload(view), _status_of_new(view))
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         state = base.choice(req, "state", ("all", *_STATES), "all")
@@ -42,7 +43,7 @@ class UploadList(Resource):
         )
         items, more = views[:limit], len(views) > limit
         cursor = self._cursors.make(who, kind, [items[-1].upload.id.hex()]) if more else None
-        answer(resp, {"items": [schemas.upload(view) for view in items], "next_cursor": cursor})
+        answer(resp, {"items": [schema.upload(view) for view in items], "next_cursor": cursor})
 
 
 class UploadBatch(Resource):
@@ -53,7 +54,7 @@ class UploadBatch(Resource):
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         news: list[NewUpload | Problem] = []
-        for body in read(req, schemas.CreateUploads).uploads:
+        for body in read(req, schema.CreateUploads).uploads:
             try:
                 news.append(_new_upload(body))
             except Problem as ex:
@@ -69,7 +70,7 @@ class UploadBatchComplete(Resource):
         self._uploads = uploads
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
-        ids = [row_id(text, errors.UPLOAD_NOT_FOUND) for text in read(req, schemas.CompleteUploads).ids]
+        ids = [row_id(text, errors.UPLOAD_NOT_FOUND) for text in read(req, schema.CompleteUploads).ids]
         views = self._uploads.complete_many(identity(req), ids)
         answer(resp, {"items": [_item(view, _status_of_end) for view in views]})
 
@@ -82,11 +83,11 @@ class UploadItem(Resource):
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, upload_id: str) -> None:
         view = self._uploads.get(identity(req), row_id(upload_id, errors.UPLOAD_NOT_FOUND))
-        answer(resp, schemas.upload(view))
+        answer(resp, schema.upload(view))
 
     def on_delete(self, req: falcon.Request, resp: falcon.Response, upload_id: str) -> None:
         view = self._uploads.abort(identity(req), row_id(upload_id, errors.UPLOAD_NOT_FOUND))
-        answer(resp, schemas.upload(view))
+        answer(resp, schema.upload(view))
 
 
 class UploadProof(Resource):
@@ -96,9 +97,9 @@ class UploadProof(Resource):
         self._uploads = uploads
 
     def on_post(self, req: falcon.Request, resp: falcon.Response, upload_id: str) -> None:
-        body, row = read(req, schemas.Proof), row_id(upload_id, errors.UPLOAD_NOT_FOUND)
+        body, row = read(req, schema.Proof), row_id(upload_id, errors.UPLOAD_NOT_FOUND)
         view = self._uploads.prove(identity(req), row, bytes.fromhex(body.proof), pack(body.parts))
-        answer(resp, schemas.upload(view))
+        answer(resp, schema.upload(view))
 
 
 class UploadParts(Resource):
@@ -108,9 +109,9 @@ class UploadParts(Resource):
         self._uploads = uploads
 
     def on_post(self, req: falcon.Request, resp: falcon.Response, upload_id: str) -> None:
-        body, row = read(req, schemas.SignPartsBody), row_id(upload_id, errors.UPLOAD_NOT_FOUND)
+        body, row = read(req, schema.SignPartsBody), row_id(upload_id, errors.UPLOAD_NOT_FOUND)
         signed = self._uploads.sign(identity(req), row, by_number(body.parts))
-        answer(resp, {"parts": schemas.parts(signed)})
+        answer(resp, {"parts": schema.parts(signed)})
 
 
 class UploadComplete(Resource):
@@ -120,12 +121,12 @@ class UploadComplete(Resource):
         self._uploads = uploads
 
     def on_post(self, req: falcon.Request, resp: falcon.Response, upload_id: str) -> None:
-        etags, row = read(req, schemas.CompleteUpload).etags, row_id(upload_id, errors.UPLOAD_NOT_FOUND)
+        etags, row = read(req, schema.CompleteUpload).etags, row_id(upload_id, errors.UPLOAD_NOT_FOUND)
         view = self._uploads.complete(identity(req), row, by_number(etags or {}))
-        answer(resp, schemas.upload(view), _status_of_end(view))
+        answer(resp, schema.upload(view), _status_of_end(view))
 
 
-def _new_upload(body: schemas.CreateUpload) -> NewUpload:
+def _new_upload(body: schema.CreateUpload) -> NewUpload:
     """What a body asks for. Raises Problem FOLDER_NOT_FOUND, DIGEST_INVALID, PART_NUMBER_INVALID."""
     if body.folder_id is not None:
         raise Problem(errors.FOLDER_NOT_FOUND)
@@ -151,4 +152,4 @@ def _item(found: UploadView | Problem, status: Callable[[UploadView], int]) -> d
     """One answer of several: what the call by itself would have been answered with."""
     if isinstance(found, Problem):
         return {"status": found.kind.status, "error": schemas.error(found, request_id.get())}
-    return {"status": status(found), "upload": schemas.upload(found)}
+    return {"status": status(found), "upload": schema.upload(found)}

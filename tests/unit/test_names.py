@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from api.accounts.names import check_username
 from api.core.errors import Problem
-from api.files.names import check_name, check_username, content_type
+from api.files.names import check_name, content_type
 
 HOSTILE = {
     "empty": "",
