@@ -69,7 +69,7 @@ class Session:
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """An upload in progress or ended; see DESIGN.md's Words for the states.
+    """An upload in progress or ended; see docs/design.md's Words for the states.
 
     Attributes:
         received: bit n-1 is set when the storage held part n, least significant bit of each byte first.

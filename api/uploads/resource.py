@@ -1,4 +1,4 @@
-"""Uploads; see DESIGN.md's table of calls."""
+"""Uploads; see docs/design.md's table of calls."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Uploads from their creation to their end; see DESIGN.md for the protocol and the states.
+"""Uploads from their creation to their end; see docs/design.md for the protocol and the states.
 
 State first, storage second: a row says what is about to happen before any storage is asked for it, so that after a
 crash the row tells what is still to do.

@@ -1,4 +1,4 @@
-"""Tokens as only the gateway may sign them, and tokens that are almost right; the format is DESIGN.md's "Tokens"."""
+"""Tokens as only the gateway may sign them, and tokens that are almost right; docs/design.md, "Tokens"."""
 
 import base64
 import hashlib

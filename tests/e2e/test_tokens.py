@@ -15,7 +15,7 @@ from tests.run.running import await_true
 
 LAG = 2.0
 TOLERANCE = 1.5
-"""Seconds: DESIGN.md's SLUICE_REVOCATION_LAG, and what a busy machine adds to it."""
+"""Seconds: docs/design.md's SLUICE_REVOCATION_LAG, and what a busy machine adds to it."""
 
 
 def takes_effect(call: Callable[[], httpx.Response], refusal: tuple[int, str]) -> float:

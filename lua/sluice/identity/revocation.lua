@@ -1,4 +1,4 @@
---- Which tokens have ended before their expiry, by the API's feed (DESIGN.md, "Revocation").
+--- Which tokens have ended before their expiry, by the API's feed (docs/design.md, "Revocation").
 -- Once a second one worker asks the API for rows since the last id, and keeps them in a shared dict:
 -- "kind:subject" → generation. A token is revoked when an entry has its generation or a higher one. How long ago the
 -- last good answer was asked for says whether the dict may be trusted at all.
