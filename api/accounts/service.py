@@ -7,15 +7,16 @@ import hmac
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from argon2 import PasswordHasher
-from argon2.exceptions import VerificationError
 
+from api.accounts import network_rows, rows
 from api.accounts import revocation_rows as revocations
-from api.accounts import rows
+from api.accounts.guesses import Guesses, fingerprint
 from api.accounts.names import check_username
+from api.accounts.passwords import Passwords
 from api.core import errors
 from api.core.cache import Cache
 from api.core.config import Config
@@ -24,15 +25,14 @@ from api.core.models import Clock, Identity, Session, User, new_id
 from api.core.tokens import Tokens
 from api.db.pool import Database, Statements
 
-_WINDOW: Final = 300
 _MARGIN: Final = timedelta(minutes=5)
 """Revocations stay this much longer than the tokens they end: clocks differ."""
 
 LONGEST_LINK: Final = 7 * 86_400
 """Seconds that a link lives at most."""
 
-_NEVER: Final = "0" * 43
-"""A password that is longer than it is likely; its hash stands in for users that do not exist."""
+_SEEN_AGAIN: Final = timedelta(days=1)
+"""A known network's row is written at most so often."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +52,11 @@ class Accounts:
         self, db: Database, cache: Cache, tokens: Tokens, config: Config, clock: Clock, hasher: PasswordHasher
     ) -> None:
         self._db = db
-        self._cache = cache
         self._tokens = tokens
         self._config = config
         self._clock = clock
-        self._hasher = hasher
-        self._nobody = hasher.hash(_NEVER)
+        self._passwords = Passwords(hasher)
+        self._guesses = Guesses(cache, config)
 
     # -- accounts
 
@@ -65,7 +64,7 @@ class Accounts:
         """A new account, as SLUICE_SIGNUP allows.
 
         Raises:
-            Problem: SIGNUP_CLOSED, USERNAME_INVALID, PASSWORD_INVALID, USERNAME_TAKEN.
+            Problem: SIGNUP_CLOSED, USERNAME_INVALID, PASSWORD_INVALID, USERNAME_TAKEN, SIGNIN_BUSY.
         """
         mode = self._config.signup
         if mode == "closed" or (
@@ -79,7 +78,7 @@ class Accounts:
         user = User(
             id=new_id(),
             username=check_username(username),
-            password_hash=self._hash(password),
+            password_hash=self._passwords.hash(password),
             role=role,
             tier="default",
             generation=0,
@@ -104,11 +103,6 @@ class Accounts:
             raise Problem(errors.USERNAME_INVALID, "There is no such account.")
         rows.set_tier(self._db, username, tier)
 
-    def _hash(self, password: str) -> str:
-        if not 8 <= len(password) <= 1024:
-            raise Problem(errors.PASSWORD_INVALID)
-        return self._hasher.hash(password)
-
     def me(self, identity: Identity) -> User:
         """The account that asks."""
         user = rows.user_by_id(self._db, identity.user_id)
@@ -120,14 +114,14 @@ class Accounts:
         """A new password; every session of the account ends, this one too.
 
         Raises:
-            Problem: PASSWORD_WRONG, PASSWORD_INVALID, SIGNIN_LIMITED.
+            Problem: PASSWORD_WRONG, PASSWORD_INVALID, SIGNIN_LIMITED, SIGNIN_BUSY.
         """
         user = self.me(identity)
-        self._count_failure("password", user.username, self._config.signin_account_limit)
-        if not self._matches(user.password_hash, current):
+        self._guesses.count_change(identity.session_id)
+        if not self._passwords.matches(user.password_hash, current):
             raise Problem(errors.PASSWORD_WRONG)
-        self._cache.clear("password", user.username)
-        password_hash = self._hash(new)
+        self._guesses.changed(identity.session_id)
+        password_hash = self._passwords.hash(new)
         now = self._clock()
 
         def body(tx: Statements) -> None:
@@ -179,41 +173,42 @@ class Accounts:
     def sign_in(self, username: str, password: str, address: str) -> SessionTokens:
         """A new session.
 
-        Attempts are counted before the password is looked at, so that many at once get no more tries than one
-        after the other; a success takes its own count back.
+        Attempts are counted before the password is looked at (`api.accounts.guesses`).
 
         Raises:
-            Problem: CREDENTIALS_INVALID, SIGNIN_LIMITED.
+            Problem: CREDENTIALS_INVALID, SIGNIN_LIMITED, SIGNIN_BUSY.
         """
-        name = username.lower()[:256]
-        self._count_failure("signin-address", address, self._config.signin_address_limit)
-        self._count_failure("signin-account", name, self._config.signin_account_limit)
-        user = self._judge(name, password)
-        while (tokens := self._open_session(user)) is None:
-            user = self._judge(name, password)
-        self._cache.clear("signin-account", name)
-        self._cache.uncount("signin-address", address, _WINDOW)
-        if self._hasher.check_needs_rehash(user.password_hash):
-            rows.set_password(self._db, user, self._hasher.hash(password))
+        name, network = username.lower()[:256], fingerprint(address)
+        self._guesses.count_address(address)
+        user, seen_at = self._find(name, network)
+        known = seen_at is not None
+        self._guesses.count(name, address, known=known)
+        try:
+            user = self._judge(user, password)
+            while (tokens := self._open_session(user)) is None:
+                user = self._judge(rows.user_by_name(self._db, name), password)
+        except Problem as ex:
+            if ex.kind is errors.SIGNIN_BUSY:  # nothing was judged
+                self._guesses.uncount(name, address, known=known)
+            raise
+        self._guesses.succeeded(name, address, known=known)
+        now = self._clock()
+        if seen_at is None or now - seen_at > _SEEN_AGAIN:
+            network_rows.remember(self._db, user.id, network, now)
+        if self._passwords.is_outdated(user.password_hash):
+            rows.set_password(self._db, user, self._passwords.hash(password))
         return tokens
 
-    def _judge(self, name: str, password: str) -> User:
+    def _find(self, name: str, network: bytes) -> tuple[User | None, datetime | None]:
+        """The account, and when somebody last signed in to it from a network."""
         user = rows.user_by_name(self._db, name)
-        matches = self._matches(user.password_hash if user else self._nobody, password)
+        return user, network_rows.seen_at(self._db, user.id if user else bytes(16), network)
+
+    def _judge(self, user: User | None, password: str) -> User:
+        matches = self._passwords.matches(user.password_hash if user else None, password)
         if user is None or not matches or user.disabled_at is not None:
             raise Problem(errors.CREDENTIALS_INVALID)
         return user
-
-    def _count_failure(self, kind: str, subject: str, limit: int) -> None:
-        count, seconds_left = self._cache.count(kind, subject, _WINDOW)
-        if count > limit:
-            raise Problem(errors.SIGNIN_LIMITED, retry_after=seconds_left)
-
-    def _matches(self, password_hash: str, password: str) -> bool:
-        try:
-            return self._hasher.verify(password_hash, password[:1025])
-        except VerificationError:
-            return False
 
     def _open_session(self, user: User) -> SessionTokens | None:
         """A session for who was just verified; None where the account changed while that took its time.

@@ -122,8 +122,10 @@ class Config:
     access_ttl: int = setting(integer(60, 86400), "Seconds that an access token lives", "900")
     refresh_ttl: int = setting(integer(3600, 365 * 86400), "Seconds that a refresh token lives", "2592000")
     link_ttl: int = setting(integer(60, 604800), "Seconds that a link lives when nobody says", "3600")
-    signin_account_limit: int = setting(integer(1, 10**6), "Failed sign-ins an account in 5 minutes", "10")
-    signin_address_limit: int = setting(integer(1, 10**6), "Failed sign-ins an address in 5 minutes", "100")
+    signin_account_limit: int = setting(
+        integer(1, 10**6), "Failed sign-ins to an account from one address in 5 minutes", "10"
+    )
+    signin_address_limit: int = setting(integer(1, 10**6), "Failed sign-ins from one address in 5 minutes", "100")
     dedup_scope: str = setting(one_of("global", "user"), "Whose content is stored once", "global")
     proof_ranges: int = setting(integer(1, 64), "Byte ranges that a challenge asks for", "4")
     max_file_size: int = setting(integer(1, 2**63 - 1), "Bytes of one file, at most", str(5 * TIB))

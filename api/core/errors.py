@@ -64,6 +64,7 @@ PASSWORD_WRONG        = Kind("PASSWORD_WRONG", 403, "The current password is wro
 ORIGIN_INVALID        = Kind("ORIGIN_INVALID", 403, "A cookie is taken from our own pages only.")
 SIGNUP_CLOSED         = Kind("SIGNUP_CLOSED", 403, "This server does not take new accounts by itself.")
 SIGNIN_LIMITED        = Kind("SIGNIN_LIMITED", 429, "Too many failed sign-ins; wait a little.", 300)
+SIGNIN_BUSY           = Kind("SIGNIN_BUSY", 503, "Too many passwords are being looked at; repeat the call.", 1)
 USERNAME_INVALID      = Kind("USERNAME_INVALID", 400,
                              "A username has 3 to 64 of the characters a-z, 0-9, '.', '_', '-'.")
 TIER_UNKNOWN          = Kind("TIER_UNKNOWN", 400, "There is no such tier.")

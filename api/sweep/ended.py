@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 from itertools import islice
 
+from api.accounts import network_rows
 from api.accounts import revocation_rows as revocations
 from api.accounts import rows as accounts
 from api.accounts.usage import Usage
@@ -22,6 +23,9 @@ from api.uploads import rows as uploads
 
 _LAST_PUT = 300
 """Seconds that a PUT may take that began at the last moment."""
+
+_KNOWN = timedelta(days=90)
+"""An account forgets a network from which nobody signed in for so long."""
 
 _log = logging.getLogger(__name__)
 
@@ -105,6 +109,7 @@ class Ended:
         )
         if not run.dry:
             run.counts["sessions_dropped"] += accounts.prune_sessions(self._db, before)
+            run.counts["networks_dropped"] += network_rows.prune(self._db, run.now - _KNOWN)
             run.counts["usage_dropped"] += self._usage.prune()
             run.counts["revocations_dropped"] += revocations.prune(self._db, run.now - timedelta(days=1))
 

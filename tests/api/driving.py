@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from api.accounts import network_rows
 from api.accounts import rows as accounts
 from api.blobs import scrub_rows as scrubs
 from api.core.errors import StorageUnavailable
@@ -120,6 +121,9 @@ def swept(gateway: Gateway, user: User) -> None:
 def sign_in(gateway: Gateway, user: User) -> dict[str, Any]:
     body = {"username": user.name, "password": user.password}
     user.session = gateway.http.simulate_post("/api/v1/sessions", json=body).json
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(network_rows, "MOST", 0)
+        gateway.http.simulate_post("/api/v1/sessions", json=body, headers={"X-Real-IP": "10.1.1.1"})
     return user.session
 
 

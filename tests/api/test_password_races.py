@@ -8,6 +8,7 @@ import falcon.testing
 import pytest
 from argon2 import PasswordHasher
 
+from api.accounts.passwords import Passwords
 from tests.api.conftest import Gateway, User, error, together
 
 NEW = {"password": "another password", "current_password": User.password}
@@ -19,15 +20,15 @@ During = Callable[[Callable[[], object]], None]
 def during_check(monkeypatch: pytest.MonkeyPatch) -> During:
     """Runs something once, right after the next password was found good and before anything follows from it."""
     waiting: list[Callable[[], object]] = []
-    verify = PasswordHasher.verify
+    matches = Passwords.matches
 
-    def verify_then(hasher: PasswordHasher, stored: str, password: str) -> bool:
-        good = verify(hasher, stored, password)
+    def match_then(passwords: Passwords, stored: str | None, password: str) -> bool:
+        good = matches(passwords, stored, password)
         if waiting:
             together(waiting.pop())  # in a thread of its own, as another request
         return good
 
-    monkeypatch.setattr(PasswordHasher, "verify", verify_then)
+    monkeypatch.setattr(Passwords, "matches", match_then)
     return waiting.append
 
 

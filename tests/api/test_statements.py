@@ -121,7 +121,7 @@ CALLS: dict[str, tuple[Call, int, int]] = {
     "restore": (look("/files/{file}/restore", "POST"), 200, 2),
     "link": (look("/files/{file}/links", "POST"), 201, 1),
     "content": (look("/files/{file}/content"), 200, 1),
-    "sign in": (public("/sessions", {"username": "username", "password": User.password}), 201, 2),
+    "sign in": (public("/sessions", {"username": "username", "password": User.password}), 201, 3),
     "refresh": (public("/sessions/refresh", {"refresh_token": "refresh_token"}), 200, 3),
     "sign out": (look("/sessions/current", "DELETE"), 204, 4),
     "revocation feed": (edge("/internal/revocations"), 200, 2),
