@@ -190,7 +190,7 @@ class API(_ApiProcess):
 
     def ready(self) -> bool:
         connection = http.client.HTTPConnection("localhost", timeout=5)
-        connection.sock = _connect_unix(self.paths.run / "api.sock")
+        connection.sock = _connect_unix(self.paths.run / "api.sock.internal")
         return connection.sock is not None and _status(connection, "/readyz") == 200
 
 

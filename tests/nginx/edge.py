@@ -126,6 +126,7 @@ class Edge:
             self.process.wait()
         self.api.stop()
         shutil.rmtree(self.socket_folder)
+        assert not self.api.misdirected
 
     def workers(self) -> set[int]:
         """nginx's worker processes, those that are still finishing included."""

@@ -60,6 +60,7 @@ class StubAPI:
         tiers: what /internal/tiers answers; None: an API that knows of none.
         reports: batches of usage that were taken, by (edge, sequence).
         used: bytes of (day, month) by "kind/id", for /internal/usage; booked reports add to them.
+        misdirected: the edge's own questions that came by the listener for clients' calls.
         answer: makes the answer to a client's request; None waits for `release`.
     """
 
@@ -83,7 +84,8 @@ class StubAPI:
         self.feed_asked: list[int] = []
         self.feed_answer: Callable[[int], Answer] = self._feed
         self.targets_asked: list[str] = []
-        self._server: socketserver.BaseServer | None = None
+        self.misdirected: list[str] = []
+        self._servers: list[socketserver.BaseServer] = []
         self.start()
 
     def start(self) -> None:
@@ -105,6 +107,11 @@ class StubAPI:
                 with suppress(OSError):
                     self.wfile.write(answer.body if self.command != "HEAD" else b"")
                 self.close_connection = True
+
+            def handle_public(self) -> None:
+                if self.path.startswith("/internal/"):
+                    stub.misdirected.append(self.path)
+                self.handle_any()
 
             def address_string(self) -> str:
                 return "unix"
@@ -129,16 +136,35 @@ class StubAPI:
         class TCPServer(Quiet, socketserver.ThreadingTCPServer):
             pass
 
-        self.path.unlink(missing_ok=True)
-        self._server = TCPServer(self.address, Handler) if self.address else UnixServer(str(self.path), Handler)
-        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+        class PublicHandler(Handler):
+            """What clients' calls come by; the edge's own questions have a listener beside it."""
+
+        for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"):
+            setattr(PublicHandler, f"do_{method}", PublicHandler.handle_public)
+        if self.address:
+            host, port = self.address
+            self._servers = [TCPServer(self.address, PublicHandler), TCPServer((host, port + 1), Handler)]
+        else:
+            self._unlink()
+            self._servers = [UnixServer(str(self.path), PublicHandler), UnixServer(str(self.own_path), Handler)]
+        for server in self._servers:
+            threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+
+    @property
+    def own_path(self) -> Path:
+        """The socket for the edge's own questions."""
+        return Path(f"{self.path}.internal")
+
+    def _unlink(self) -> None:
+        for path in (self.path, self.own_path):
+            path.unlink(missing_ok=True)
 
     def stop(self) -> None:
-        if self._server:
-            self._server.shutdown()
-            self._server.server_close()
-            self._server = None
-            self.path.unlink(missing_ok=True)
+        for server in self._servers:
+            server.shutdown()
+            server.server_close()
+        self._servers = []
+        self._unlink()
 
     def handle(self, request: Seen) -> Answer:
         if request.path.startswith("/internal/"):

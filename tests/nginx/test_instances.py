@@ -2,6 +2,7 @@
 
 import socket
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -15,12 +16,10 @@ REQUESTS = 20
 
 
 class Instances:
-    """Instances of the API on addresses of this machine, all on one port."""
+    """Instances of the API on addresses of this machine, all on one port, and the next one for the edge's questions."""
 
     def __init__(self) -> None:
-        with socket.socket() as probe:
-            probe.bind((FIRST, 0))
-            self.port = probe.getsockname()[1]
+        self.port = _two_free_ports()
         self.by_address: dict[str, StubAPI] = {}
 
     def start(self, address: str) -> StubAPI:
@@ -37,6 +36,17 @@ class Instances:
     def forget(self) -> None:
         for api in self.by_address.values():
             api.seen.clear()
+
+
+def _two_free_ports() -> int:
+    """The first of two, one behind the other."""
+    while True:
+        with socket.socket() as first, socket.socket() as second:
+            first.bind((FIRST, 0))
+            port: int = first.getsockname()[1]
+            with suppress(OSError):
+                second.bind((FIRST, port + 1))
+                return port
 
 
 @pytest.fixture

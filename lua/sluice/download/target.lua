@@ -44,7 +44,7 @@ local function keep(blob, answer)
 end
 
 local function ask(blob)
-    local status, body = api.get("/internal/targets/" .. blob)
+    local status, body = api.get_for_request("/internal/targets/" .. blob)
     if not status then
         return nil, "API_UNAVAILABLE", body
     end

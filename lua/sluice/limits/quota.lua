@@ -45,7 +45,7 @@ local function kept(subject)
 end
 
 local function ask(subject)
-    local status, body = api.get("/internal/usage/" .. subject:gsub(":", "/"))
+    local status, body = api.get_for_request("/internal/usage/" .. subject:gsub(":", "/"))
     local answer = status == 200 and cjson.decode(body)
     if type(answer) ~= "table" or type(answer.day) ~= "number" or type(answer.month) ~= "number" then
         journal.note("could not ask what a subject has used: " .. tostring(status and "status " .. status or body))

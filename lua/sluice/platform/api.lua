@@ -1,6 +1,7 @@
 --- Asks the API, over its unix socket or one of its instances by TCP.
 -- For the edge's own questions only: clients' requests go by proxy_pass.
 
+local semaphore = require("ngx.semaphore")
 local instances = require("sluice.platform.instances")
 local settings = require("sluice.platform.settings")
 
@@ -9,6 +10,11 @@ local _M = {}
 local CONNECT_MS, SEND_MS, READ_MS = 500, 500, 2000
 local MAX_BODY = 16 * 1024 * 1024
 local MAX_HEADERS = 100
+-- Questions that requests cause, at the same time from one worker: more of them wait. So the feed, which does not wait,
+-- finds few before it.
+local MOST_CAUSED, WAIT_SECONDS = 8, 2
+
+local places = semaphore.new(MOST_CAUSED)
 
 --- Reads the status line and the headers of an answer.
 -- @return status, and Content-Length where there is one; or nil, err
@@ -84,6 +90,20 @@ end
 -- @return status and body, or nil, err
 function _M.get(path)
     return ask("GET", path)
+end
+
+--- The same for what a client's request causes: so many at once.
+function _M.get_for_request(path)
+    local ok, err = places:wait(WAIT_SECONDS)
+    if not ok then
+        return nil, "too many questions to the API at once: " .. err
+    end
+    local done, status, answer = pcall(ask, "GET", path)
+    places:post(1)
+    if not done then
+        error(status, 0)
+    end
+    return status, answer
 end
 
 --- POST to the API.

@@ -23,11 +23,17 @@ local NGX_BUSY = -3
 local shared = ngx.shared.instances
 local next_first = 0
 
+-- The API answers the edge's own questions by a listener of their own, with threads of their own
+-- (api/gunicorn_conf.py): no crowd of clients' calls delays them, and one that is busy is not ill.
+local function own_port(port)
+    return tonumber(port) + 1
+end
+
 local function is_well(address, port)
     local socket = ngx.socket.tcp()
     socket:settimeouts(CONNECT_MS, SEND_MS, READ_MS)
     local line
-    if socket:connect(address, port) and socket:send("GET /healthz HTTP/1.0\r\nHost: api\r\n\r\n") then
+    if socket:connect(address, own_port(port)) and socket:send("GET /healthz HTTP/1.0\r\nHost: api\r\n\r\n") then
         line = socket:receive("*l")
     end
     socket:close()
@@ -100,11 +106,11 @@ end
 -- @return true, or nil, err
 function _M.connect(socket)
     if settings.api_socket ~= "" then
-        return socket:connect("unix:" .. settings.api_socket)
+        return socket:connect("unix:" .. settings.api_socket .. ".internal")
     end
     local ok, err = nil, "no instance is known"
     for _, peer in ipairs(in_turn()) do
-        ok, err = socket:connect(peer[1], peer[2])
+        ok, err = socket:connect(peer[1], own_port(peer[2]))
         if ok then
             break
         end
