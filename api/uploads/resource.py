@@ -85,6 +85,10 @@ class UploadItem(Resource):
         view = self._uploads.get(identity(req), row_id(upload_id, errors.UPLOAD_NOT_FOUND))
         answer(resp, schema.upload(view))
 
+    def on_patch(self, req: falcon.Request, resp: falcon.Response, upload_id: str) -> None:
+        size, row = read(req, schema.ResizeUpload).size, row_id(upload_id, errors.UPLOAD_NOT_FOUND)
+        answer(resp, schema.upload(self._uploads.resize(identity(req), row, size)))
+
     def on_delete(self, req: falcon.Request, resp: falcon.Response, upload_id: str) -> None:
         view = self._uploads.abort(identity(req), row_id(upload_id, errors.UPLOAD_NOT_FOUND))
         answer(resp, schema.upload(view))

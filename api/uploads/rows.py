@@ -43,6 +43,11 @@ _SAME_OR_OWN = (
     "WHERE d.digest = %s AND d.scope = %s LIMIT 1)"
 )
 _OPENED = "UPDATE upload SET multipart_id = %s WHERE id = %s AND multipart_id = ''"
+_RESIZE = (
+    "UPDATE upload u SET u.size = %s, u.part_count = %s, u.updated_at = %s WHERE u.id = %s AND u.state = 'uploading' "
+    "AND u.open_key IS NULL AND u.size = %s "
+    "AND NOT EXISTS (SELECT 1 FROM upload_part p WHERE p.upload_id = %s AND p.part_number > %s)"
+)
 _BY_ID = f"SELECT {AS_VALUE} FROM upload u WHERE u.id = %s AND u.user_id = %s"
 FEW_PARTS = 64
 """Parts of an upload whose hashes are read along with its row, whether they are needed or not."""
@@ -193,6 +198,11 @@ def same_or_own(
 def set_opened(db: Statements, upload_id: bytes, multipart_id: str) -> bool:
     """The storage takes parts for it now; False where another call has said so before."""
     return db.execute(_OPENED, (multipart_id, upload_id)) == 1
+
+
+def set_size(db: Statements, upload: Upload, size: int, count: int, last: int, now: datetime) -> bool:
+    """Another size for an upload that nothing names; False if it has parts after ``last``, or another size by now."""
+    return db.execute(_RESIZE, (size, count, to_row(now), upload.id, upload.size, upload.id, last)) == 1
 
 
 def by_id(db: Statements, upload_id: bytes, user_id: bytes) -> Upload | None:

@@ -34,6 +34,12 @@ class CreateUpload(Body):
     parts: PartHashes | None = None
 
 
+class ResizeUpload(Body):
+    """PATCH /uploads/{id}."""
+
+    size: int
+
+
 class CreateUploads(Body):
     """POST /uploads/batch."""
 

@@ -27,6 +27,7 @@ from api.uploads.batch import Singles
 from api.uploads.create import Creation, NewUpload, check_numbers
 from api.uploads.finalize import LEASE, MOST_COMPLETES, Finalizer
 from api.uploads.proof import Instant
+from api.uploads.resize import resize
 from api.uploads.rows import Recorded
 from api.uploads.status import Progress, SignedParts, UploadView
 
@@ -115,6 +116,12 @@ class Uploads:
         if new.parts and upload.state == "uploading":
             return replace(view, upload=upload, parts=self.sign(identity, upload.id, new.parts))
         return replace(view, upload=upload)
+
+    def resize(self, identity: Identity, upload_id: bytes, size: int) -> UploadView:
+        """The upload with another size: see `api.uploads.resize`. Raises Problem UPLOAD_NOT_FOUND besides."""
+        upload = self._own(identity, upload_id)
+        resized = resize(self._db, self._stores, self._config, self._clock, identity, upload, size)
+        return self._progress.view(resized)
 
     # -- proof
 

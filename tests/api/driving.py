@@ -160,7 +160,9 @@ def uploads(gateway: Gateway, user: User) -> None:
     bad = user.create(content, "bad", digest="f" * 64)
     user.put(bad, content)
     user.complete(bad)
-    aborted = user.create(content, "aborted")
+    aborted = user.post("/uploads", {"name": "aborted", "size": content.size}).json
+    for count in (3, 2):
+        user.call("PATCH", f"/uploads/{aborted['id']}", json={"size": count * 8 * 1024**2})
     user.call("DELETE", f"/uploads/{aborted['id']}")
     gateway.storage.uploads[aborted["id"]] = {}  # what a storage that was away still has
     for params in ({}, {"state": "done"}):
