@@ -1,11 +1,20 @@
-"""gunicorn's settings: a few threads in a few processes, on a unix socket behind nginx."""
+"""gunicorn's settings: a few threads in a few processes, on a unix socket behind nginx.
+
+The edge's own questions (/internal/…, /healthz) come by a second listener, whose requests have threads of their own: no
+crowd of clients' calls delays the revocation feed. It is named after the first: `.internal` behind a socket's path, the
+next port after a TCP one (`lua/sluice/platform/instances.lua` does the same).
+"""
 
 import logging
 import os
+import selectors
 import signal
 import sys
 import threading
-from typing import Any
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Final
+
+from gunicorn.workers.gthread import ThreadWorker  # type: ignore[import-untyped]
 
 from api.core.logs import JSONFormatter
 from api.operations import draining
@@ -19,11 +28,56 @@ def number(name: str, default: int) -> int:
     return int(text)
 
 
-bind = os.environ.get("SLUICE_API_BIND", "127.0.0.1:8000")
+def internal(listener: str) -> str:
+    """The edge's own listener beside one for clients' calls."""
+    if listener.startswith("unix:"):
+        return f"{listener}.internal"
+    host, _, port = listener.rpartition(":")
+    if not port.isdecimal():
+        sys.exit("SLUICE_API_BIND is HOST:PORT or unix:PATH")
+    return f"{host}:{int(port) + 1}"
+
+
+INTERNAL_THREADS: Final = 2
+"""Threads of each process for the edge's own questions, beside SLUICE_API_THREADS for clients' calls."""
+
+_public = os.environ.get("SLUICE_API_BIND", "127.0.0.1:8000")
+bind = [_public, internal(_public)]
+
+
+class Worker(ThreadWorker):  # type: ignore[misc]
+    """A gthread worker whose second listener has a thread pool of its own, and is never closed to new connections."""
+
+    def init_process(self) -> None:
+        self.internal_pool = ThreadPoolExecutor(INTERNAL_THREADS, thread_name_prefix="internal")
+        super().init_process()
+
+    def _is_internal(self, name: Any) -> bool:
+        return bool(name == self.sockets[-1].getsockname())
+
+    def enqueue_req(self, conn: Any) -> None:
+        """Hands a connection to the pool of its listener."""
+        pool = self.internal_pool if self._is_internal(conn.server) else self.tpool
+        handled: Future[Any] = pool.submit(self.handle, conn)
+        handled.add_done_callback(lambda done: self.method_queue.defer(self.finish_request, conn, done))
+
+    def set_accept_enabled(self, enabled: bool) -> None:
+        """Takes new connections or not; while the worker serves, the edge's own ones in any case."""
+        for listener in self.sockets:
+            wanted = enabled or (self.alive and listener is self.sockets[-1])
+            there = listener in self.poller.get_map()
+            if wanted and not there:
+                listener.setblocking(False)
+                self.poller.register(listener, selectors.EVENT_READ, self.accept)
+            elif there and not wanted:
+                self.poller.unregister(listener)
+        self._accepting = enabled
+
+
 drain = number("SLUICE_API_DRAIN", 0)
 workers = number("SLUICE_API_WORKERS", 2)
 threads = number("SLUICE_API_THREADS", 8)
-worker_class = "gthread"
+worker_class = Worker
 worker_tmp_dir = "/dev/shm"  # noqa: S108 - heartbeats; a busy disk must not look like a dead worker
 timeout = 60
 graceful_timeout = 20
