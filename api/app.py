@@ -15,8 +15,8 @@ from api.accounts.service import Accounts
 from api.accounts.usage import Usage
 from api.blobs.scrub import Scrubber
 from api.blobs.verify import Verifier
+from api.core import budget, logs, metrics
 from api.core import config as settings
-from api.core import logs, metrics
 from api.core.cache import Cache
 from api.core.config import Config
 from api.core.errors import StorageError
@@ -198,6 +198,7 @@ def get_app() -> falcon.App[Any, Any]:
     """What gunicorn serves, from the environment's settings."""
     config = settings.load()
     logs.configure("api", config.log_level)
-    services = compose(config)
+    db = Database(config.database_url, config.database_pool, statement_seconds=budget.STATEMENT_SECONDS)
+    services = compose(config, db=db)
     services.health.probe_in_background()
     return create_app(services)

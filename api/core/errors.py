@@ -6,6 +6,7 @@
     ├── TokenError
     │   └── TokenExpired
     ├── DatabaseUnavailable     the database cannot be reached, or gave up on us
+    │   └── DatabaseTooSlow     a call took the database too long
     ├── DuplicateRow            a unique key is taken already
     └── StorageError
         ├── ObjectNotFound      no object under that key
@@ -96,6 +97,7 @@ FILE_NOT_READY        = Kind("FILE_NOT_READY", 409, "The content is still being 
 FOLDER_NOT_FOUND      = Kind("FOLDER_NOT_FOUND", 404, "There is no such folder.")
 # -- ourselves
 DATABASE_UNAVAILABLE  = Kind("DATABASE_UNAVAILABLE", 503, "The database is away; repeat the call.", 1)
+DATABASE_TOO_SLOW     = Kind("DATABASE_TOO_SLOW", 503, "The call took the database too long and was given up.", 10)
 STORAGE_UNAVAILABLE   = Kind("STORAGE_UNAVAILABLE", 503, "The storage is away; repeat the call.", 1)
 INTERNAL_ERROR        = Kind("INTERNAL_ERROR", 500, "Something went wrong here.")
 # fmt: on
@@ -150,6 +152,10 @@ class TokenExpired(TokenError):
 
 class DatabaseUnavailable(SluiceError):
     """The database cannot be reached, or gave up on a transaction three times."""
+
+
+class DatabaseTooSlow(DatabaseUnavailable):
+    """A call, or one of its statements, took the database too long and was given up."""
 
 
 class DuplicateRow(SluiceError):

@@ -17,19 +17,26 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import pymysql
 from dbutils.pooled_db import PooledDB
 
-from api.core import metrics
-from api.core.errors import DatabaseUnavailable, DuplicateRow
+from api.core import budget, metrics
+from api.core.errors import DatabaseTooSlow, DatabaseUnavailable, DuplicateRow
 
 T = TypeVar("T")
 Row = tuple[Any, ...]
 
 _DEADLOCK, _LOCK_TIMEOUT, _DUPLICATE, _NO_TABLE = 1213, 1205, 1062, 1146
+# ER_STATEMENT_TIMEOUT of MariaDB, ER_QUERY_TIMEOUT of MySQL
+_TOO_SLOW: Final = (1969, 3024)
 _ATTEMPTS: Final = 3
 _SESSION: Final = (
     "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
     # an upload's hashes come as one value: 10,000 parts of 32 bytes
     "SET SESSION time_zone = '+00:00', group_concat_max_len = 1048576, innodb_lock_wait_timeout = 10, "
     "sql_mode = 'STRICT_ALL_TABLES,NO_ZERO_DATE,ERROR_FOR_DIVISION_BY_ZERO'",
+)
+# Each server reads one of the comments: MariaDB ends any statement, in seconds, MySQL a SELECT, in milliseconds.
+_STATEMENT_SECONDS: Final = (
+    "SET SESSION innodb_lock_wait_timeout = 10 /*M!100101 , max_statement_time = {0} */ "
+    "/*!80000 , max_execution_time = {0}000 */"
 )
 
 # The server's names are for all of its databases, and have 64 characters at most.
@@ -62,6 +69,8 @@ class _Transaction:
         self._observe = observe
 
     def _run(self, sql: str, args: Sequence[object]) -> Any:
+        if budget.is_spent():
+            raise DatabaseTooSlow("a call has had its time")
         self._observe(sql, args)
         cursor = self._connection.cursor()
         cursor.execute(sql, args or None)
@@ -95,6 +104,8 @@ def _own_errors() -> Iterator[None]:
     except (pymysql.err.OperationalError, pymysql.err.InterfaceError, pymysql.err.InternalError) as ex:
         if _is_conflict(ex):
             raise
+        if ex.args and ex.args[0] in _TOO_SLOW:
+            raise DatabaseTooSlow("a statement was ended by the server") from ex
         metrics.DATABASE_FAILURES.inc()
         raise DatabaseUnavailable(f"{type(ex).__name__} {ex.args[0] if ex.args else ''}") from ex
 
@@ -145,9 +156,12 @@ class Database:
         url: see `connect_arguments`.
         size: connections at most; a thread that finds none free waits for one.
         observe: is told every statement.
+        statement_seconds: the server ends a statement that takes longer; 0: none.
     """
 
-    def __init__(self, url: str, size: int, observe: Observer = lambda sql, args: None) -> None:
+    def __init__(
+        self, url: str, size: int, observe: Observer = lambda sql, args: None, *, statement_seconds: int = 0
+    ) -> None:
         self._observe = observe
         self._pool = PooledDB(
             pymysql,
@@ -156,7 +170,7 @@ class Database:
             blocking=True,
             reset=False,
             ping=_is_open,
-            setsession=list(_SESSION),
+            setsession=[*_SESSION, *([_STATEMENT_SECONDS.format(statement_seconds)] if statement_seconds else [])],
             **connect_arguments(url),
         )
 

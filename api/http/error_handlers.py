@@ -8,7 +8,7 @@ from typing import Any
 import falcon
 
 from api.core import errors
-from api.core.errors import DatabaseUnavailable, Kind, Problem, StorageError
+from api.core.errors import DatabaseTooSlow, DatabaseUnavailable, Kind, Problem, StorageError
 from api.core.logs import request_id
 from api.http import schemas
 
@@ -47,6 +47,10 @@ def _falcon(req: falcon.Request, resp: falcon.Response, ex: falcon.HTTPError, pa
 
 
 def _database(req: falcon.Request, resp: falcon.Response, ex: DatabaseUnavailable, params: dict[str, Any]) -> None:
+    if isinstance(ex, DatabaseTooSlow):
+        _log.error("a call took too long", extra={"error": str(ex), "method": req.method, "route": req.uri_template})
+        _answer(resp, Problem(errors.DATABASE_TOO_SLOW))
+        return
     _log.error("the database is away", extra={"error": str(ex)})
     _answer(resp, Problem(errors.DATABASE_UNAVAILABLE))
 

@@ -11,7 +11,7 @@ from typing import Final
 
 import falcon
 
-from api.core import errors, metrics
+from api.core import budget, errors, metrics
 from api.core.errors import Problem
 from api.core.logs import request_id
 from api.core.models import Identity
@@ -27,7 +27,11 @@ class RequestId:
         given = req.get_header("X-Request-Id") or ""
         identity = given if _REQUEST_ID.fullmatch(given) else os.urandom(16).hex()
         request_id.set(identity)
+        budget.begin()
         resp.set_header("X-Request-Id", identity)
+
+    def process_response(self, req: falcon.Request, resp: falcon.Response, resource: object, succeeded: bool) -> None:
+        budget.end()
 
 
 class Metrics:

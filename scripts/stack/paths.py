@@ -10,7 +10,7 @@ CODE = Path(__file__).resolve().parents[2]
 
 # sockaddr_un.sun_path has 108 bytes with the closing zero (unix(7)).
 SOCKET_PATH_MAX = 107
-_LONGEST_SOCKET = "/run/mariadb.sock"
+_LONGEST_SOCKET = "/run/api.sock.internal"
 
 
 @dataclass(frozen=True)

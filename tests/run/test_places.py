@@ -96,10 +96,10 @@ def _run_folders(data: Path) -> Iterator[Path]:
 
 
 def test_a_socket_path_never_exceeds_its_limit(data: Path) -> None:
-    longest = SOCKET_PATH_MAX - len("/run/mariadb.sock")
+    longest = SOCKET_PATH_MAX - len("/run/api.sock.internal")
     fits = data / ("x" * (longest - len(str(data)) - 1))
     assert Paths.of(fits).run == fits / "run"
-    assert len(str(fits / "run" / "mariadb.sock")) == SOCKET_PATH_MAX
+    assert len(str(fits / "run" / "api.sock.internal")) == SOCKET_PATH_MAX
     too_long = fits.with_name(fits.name + "x")
     run = Paths.of(too_long).run
     assert run.parent == Path("/tmp")
