@@ -50,7 +50,7 @@ def load(db: Statements, blob_id: bytes) -> Verification | None:
 
 def stuck(db: Statements) -> list[bytes]:
     """Up to 100 unverified blobs that no job is about."""
-    return [row[0] for row in db.all(_STUCK)]
+    return db.column(_STUCK)
 
 
 def set_verified(db: Statements, blob_id: bytes, sha256: bytes | None, now: datetime) -> bool:

@@ -6,7 +6,9 @@ wraps several into BEGIN and COMMIT and repeats the whole of them when the serve
 
 from __future__ import annotations
 
+import collections
 import contextlib
+import functools
 import random
 import select
 import time
@@ -21,7 +23,8 @@ from api.core import budget, metrics
 from api.core.errors import DatabaseTooSlow, DatabaseUnavailable, DuplicateRow
 
 T = TypeVar("T")
-Row = tuple[Any, ...]
+Row = Any
+"""A named tuple: a column is an attribute, by its name or alias."""
 
 _DEADLOCK, _LOCK_TIMEOUT, _DUPLICATE, _NO_TABLE = 1213, 1205, 1062, 1146
 # ER_STATEMENT_TIMEOUT of MariaDB, ER_QUERY_TIMEOUT of MySQL
@@ -57,8 +60,22 @@ class Statements(Protocol):
     def one(self, sql: str, args: Sequence[object] = ()) -> Row | None:
         """The only row, or None."""
 
+    def column(self, sql: str, args: Sequence[object] = ()) -> list[Any]:
+        """The values of a SELECT of one column."""
+
+    def value(self, sql: str, args: Sequence[object] = ()) -> Any:
+        """The first column of the only row; None without a row."""
+
     def execute(self, sql: str, args: Sequence[object] = ()) -> int:
         """The number of rows that changed (an upsert counts 1 for an insert, 2 for an update)."""
+
+
+@functools.lru_cache(maxsize=512)
+def _row(names: tuple[str, ...]) -> Callable[[Sequence[object]], Row]:
+    """Makes rows with these columns; what is no name (``COUNT(*)``) has none."""
+    kind: Any = collections.namedtuple("Row", names, rename=True)  # type: ignore[misc]  # names known at run time alone
+    make: Callable[[Sequence[object]], Row] = kind._make
+    return make
 
 
 class _Transaction:
@@ -77,12 +94,21 @@ class _Transaction:
         return cursor
 
     def all(self, sql: str, args: Sequence[object] = ()) -> Sequence[Row]:
-        rows: Sequence[Row] = self._run(sql, args).fetchall()
-        return rows
+        cursor = self._run(sql, args)
+        make = _row(tuple([column[0] for column in cursor.description or ()]))
+        return tuple([make(values) for values in cursor.fetchall()])
 
     def one(self, sql: str, args: Sequence[object] = ()) -> Row | None:
-        row: Row | None = self._run(sql, args).fetchone()
-        return row
+        cursor = self._run(sql, args)
+        values = cursor.fetchone()
+        return None if values is None else _row(tuple([column[0] for column in cursor.description]))(values)
+
+    def column(self, sql: str, args: Sequence[object] = ()) -> list[Any]:
+        return [value for (value,) in self._run(sql, args).fetchall()]
+
+    def value(self, sql: str, args: Sequence[object] = ()) -> Any:
+        values = self._run(sql, args).fetchone()
+        return None if values is None else values[0]
 
     def execute(self, sql: str, args: Sequence[object] = ()) -> int:
         return int(self._run(sql, args).rowcount)
@@ -203,6 +229,12 @@ class Database:
     def one(self, sql: str, args: Sequence[object] = ()) -> Row | None:
         return self._alone(lambda statement: statement.one(sql, args))
 
+    def column(self, sql: str, args: Sequence[object] = ()) -> list[Any]:
+        return self._alone(lambda statement: statement.column(sql, args))
+
+    def value(self, sql: str, args: Sequence[object] = ()) -> Any:
+        return self._alone(lambda statement: statement.value(sql, args))
+
     def execute(self, sql: str, args: Sequence[object] = ()) -> int:
         return self._alone(lambda statement: statement.execute(sql, args))
 
@@ -240,8 +272,7 @@ class Database:
         """
         with self._connection() as connection:
             lock = _Transaction(connection, self._observe)
-            row = lock.one(_GET_LOCK, (name, seconds))
-            held = row is not None and row[0] == 1
+            held = lock.value(_GET_LOCK, (name, seconds)) == 1
             try:
                 yield held
             finally:

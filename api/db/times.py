@@ -26,6 +26,4 @@ def from_nullable(value: datetime | None) -> datetime | None:
 
 def now(db: Statements) -> datetime:
     """What time it is by the database's clock, which all processes share."""
-    row = db.one(_NOW)
-    assert row is not None
-    return from_row(row[0])
+    return from_row(db.value(_NOW))

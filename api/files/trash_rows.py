@@ -34,7 +34,7 @@ _DROP = (
 
 def due(db: Statements, before: datetime) -> list[bytes]:
     """Up to 100 files that were trashed before then."""
-    return [row[0] for row in db.all(_DUE, (to_row(before),))]
+    return db.column(_DUE, (to_row(before),))
 
 
 def purge(tx: Statements, file_ids: list[bytes], before: datetime, now: datetime) -> int:
@@ -46,15 +46,15 @@ def purge(tx: Statements, file_ids: list[bytes], before: datetime, now: datetime
     found = tx.all(f"{_LOCK_DUE}({placeholders(len(file_ids))}) FOR UPDATE", [to_row(before), *file_ids])
     if not found:
         return 0
-    blob_ids = sorted({row[1] for row in found})
+    blob_ids = sorted({row.blob_id for row in found})
     args = [value for blob_id in blob_ids for value in (blob_id, to_row(now))]
     tx.execute(_NOTE + placeholders(len(blob_ids), "(%s, %s)"), args)
-    return tx.execute(f"{_DELETE_FILES}({placeholders(len(found))})", [row[0] for row in found])
+    return tx.execute(f"{_DELETE_FILES}({placeholders(len(found))})", [row.id for row in found])
 
 
 def candidates(db: Statements, after: bytes) -> list[bytes]:
     """Up to 100 blobs behind ``after`` that may have lost their last file."""
-    return [row[0] for row in db.all(_CANDIDATES, (after,))]
+    return db.column(_CANDIDATES, (after,))
 
 
 def is_unreached(db: Statements, blob_id: bytes) -> bool:
@@ -68,11 +68,11 @@ def condemn(tx: Statements, blob_id: bytes, now: datetime) -> bool:
     Whoever adds a reference locks the blob's row in share mode and looks at its state first: it came before this
     transaction, and is counted here, or it comes after it, and finds a blob that is no longer usable.
     """
-    row = tx.one(_LOCK, (blob_id,))
-    if row is None or not is_unreached(tx, blob_id):
+    state = tx.value(_LOCK, (blob_id,))
+    if state is None or not is_unreached(tx, blob_id):
         tx.execute(_FORGET, (blob_id,))
         return False
-    if row[0] == "deleting":
+    if state == "deleting":
         return False
     tx.execute(_SET_DELETING, (blob_id,))
     for storage, object_key in blobs.replicas(tx, blob_id):
@@ -84,8 +84,7 @@ def condemn(tx: Statements, blob_id: bytes, now: datetime) -> bool:
 
 def bury(tx: Statements, blob_id: bytes) -> bool:
     """Deletes the rows of a blob whose objects are gone; False where one of them is not, or the blob is in use."""
-    row = tx.one(_LOCK, (blob_id,))
-    if row is None or row[0] != "deleting" or tx.one(_DOOMED, (blob_id,)) is not None:
+    if tx.value(_LOCK, (blob_id,)) != "deleting" or tx.one(_DOOMED, (blob_id,)) is not None:
         return False
     for sql in _DROP:
         tx.execute(sql, (blob_id,))

@@ -11,7 +11,8 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from api.db.pool import Statements, placeholders
-from api.db.times import from_nullable, from_row, to_row
+from api.db.records import record, records
+from api.db.times import to_row
 
 LEASE: Final = timedelta(seconds=30)
 _SKEW: Final = timedelta(seconds=2)
@@ -58,13 +59,14 @@ _DUE = (
 )
 _ENQUEUED = "UPDATE job SET enqueued_at = %s WHERE kind = %s AND subject IN "
 _COUNT = (
-    "SELECT COUNT(*), COALESCE(SUM(lease_until >= %s), 0), COALESCE(SUM(due_at > %s), 0), MIN(created_at) "
+    "SELECT %s AS kind, %s AS state, COUNT(*) AS `rows`, COALESCE(SUM(lease_until >= %s), 0) AS running, "
+    "COALESCE(SUM(due_at > %s), 0) AS `delayed`, MIN(created_at) AS oldest "
     "FROM (SELECT lease_until, due_at, created_at FROM job WHERE state = %s AND kind = %s "
     "ORDER BY due_at LIMIT 100000) counted"
 )
 _DEAD = (
-    "SELECT kind, subject, tries, reason, message, created_at, updated_at FROM job WHERE state = 'dead' "
-    "ORDER BY state, kind, due_at LIMIT %s"
+    "SELECT kind, subject, tries, COALESCE(reason, '') AS reason, COALESCE(message, '') AS message, created_at, "
+    "updated_at FROM job WHERE state = 'dead' ORDER BY state, kind, due_at LIMIT %s"
 )
 _RETRY = (
     "UPDATE job SET state = 'waiting', tries = 0, due_at = %s, enqueued_at = NULL, updated_at = %s WHERE state = 'dead'"
@@ -157,7 +159,7 @@ def take(db: Statements, kind: str, subject: bytes, owner: bytes, now: datetime)
     if db.execute(_TAKE, args) != 1:
         return None
     row = db.one(_TAKEN, (subject, kind, owner))
-    return Taken(*row) if row else None
+    return record(Taken, row) if row else None
 
 
 def keep(db: Statements, kind: str, subject: bytes, owner: bytes, now: datetime) -> bool:
@@ -226,7 +228,7 @@ def due(db: Statements, kind: str, now: datetime, silent: timedelta, limit: int)
     """Subjects that are due, free, and were not enqueued for so long; those that wait longest first."""
     enqueued_before, not_after = to_row(now - silent), to_row(now + 2 * LEASE)
     args = (kind, to_row(now), enqueued_before, not_after, *_free(now), limit)
-    return [row[0] for row in db.all(_DUE, args)]
+    return db.column(_DUE, args)
 
 
 def set_enqueued(db: Statements, kind: str, subjects: Sequence[bytes], now: datetime) -> None:
@@ -242,18 +244,14 @@ def counts(db: Statements, now: datetime) -> list[Count]:
     """How much there is to do, by kind and state."""
     found = []
     for state, kind in sorted(db.all(_KINDS)):
-        row = db.one(_COUNT, (to_row(now), to_row(now), state, kind))
-        if row and row[0]:
-            found.append(Count(kind, state, int(row[0]), int(row[1]), int(row[2]), from_nullable(row[3])))
-    return found
+        row = db.one(_COUNT, (kind, state, to_row(now), to_row(now), state, kind))
+        found.append(record(Count, row))
+    return [count for count in found if count.rows]
 
 
 def dead(db: Statements, limit: int = 100) -> list[Dead]:
     """Jobs that are not tried again by themselves."""
-    return [
-        Dead(row[0], row[1], row[2], row[3] or "", row[4] or "", from_row(row[5]), from_row(row[6]))
-        for row in db.all(_DEAD, (limit,))
-    ]
+    return records(Dead, db.all(_DEAD, (limit,)))
 
 
 def retry(db: Statements, now: datetime, kind: str | None = None, subject: bytes | None = None) -> int:

@@ -16,9 +16,4 @@ _UPLOADS = "SELECT COUNT(*) FROM (SELECT 1 FROM upload WHERE state = %s ORDER BY
 
 def uploads(db: Statements) -> Sequence[tuple[str, int]]:
     """(state, uploads in it); ended ones go after SLUICE_UPLOAD_RETENTION."""
-    found = []
-    for state in UPLOAD_STATES:
-        row = db.one(_UPLOADS, (state,))
-        assert row
-        found.append((state, int(row[0])))
-    return found
+    return [(state, db.value(_UPLOADS, (state,))) for state in UPLOAD_STATES]

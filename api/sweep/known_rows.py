@@ -35,4 +35,4 @@ def _named(db: Statements, tables: Sequence[str], storage: str, keys: Sequence[s
         return set()
     one = f"storage = %s AND object_key IN ({placeholders(len(keys))})"
     sql = " UNION ALL ".join(f"SELECT object_key FROM {table} WHERE {one}" for table in tables)
-    return {str(row[0]) for row in db.all(sql, [storage, *keys] * len(tables))}
+    return set(db.column(sql, [storage, *keys] * len(tables)))

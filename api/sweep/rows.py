@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from api.db.pool import Row, Statements, placeholders
-from api.db.times import from_nullable, from_row, to_row
+from api.db.pool import Statements, placeholders
+from api.db.records import record, records
+from api.db.times import from_row, to_row
 
-_LISTING = "storage, pass, cursor_key, begun, begun_at, ended_at, trusted, objects, missing"
+_LISTING = "storage, pass AS number, cursor_key AS `cursor`, begun, begun_at, ended_at, trusted, objects, missing"
 _GET = f"SELECT {_LISTING} FROM listing WHERE storage = %s"
 _BEGIN = (
     "INSERT INTO listing (storage, pass, cursor_key, begun, begun_at) VALUES (%s, 1, '', %s, %s) ON DUPLICATE KEY "
@@ -120,14 +121,7 @@ class Replica:
 def get(db: Statements, storage: str) -> Listing | None:
     """The pass that is under way, or the last one."""
     row = db.one(_GET, (storage,))
-    return None if row is None else _listing(row)
-
-
-def _listing(row: Row) -> Listing:
-    storage, number, cursor, begun, begun_at, ended_at, trusted, objects, missing = row
-    return Listing(
-        storage, number, cursor, begun, from_row(begun_at), from_nullable(ended_at), trusted, objects, missing
-    )
+    return None if row is None else record(Listing, row)
 
 
 def begin(db: Statements, storage: str, begun: str, trusted: int, now: datetime) -> Listing:
@@ -178,25 +172,22 @@ def forget(db: Statements, storage: str, kind: str, object_key: str) -> None:
 
 def count_unknown(db: Statements, storage: str, kind: str) -> int:
     """How many are unknown that nobody has accepted."""
-    row = db.one(_COUNT, (storage, kind))
-    assert row is not None
-    return int(row[0])
+    return int(db.value(_COUNT, (storage, kind)))
 
 
 def made_within(db: Statements, storage: str, since: datetime, until: datetime) -> list[tuple[str, str]]:
     """(kind, key) of up to 100 unknown ones that nobody has accepted, made in this time by their keys."""
-    return [(row[0], row[1]) for row in db.all(_MADE_WITHIN, (storage, to_row(since), to_row(until)))]
+    return [(row.kind, row.object_key) for row in db.all(_MADE_WITHIN, (storage, to_row(since), to_row(until)))]
 
 
 def old(db: Statements, storage: str, kind: str, after: str, seconds: int) -> list[str]:
     """Keys behind ``after`` that have been unknown for so long, and over more than one pass; up to 1,000."""
-    return [row[0] for row in db.all(_OLD, (storage, kind, after, seconds))]
+    return db.column(_OLD, (storage, kind, after, seconds))
 
 
 def sightings(db: Statements, storage: str, limit: int) -> list[Sighting]:
     """What no row knows."""
-    rows = db.all(_SIGHTINGS, (storage, limit))
-    return [Sighting(row[0], row[1], row[2], from_row(row[3]), int(row[4]), bool(row[5])) for row in rows]
+    return records(Sighting, db.all(_SIGHTINGS, (storage, limit)))
 
 
 def accept(db: Statements, storage: str) -> int:
@@ -223,10 +214,7 @@ def doubt(
 
 def doubts(db: Statements) -> list[Doubt]:
     """Every doubt that is not settled."""
-    return [
-        Doubt(row[0], row[1], row[2], from_nullable(row[3]), from_nullable(row[4]), from_row(row[5]))
-        for row in db.all(_DOUBTS)
-    ]
+    return records(Doubt, db.all(_DOUBTS))
 
 
 def settle(db: Statements, kind: str, storage: str) -> None:
@@ -239,8 +227,7 @@ def settle(db: Statements, kind: str, storage: str) -> None:
 
 def replicas_between(db: Statements, storage: str, after: str, last: str) -> list[Replica]:
     """Up to 1,000 rows in order of keys: behind ``after``, up to ``last``."""
-    rows = db.all(_REPLICAS, (storage, after, last))
-    return [Replica(row[0], row[1], from_nullable(row[2])) for row in rows]
+    return records(Replica, db.all(_REPLICAS, (storage, after, last)))
 
 
 def set_missing(db: Statements, storage: str, replica: Replica, now: datetime | None) -> bool:
@@ -251,10 +238,10 @@ def set_missing(db: Statements, storage: str, replica: Replica, now: datetime | 
 
 def missing(db: Statements, limit: int) -> list[tuple[str, str, bytes, datetime]]:
     """(storage, object key, blob, since when) of rows whose objects are gone."""
-    return [(row[0], row[1], row[2], from_row(row[3])) for row in db.all(_MISSING, (limit,))]
+    rows = db.all(_MISSING, (limit,))
+    return [(row.storage, row.object_key, row.blob_id, from_row(row.missing_at)) for row in rows]
 
 
 def newest(db: Statements) -> bytes | None:
     """The youngest id that any row of an upload or a blob has."""
-    found = [row[0] for row in (db.one(_NEWEST_UPLOAD), db.one(_NEWEST_BLOB)) if row and row[0]]
-    return max(found, default=None)
+    return max(filter(None, (db.value(_NEWEST_UPLOAD), db.value(_NEWEST_BLOB))), default=None)

@@ -8,7 +8,8 @@ from datetime import datetime
 
 from api.core.models import TransferItem
 from api.db.pool import Statements, placeholders
-from api.db.times import from_row, to_row
+from api.db.records import record, records
+from api.db.times import from_nullable, to_row
 
 _INSERT = (
     "INSERT INTO transfer_item (id, transfer_id, blob_id, size, state, phase, storage, object_key, upload_id, due_at, "
@@ -21,7 +22,8 @@ _DUE = (
 )
 _SET_QUEUED = "UPDATE transfer_item SET state = 'queued' WHERE state = 'waiting' AND id IN "
 _QUEUED = (
-    "SELECT i.id, j.state, j.reason, j.message FROM transfer_item i LEFT JOIN job j ON j.subject = i.id "
+    "SELECT i.id, j.state AS job, COALESCE(j.reason, '') AS reason, COALESCE(j.message, '') AS message "
+    "FROM transfer_item i LEFT JOIN job j ON j.subject = i.id "
     "AND j.kind = 'transfer' WHERE i.transfer_id = %s AND i.state = 'queued'"
 )
 _NEXT_DUE = (
@@ -30,8 +32,9 @@ _NEXT_DUE = (
 )
 _WORK = (
     "SELECT i.id, i.transfer_id, i.blob_id, i.size, i.state, i.phase, i.storage, i.object_key, i.upload_id, "
-    "i.multipart_id, i.begun, i.binds_hash, i.copied, i.due_at, t.source, t.delete_source, t.keep_for, t.state, "
-    "b.state, p.hashes FROM transfer_item i JOIN transfer t ON t.id = i.transfer_id "
+    "i.multipart_id, i.begun, i.binds_hash, i.copied, i.due_at, t.source, t.delete_source, t.keep_for, "
+    "t.state AS transfer_state, b.state AS blob_state, p.hashes "
+    "FROM transfer_item i JOIN transfer t ON t.id = i.transfer_id "
     "LEFT JOIN `blob` b ON b.id = i.blob_id LEFT JOIN blob_parts p ON p.blob_id = i.blob_id WHERE i.id = %s"
 )
 _LOCK = "SELECT copied FROM transfer_item WHERE id = %s FOR UPDATE"
@@ -57,10 +60,13 @@ _REVIVE = (
     "WHERE state = 'failed' AND id IN "
 )
 _FAILURES = (
-    "SELECT i.blob_id, i.size, i.reason, i.message, i.phase FROM transfer_item i WHERE i.transfer_id = %s "
+    "SELECT i.blob_id, i.size, COALESCE(i.reason, '') AS reason, COALESCE(i.message, '') AS message, i.phase "
+    "FROM transfer_item i WHERE i.transfer_id = %s "
     "AND i.state = 'failed' ORDER BY i.transfer_id, i.state, i.due_at, i.id LIMIT %s"
 )
-_REASONS = "SELECT reason, COUNT(*) FROM transfer_item WHERE transfer_id = %s AND state = 'failed' GROUP BY reason"
+_REASONS = (
+    "SELECT reason, COUNT(*) AS items FROM transfer_item WHERE transfer_id = %s AND state = 'failed' GROUP BY reason"
+)
 _DELETE = "DELETE FROM transfer_item WHERE id = %s"
 _UNBEGUN = (
     "SELECT id FROM transfer_item WHERE transfer_id = %s AND state IN ('waiting', 'failed') "
@@ -125,18 +131,17 @@ def insert(
 
 def planned(db: Statements, transfer_id: bytes, blob_ids: Sequence[bytes]) -> set[bytes]:
     """The blobs that a transfer has an item of already."""
-    return {row[0] for row in db.all(f"{_PLANNED}({placeholders(len(blob_ids))})", (transfer_id, *blob_ids))}
+    return set(db.column(f"{_PLANNED}({placeholders(len(blob_ids))})", (transfer_id, *blob_ids)))
 
 
 def due(db: Statements, transfer_id: bytes, now: datetime, limit: int) -> list[bytes]:
     """Items that wait and are due."""
-    return [row[0] for row in db.all(_DUE, (transfer_id, "waiting", to_row(now), limit))]
+    return db.column(_DUE, (transfer_id, "waiting", to_row(now), limit))
 
 
 def next_due(db: Statements, transfer_id: bytes) -> datetime | None:
     """When the first of the waiting items is due; None where none waits."""
-    row = db.one(_NEXT_DUE, (transfer_id,))
-    return from_row(row[0]) if row else None
+    return from_nullable(db.value(_NEXT_DUE, (transfer_id,)))
 
 
 def set_queued(db: Statements, item_ids: Sequence[bytes]) -> None:
@@ -146,7 +151,7 @@ def set_queued(db: Statements, item_ids: Sequence[bytes]) -> None:
 
 def queued(db: Statements, transfer_id: bytes) -> list[Queued]:
     """The items that jobs are about."""
-    return [Queued(row[0], row[1], row[2] or "", row[3] or "") for row in db.all(_QUEUED, (transfer_id,))]
+    return records(Queued, db.all(_QUEUED, (transfer_id,)))
 
 
 def any_queued(db: Statements, transfer_id: bytes) -> bool:
@@ -157,19 +162,13 @@ def any_queued(db: Statements, transfer_id: bytes) -> bool:
 def work(db: Statements, item_id: bytes) -> TransferItem | None:
     """An item with what is to be known of its transfer and its blob."""
     row = db.one(_WORK, (item_id,))
-    if row is None:
-        return None
-    values = list(row)
-    for flag in (10, 11, 15):
-        values[flag] = bool(values[flag])
-    values[13] = from_row(values[13])
-    return TransferItem(*values)
+    return record(TransferItem, row) if row else None
 
 
 def lock(db: Statements, item_id: bytes) -> int | None:
     """Keeps others from ending an item; answers the bytes that its row says are copied, None where it has ended."""
-    row = db.one(_LOCK, (item_id,))
-    return int(row[0]) if row else None
+    copied: int | None = db.value(_LOCK, (item_id,))
+    return copied
 
 
 def begin(db: Statements, item_id: bytes, *, binds_hash: bool) -> bool:
@@ -211,8 +210,8 @@ def revive(db: Statements, transfer_id: bytes, now: datetime, limit: int) -> tup
     """Failed items wait again; (items, bytes) of them."""
     rows = db.all(_FAILED, (transfer_id, limit))
     if rows:
-        revive_these(db, [row[0] for row in rows], now)
-    return len(rows), sum(row[1] for row in rows)
+        revive_these(db, [row.id for row in rows], now)
+    return len(rows), sum(row.size for row in rows)
 
 
 def revive_these(db: Statements, item_ids: Sequence[bytes], now: datetime) -> int:
@@ -222,14 +221,12 @@ def revive_these(db: Statements, item_ids: Sequence[bytes], now: datetime) -> in
 
 def failures(db: Statements, transfer_id: bytes, limit: int) -> list[Failure]:
     """Items that failed, and why."""
-    return [
-        Failure(row[0], row[1], row[2] or "", row[3] or "", row[4]) for row in db.all(_FAILURES, (transfer_id, limit))
-    ]
+    return records(Failure, db.all(_FAILURES, (transfer_id, limit)))
 
 
 def reasons(db: Statements, transfer_id: bytes) -> dict[str, int]:
     """How many failed, by reason."""
-    return {str(row[0]): int(row[1]) for row in db.all(_REASONS, (transfer_id,))}
+    return {str(row.reason): row.items for row in db.all(_REASONS, (transfer_id,))}
 
 
 def delete(db: Statements, item_id: bytes) -> None:
@@ -239,7 +236,7 @@ def delete(db: Statements, item_id: bytes) -> None:
 
 def unbegun(db: Statements, transfer_id: bytes, limit: int) -> list[bytes]:
     """Of a cancelled transfer: items that have nothing at the destination but replicas, locked."""
-    return [row[0] for row in db.all(_UNBEGUN, (transfer_id, limit))]
+    return db.column(_UNBEGUN, (transfer_id, limit))
 
 
 def delete_many(db: Statements, item_ids: Sequence[bytes]) -> None:
@@ -249,7 +246,7 @@ def delete_many(db: Statements, item_ids: Sequence[bytes]) -> None:
 
 def queue_left(db: Statements, transfer_id: bytes, limit: int) -> list[bytes]:
     """Of a cancelled transfer: items that waited or had failed are queued, so that jobs tidy up after them."""
-    ids = [row[0] for row in db.all(_ANY_LEFT, (transfer_id, limit))]
+    ids = db.column(_ANY_LEFT, (transfer_id, limit))
     if ids:
         db.execute(f"{_QUEUE_ANY}({placeholders(len(ids))})", ids)
     return ids
@@ -262,14 +259,14 @@ def ours(db: Statements, storage: str, object_keys: Sequence[str]) -> set[str]:
     """Those of up to 1,000 keys of a storage that an item names: an object or upload under one is no orphan."""
     if not object_keys:
         return set()
-    return {row[0] for row in db.all(f"{_OURS}({placeholders(len(object_keys))})", (storage, *object_keys))}
+    return set(db.column(f"{_OURS}({placeholders(len(object_keys))})", (storage, *object_keys)))
 
 
 def our_uploads(db: Statements, upload_ids: Sequence[bytes]) -> set[bytes]:
     """Those of up to 1,000 ids that an item's key ends with; `MultipartStorage.list_uploads` yields them."""
     if not upload_ids:
         return set()
-    return {row[0] for row in db.all(f"{_OUR_UPLOADS}({placeholders(len(upload_ids))})", upload_ids)}
+    return set(db.column(f"{_OUR_UPLOADS}({placeholders(len(upload_ids))})", upload_ids))
 
 
 # -- the blob that an item is about
@@ -277,20 +274,18 @@ def our_uploads(db: Statements, upload_ids: Sequence[bytes]) -> set[bytes]:
 
 def lock_usable(db: Statements, blob_id: bytes) -> bool:
     """Locks a blob against deletion; False where it is not verified (any more)."""
-    row = db.one(_LOCK_BLOB_SHARED, (blob_id,))
-    return row is not None and row[0] == "verified"
+    return bool(db.value(_LOCK_BLOB_SHARED, (blob_id,)) == "verified")
 
 
 def lock_alone(db: Statements, blob_id: bytes) -> bool:
     """The same against everybody: only so a replica may be dropped."""
-    row = db.one(_LOCK_BLOB, (blob_id,))
-    return row is not None and row[0] == "verified"
+    return bool(db.value(_LOCK_BLOB, (blob_id,)) == "verified")
 
 
 def replica_at(db: Statements, blob_id: bytes, storage: str) -> str | None:
     """The key of a blob's replica there, locked."""
-    row = db.one(_REPLICA_AT, (blob_id, storage))
-    return str(row[0]) if row else None
+    object_key: str | None = db.value(_REPLICA_AT, (blob_id, storage))
+    return object_key
 
 
 def drop_replica(db: Statements, blob_id: bytes, storage: str, object_key: str) -> bool:

@@ -9,8 +9,9 @@ from typing import Final
 
 from api.core.models import Transfer
 from api.core.policies import Policy
-from api.db.pool import Row, Statements, placeholders
-from api.db.times import from_nullable, from_row, to_row
+from api.db.pool import Statements, placeholders
+from api.db.records import record, records
+from api.db.times import to_row
 
 LONG_AGO: Final = datetime(2000, 1, 1, tzinfo=UTC)
 """Before any replica: where planning begins."""
@@ -65,8 +66,8 @@ _COUNT = (
 )
 _CANDIDATES = (
     "SELECT r.blob_id, r.created_at, b.size, "
-    "EXISTS(SELECT 1 FROM replica o WHERE o.blob_id = r.blob_id AND o.storage = %s), "
-    "b.state IN ('verified', 'unverified') FROM replica r FORCE INDEX (replica_newest) "
+    "EXISTS(SELECT 1 FROM replica o WHERE o.blob_id = r.blob_id AND o.storage = %s) AS there, "
+    "b.state IN ('verified', 'unverified') AS usable FROM replica r FORCE INDEX (replica_newest) "
     "JOIN `blob` b ON b.id = r.blob_id "
     "WHERE r.storage = %s AND r.created_at >= %s AND r.created_at <= %s AND (r.created_at > %s OR r.blob_id > %s) "
     "ORDER BY r.storage, r.created_at, r.blob_id LIMIT %s"
@@ -103,16 +104,6 @@ class Change:
     moved_bytes: int = 0
 
 
-def _transfer(row: Row) -> Transfer:
-    values = list(row)
-    for flag in (4, 8):
-        values[flag] = bool(values[flag])
-    for moment in (9, 21, 24):
-        values[moment] = from_row(values[moment])
-    values[25] = from_nullable(values[25])
-    return Transfer(*values)
-
-
 def insert(db: Statements, transfer_id: bytes, ends: tuple[str, str], keep_for: int | None, now: datetime) -> None:
     """A migration of everything that lies on a storage now.
 
@@ -141,35 +132,34 @@ def end_policies(db: Statements, in_force: Sequence[str], now: datetime) -> int:
 def by_id(db: Statements, transfer_id: bytes) -> Transfer | None:
     """A transfer."""
     row = db.one(_BY_ID, (transfer_id,))
-    return _transfer(row) if row else None
+    return record(Transfer, row) if row else None
 
 
 def by_policy(db: Statements, name: str) -> Transfer | None:
     """A policy's transfer."""
     row = db.one(_BY_POLICY, (name,))
-    return _transfer(row) if row else None
+    return record(Transfer, row) if row else None
 
 
 def same(db: Statements, ends: tuple[str, str], keep_for: int | None) -> Transfer | None:
     """An unfinished migration that was asked for in the same words."""
     row = db.one(_SAME, (*ends, keep_for is not None, keep_for or 0))
-    return _transfer(row) if row else None
+    return record(Transfer, row) if row else None
 
 
 def page(db: Statements, after: bytes | None, limit: int) -> list[Transfer]:
     """Transfers, newest first."""
-    return [_transfer(row) for row in db.all(_PAGE, (after or b"\xff" * 16, limit))]
+    return records(Transfer, db.all(_PAGE, (after or b"\xff" * 16, limit)))
 
 
 def with_work(db: Statements) -> list[bytes]:
     """Transfers that may have something to do."""
-    return [row[0] for row in db.all(_WITH_WORK)]
+    return db.column(_WITH_WORK)
 
 
 def state(db: Statements, transfer_id: bytes) -> str:
     """A transfer's state; cancelled where it is not there any more."""
-    row = db.one(_STATE, (transfer_id,))
-    return str(row[0]) if row else "cancelled"
+    return db.value(_STATE, (transfer_id,)) or "cancelled"
 
 
 def set_state(db: Statements, transfer_id: bytes, new: str, old: Sequence[str], now: datetime) -> bool:
@@ -205,5 +195,5 @@ def candidates(
 ) -> list[Candidate]:
     """Replicas of a source behind ``after`` (made at, blob), oldest first."""
     moment = to_row(after[0])
-    rows = db.all(_CANDIDATES, (ends[1], ends[0], moment, to_row(until), moment, after[1], limit))
-    return [Candidate(row[0], from_row(row[1]), row[2], bool(row[3]), bool(row[4])) for row in rows]
+    args = (ends[1], ends[0], moment, to_row(until), moment, after[1], limit)
+    return records(Candidate, db.all(_CANDIDATES, args))

@@ -37,7 +37,7 @@ def expired(db: Statements, now: datetime) -> list[Upload]:
 
 def before(db: Statements, moment: datetime) -> list[bytes]:
     """Up to 100 uploads that ended before then."""
-    return [row[0] for row in db.all(_BEFORE, (to_row(moment),))]
+    return db.column(_BEFORE, (to_row(moment),))
 
 
 def among(db: Statements, ids: Sequence[bytes]) -> list[Upload]:
@@ -47,7 +47,7 @@ def among(db: Statements, ids: Sequence[bytes]) -> list[Upload]:
 
 def with_parts(db: Statements) -> list[bytes]:
     """Up to 100 ended uploads whose part rows are still there, but for those of `singles`."""
-    return [row[0] for row in db.all(_WITH_PARTS, (SINGLE_PUT,))]
+    return db.column(_WITH_PARTS, (SINGLE_PUT,))
 
 
 def singles(db: Statements, state: str, before: datetime, after: bytes) -> list[Upload]:

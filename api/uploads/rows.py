@@ -386,7 +386,7 @@ def is_finalizing(db: Statements, upload_id: bytes) -> bool:
 
 def stuck(db: Statements, now: datetime) -> list[bytes]:
     """Up to 100 uploads that are to be finalized, that nobody is busy with, and that no job is about."""
-    return [row[0] for row in db.all(_STUCK, (to_row(now),))]
+    return db.column(_STUCK, (to_row(now),))
 
 
 def reopen(db: Statements, upload_id: bytes, owner: bytes, received: bytes, failure: str | None, now: datetime) -> bool:

@@ -1,0 +1,48 @@
+"""Rows become values by the names of their columns, never by position."""
+
+from __future__ import annotations
+
+import functools
+import types
+import typing
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from typing import Any, Final, TypeVar
+
+from api.db.pool import Row
+from api.db.times import from_nullable, from_row
+
+R = TypeVar("R")
+
+# MariaDB has no booleans, its sums are decimals, and its times have no zone.
+_CONVERT: Final[dict[object, Callable[[Any], Any]]] = {bool: bool, int: int, datetime: from_row}
+
+
+def record(kind: type[R], row: Row) -> R:
+    """A dataclass from the row whose columns have the names of its fields; what is left out has its default.
+
+    Raises:
+        TypeError: a column is no field, or a field without a default is no column.
+    """
+    values = list(row)
+    for place, convert in _conversions(typing.cast(Any, kind), row._fields):
+        values[place] = convert(values[place])
+    return kind(**dict(zip(row._fields, values, strict=True)))
+
+
+def records(kind: type[R], rows: Iterable[Row]) -> list[R]:
+    """The same for several rows."""
+    return [record(kind, row) for row in rows]
+
+
+@functools.cache
+def _conversions(kind: Any, names: tuple[str, ...]) -> tuple[tuple[int, Callable[[Any], Any]], ...]:
+    hints = typing.get_type_hints(kind)
+    wanted = ((place, _conversion(hints.get(name))) for place, name in enumerate(names))
+    return tuple((place, convert) for place, convert in wanted if convert is not None)
+
+
+def _conversion(hint: object) -> Callable[[Any], Any] | None:
+    if isinstance(hint, types.UnionType):
+        return from_nullable if datetime in hint.__args__ else None
+    return _CONVERT.get(hint)
