@@ -111,7 +111,9 @@ class Config:
     tiers: Mapping[str, Tier] = setting(parse_tiers, "What tiers allow: name:limit=value,limit=value; name:…", "")
     link_tier: str = setting(one_of("owner", "anonymous"), "Whose tier downloads by link have", "owner")
     signup_rate: int = setting(integer(1, 10**6), "Sign-ups of an address in an hour", "60")
-    signin_rate: int = setting(integer(1, 10**6), "Sign-ins of an address in a minute, right or wrong", "120")
+    signin_rate: int = setting(
+        integer(1, 10**6), "Sign-ins of an address in a minute, right or wrong; and as many renewals", "120"
+    )
     address_rate: int = setting(integer(1, 10**6), "Requests of an address in a second; at once twice as many", "2000")
     address_connections: int = setting(integer(1, 65535), "Requests of an address under way at once", "1000")
     usage_flush: int = setting(integer(1, 60), "Seconds between two reports of traffic by an edge", "5")

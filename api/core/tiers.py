@@ -31,6 +31,7 @@ class Tier:
         rate: bytes a second over all of them, and over parts that nginx takes.
         api, part, download: requests (a second, at once).
         daily, monthly: bytes that downloads may send, in UTC.
+        calls: API calls at once; further ones wait.
     """
 
     # 16 parts at once, 1,000 signings, a loop over a list: none of it comes near these
@@ -41,6 +42,7 @@ class Tier:
     download: tuple[float, int] = (1000, 4000)
     daily: int = 0
     monthly: int = 0
+    calls: int = 8
 
 
 DEFAULT: Final = "default"
@@ -76,6 +78,7 @@ def _pace(text: str) -> tuple[float, int]:
 
 _PARSERS: Final[Mapping[str, Any]] = {
     "connections": _count,
+    "calls": _count,
     "rate": _size,
     "api": _pace,
     "part": _pace,

@@ -3,6 +3,7 @@
 -- refuse() answers. By that way nginx sends no "100 Continue" to a client whose body is not wanted.
 
 local api = require("sluice.platform.api")
+local calls = require("sluice.limits.calls")
 local download = require("sluice.download.download")
 local failure = require("sluice.failure")
 local journal = require("sluice.platform.journal")
@@ -12,6 +13,7 @@ local part = require("sluice.storage.part")
 local proxy = require("sluice.storage.proxy")
 local response = require("sluice.response")
 local revocation = require("sluice.identity.revocation")
+local tier = require("sluice.limits.tier")
 local traffic = require("sluice.limits.traffic")
 local verified = require("sluice.identity.verified")
 
@@ -26,7 +28,7 @@ local _M = {}
 local PUBLIC = {
     ["POST /api/v1/users"] = { "signup", "SIGNUPS_LIMITED" },
     ["POST /api/v1/sessions"] = { "signin", "SIGNIN_LIMITED" },
-    ["POST /api/v1/sessions/refresh"] = {},
+    ["POST /api/v1/sessions/refresh"] = { "refresh", "REQUESTS_LIMITED" },
 }
 
 -- What the API's framework knows; it calls anything else malformed.
@@ -129,7 +131,7 @@ local function decide_bearer()
     local public = PUBLIC[get_method() .. " " .. var.uri]
     if public then
         ngx.req.clear_header("Authorization")
-        return traffic.admit_stranger(public[1], public[2])
+        return traffic.admit_stranger(public[1], public[2]) or calls.begin(var.client_network, calls.OF_STRANGERS)
     end
     if not METHODS[get_method()] then
         return "METHOD_NOT_IMPLEMENTED"
@@ -148,7 +150,7 @@ local function decide_bearer()
     elseif claims.role == "admin" and var.admin_address == "0" then
         return "FORBIDDEN"
     end
-    return traffic.admit("api", claims)
+    return traffic.admit("api", claims) or calls.begin(claims.account, tier.of(claims.tier).calls)
 end
 
 local function decide_ready()
@@ -189,6 +191,7 @@ end
 
 --- A download by the link that the API answered a bearer token with.
 function _M.content()
+    calls.finish()
     -- What the API said about its own answer came along with its X-Accel-Redirect.
     ngx.header["Cache-Control"] = nil
     return decide(link.decide_content)

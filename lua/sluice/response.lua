@@ -41,6 +41,7 @@ local KINDS = {
     REQUESTS_LIMITED = { 429, "Too many requests; wait a little.", 1 },
     SIGNIN_LIMITED = { 429, "Too many sign-ins from this address; wait a little.", 60 },
     SIGNUPS_LIMITED = { 429, "Too many sign-ups from this address; wait a little.", 60 },
+    CALLS_LIMITED = { 429, "Too many calls of this account at once; wait until one has ended.", 1 },
     CONNECTIONS_LIMITED = { 429, "Too many downloads at once; wait until one has ended.", 1 },
     BANDWIDTH_LIMITED = { 429, "More parts are being sent than the account's rate allows; wait a little.", 10 },
     QUOTA_EXCEEDED = { 429, "The account's traffic for this time is used up.", 3600 },

@@ -115,3 +115,25 @@ def test_the_edges_own_questions_have_no_address_to_refuse(make_edge: MakeEdge) 
     path = f"/d/{edge.token('link', blob=BLOB, **new_user('slow'))}/x"
     reply = edge.get(path, Host="content.example")
     assert (reply.status, reply.body) == (200, b"content")
+
+
+@pytest.mark.parametrize(
+    ("addresses", "is_one"),
+    [
+        ([f"2001:db8::{n:x}" for n in range(1, 9)], True),
+        ([f"2001:db8:0:{n:x}::1" for n in range(1, 9)], False),
+        # an IPv6 socket that takes IPv4 as well names its clients so
+        ([f"::ffff:10.0.0.{n}" for n in range(10, 18)], False),
+        ([f"10.0.1.{n}" for n in range(10, 18)], False),
+    ],
+    ids=["one /64", "several /64", "IPv4 in IPv6", "IPv4"],
+)
+def test_of_ipv6_the_64_is_one_address(make_edge: MakeEdge, addresses: list[str], is_one: bool) -> None:
+    edge = make_edge(tiers=document(signup=(0.001, 3)), SLUICE_TRUSTED_PROXIES="127.0.0.0/8", SLUICE_ADDRESS_RATE="1")
+    calls = [edge.get("/api/v1/files", X_Forwarded_For=address, **edge.bearer()).status for address in addresses]
+    assert (429 in calls) == is_one
+    posts = [
+        edge.ask("POST", "/api/v1/users", headers={"X-Forwarded-For": address}, body=b"{}").status
+        for address in addresses
+    ]
+    assert (429 in posts) == is_one

@@ -27,10 +27,11 @@ end
 
 local function prepare(document)
     local made = { tiers = {}, signup = limit(document.signup), signin = limit(document.signin),
+        refresh = limit(document.signin),
         flush = number(document.flush) or 5 }
     for name, given in pairs(document.tiers) do
-        local tier = { name = name, connections = number(given.connections), rate = number(given.rate),
-            daily = number(given.daily), monthly = number(given.monthly) }
+        local tier = { name = name, connections = number(given.connections), calls = number(given.calls),
+            rate = number(given.rate), daily = number(given.daily), monthly = number(given.monthly) }
         tier.quota = tier.daily ~= nil or tier.monthly ~= nil
         for _, kind in ipairs(LIMITS) do
             tier[kind] = limit(given[kind])
@@ -65,7 +66,7 @@ function _M.of(name)
     return tiers[name] or tiers.default
 end
 
---- The limits per address of what needs no token: signup or signin; nil where there is none.
+--- The limits per address of what needs no token: signup, signin or refresh; nil where there is none.
 function _M.public(name)
     return all()[name]
 end

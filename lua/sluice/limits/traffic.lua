@@ -6,6 +6,7 @@
 -- "kind:id", for an open download; "=<bytes that are to come to local storage> account" for a part; or, for an open
 -- download with more to settle, "+<reserved bytes or -1> <bytes that were booked on the way> account".
 
+local calls = require("sluice.limits.calls")
 local gcra = require("sluice.limits.gcra")
 local holds = require("sluice.limits.holds")
 local metrics = require("sluice.metrics")
@@ -71,14 +72,14 @@ function _M.admit(kind, claims)
 end
 
 --- Counts a call that needs no token, by its address; of an IPv6 address by its network, which one machine has all of.
--- @param kind signup or signin
+-- @param kind signup, signin or refresh
 -- @return nil, or an error code
 function _M.admit_stranger(kind, code)
     local limit = kind and tier.public(kind)
     if not limit then
         return nil
     end
-    local wait, ahead = gcra.take(kind .. ":" .. var.binary_remote_addr:sub(1, 8), limit)
+    local wait, ahead = gcra.take(kind .. ":" .. var.client_network, limit)
     metrics.add("limits", kind, wait and "refused" or "passed")
     return wait and refuse(limit, wait, ahead, code) or nil
 end
@@ -146,6 +147,7 @@ end
 
 --- The log phase: books what was moved, and gives back what was held.
 function _M.finish()
+    calls.finish()
     local account = var.held
     if not account or account == "" then
         return
