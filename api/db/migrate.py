@@ -57,6 +57,7 @@ def _alone(url: str) -> Iterator[None]:
 def migrate(url: str, timeout: float = 60) -> list[str]:
     """Brings the schema up to date; answers the names of the migrations that it applied."""
     wait(url, timeout)
+    os.environ.setdefault("LOGNAME", str(os.getuid()))  # yoyo writes down who it was; not every uid has a name
     with _alone(url):
         parts = urlsplit(url)
         backend = yoyo.get_backend(urlunsplit(parts))

@@ -45,7 +45,12 @@ class Readyz(Resource):
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         ready, checks = self._health.ready()
         # a full disk takes no uploads, but gives downloads and takes deletions: requests should still come
-        status = "unready" if not ready else "full" if self._health.full() else "ok"
+        if not ready:
+            status = "unready"
+        elif self._health.full():
+            status = "full"
+        else:
+            status = "ok" if all(state == "ok" for state in checks.values()) else "degraded"
         state = {"status": status, "checks": checks, "notes": self._health.notes()}
         answer(resp, state, 200 if ready else 503)
         if not ready:

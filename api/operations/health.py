@@ -46,9 +46,10 @@ class Health:
         return room is not None and room < 0
 
     def ready(self) -> tuple[bool, dict[str, str]]:
-        """Whether requests can be served, and how each dependency is: "ok", or what is wrong.
+        """Whether the gateway does its main work, and how each dependency is: "ok", or what is wrong.
 
-        Redis may be away: nothing but its counters' sharing between processes is missed then.
+        Redis may be away: nothing but its counters' sharing between processes is missed then. So may a storage that
+        takes no new uploads: its own files alone are missed.
         """
         with self._lock:
             if time.monotonic() - self._asked > _FRESH:
@@ -56,7 +57,8 @@ class Health:
                 self._asked = time.monotonic()
                 self._tell({**self._checks, "room": "full" if self.full() else "ok"})
             checks = dict(self._checks)
-        return all(state == "ok" for name, state in checks.items() if name != "redis"), checks
+        needed = {"database", *(f"storage:{name}" for name in self._stores.for_new_uploads)}
+        return all(state == "ok" for name, state in checks.items() if name in needed), checks
 
     def _tell(self, checks: dict[str, str]) -> None:
         """One line for each change, so that the log says why a process is unready, and since when."""

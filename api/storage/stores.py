@@ -46,6 +46,11 @@ class Stores:
         name = self._tiers.get(tier) or next(iter(self._storages))
         return name, self._storages[name]
 
+    @property
+    def for_new_uploads(self) -> frozenset[str]:
+        """Names of the storages that take new uploads of anybody."""
+        return frozenset([next(iter(self._storages)), *self._tiers.values()])
+
     def room(self) -> int | None:
         """The least room of the storages that know theirs. Raises StorageUnavailable."""
         known = [room for storage in self._storages.values() if (room := storage.room()) is not None]

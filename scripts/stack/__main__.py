@@ -8,7 +8,8 @@ import shutil
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from scripts.stack import logs
@@ -26,9 +27,9 @@ from scripts.stack.gateway import (
     write_command,
 )
 from scripts.stack.paths import Paths
-from scripts.stack.process import ServiceError, adopt_orphans
+from scripts.stack.process import NotReady, ServiceError, adopt_orphans
 from scripts.stack.secrets import Secrets
-from scripts.stack.services import MariaDB, Redis
+from scripts.stack.services import MariaDB, Redis, Service
 from scripts.stack.supervisor import Stopped, Supervisor
 from scripts.stack.tls import Certificate
 
@@ -67,9 +68,9 @@ def say(text: str) -> None:
 
 
 def tell(*lines: str) -> None:
-    """Print; a terminal that has gone away stops nothing."""
+    """Print; a terminal that has gone away, or a file on a full disk, stops nothing."""
     with suppress(OSError):
-        print(*lines, sep="\n", flush=True)
+        os.write(sys.stdout.fileno(), "".join(f"{line}\n" for line in lines).encode(errors="replace"))
 
 
 def run(
@@ -92,9 +93,9 @@ def run(
     paths = Paths.of(data)
     paths.make()
     lock = take_lock(paths.run / "lock")
-    if paths.run != paths.data / "run":
+    if paths.run.parent != paths.data:
         say(f"the path of {paths.data} is too long for sockets: they are in {paths.run}")
-    with lock, Supervisor(say) as supervisor:
+    with lock, closing_memory(paths), Supervisor(say) as supervisor:
         adopt_orphans()
         database, redis, ceph = MariaDB(paths), Redis(paths), Ceph(paths, ceph_port)
         supervisor.end_leftovers(ceph.services)  # they hold ports
@@ -109,25 +110,26 @@ def run(
         secrets = Secrets(paths.secrets)
         secrets.make()
         in_force = settings_in_force(settings)
-        api, worker = API(paths, settings), Worker(paths, settings)
+        api, worker = API(paths, settings), Worker(paths, settings, database)
         nginx = Nginx(paths, {**in_force, **settings}, address)
         supervisor.end_leftovers([database, redis, api, worker, nginx])
         check_port(address.host, address.port)
-        check_disk(paths.data, int(in_force["SLUICE_MIN_FREE"]))
+        if not database.datadir.exists():  # what is there already can be read, deleted and signed in to on a full disk
+            check_disk(paths.data, int(in_force["SLUICE_MIN_FREE"]))
 
         supervisor.prepare(database)
         supervisor.start(database, redis)
-        for daemon in ceph.services if with_ceph else ():
-            supervisor.prepare(daemon)
-            supervisor.start(daemon)
-        supervisor.prepare(api)
+        database.tend()
         if with_ceph:
-            init_storage(settings)
+            start_ceph(supervisor, ceph, settings)
+        supervisor.prepare(api)
         make_admin(secrets, settings)
-        supervisor.start(api, worker)
+        start_anyway(supervisor, api)
+        supervisor.start(worker)
         supervisor.prepare(nginx)
-        supervisor.start(nginx)
-        write_command(paths, settings)
+        start_anyway(supervisor, nginx)
+        with suppress(OSError):
+            write_command(paths, settings)
         show(address, paths, in_force, time.monotonic() - begun, ceph if with_ceph else None)
         show_admin(secrets)
         tail = logs.follow(paths.log / name for name in ("access.log", "edge.log", "api.log", "worker.log"))
@@ -137,6 +139,57 @@ def run(
             say("stopping")
             tail.kill()
             tail.wait()
+
+
+@contextmanager
+def closing_memory(paths: Paths) -> Iterator[None]:
+    """Frees the folder in memory when everything has stopped."""
+    try:
+        yield
+    finally:
+        paths.free_memory()
+
+
+def start_ceph(supervisor: Supervisor, ceph: Ceph, settings: dict[str, str]) -> None:
+    """Start Ceph's daemons and make its bucket. One that worked before keeps nothing else from starting.
+
+    Raises:
+        ServiceError: it cannot be made.
+    """
+    made = ceph.holds_data
+    for daemon in ceph.services:
+        try:
+            supervisor.prepare(daemon)
+        except ServiceError as ex:
+            if not made:
+                raise
+            say(f"{ex}; the start goes on without it")
+            supervisor.start_later(daemon)
+            continue
+        start_anyway(supervisor, daemon, even_dead=made)
+    try:
+        init_storage(settings)
+    except ServiceError as ex:
+        if not made:
+            raise
+        say(f"{ex}; the start goes on without it")
+
+
+def start_anyway(supervisor: Supervisor, service: Service, even_dead: bool = False) -> None:
+    """Start a server; if it is not ready in time, say so and go on: it is watched, and may become ready later.
+
+    Args:
+        even_dead: go on also if it ended.
+
+    Raises:
+        ServiceError: it ended.
+    """
+    try:
+        supervisor.start(service)
+    except ServiceError as ex:
+        if not even_dead and not isinstance(ex, NotReady):
+            raise
+        say(f"{ex}; the start goes on")
 
 
 def init_storage(settings: dict[str, str]) -> None:

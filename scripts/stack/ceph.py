@@ -162,6 +162,9 @@ class Mon(_Daemon):
     def ready(self) -> bool:
         return self.state("mon_status") == "leader"
 
+    def alive(self) -> bool:
+        return self.state("mon_status") is not None
+
 
 class Osd(_Daemon):
     """The bytes."""
@@ -173,6 +176,9 @@ class Osd(_Daemon):
     def ready(self) -> bool:
         return self.state("status") == "active"
 
+    def alive(self) -> bool:
+        return self.state("status") is not None
+
 
 class RadosGW(_Daemon):
     """S3."""
@@ -182,11 +188,17 @@ class RadosGW(_Daemon):
     stop_seconds = 5  # killing it is safe, and an idle connection may keep it for longer
 
     def ready(self) -> bool:
+        return self._ask() == 200
+
+    def alive(self) -> bool:
+        return self._ask() != 0
+
+    def _ask(self) -> int:
         connection = http.client.HTTPConnection(_LOOPBACK, self.ceph.s3_port, timeout=5)
         try:
             connection.request("GET", "/")
-            return connection.getresponse().status == 200
+            return connection.getresponse().status
         except (OSError, http.client.HTTPException):
-            return False
+            return 0
         finally:
             connection.close()

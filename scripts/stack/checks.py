@@ -5,6 +5,7 @@ import fcntl
 import os
 import shutil
 import socket
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -25,9 +26,9 @@ def take_lock(path: Path) -> IO[str]:
     except BlockingIOError:
         file.seek(0)
         raise CannotStart(f"already running, pid {file.read().strip() or 'unknown'}") from None
-    file.truncate(0)
-    file.write(f"{os.getpid()}\n")
-    file.flush()
+    with suppress(OSError):  # on a full disk the old text stays, or none: the lock itself needs no room
+        file.truncate(0)
+        os.write(file.fileno(), f"{os.getpid()}\n".encode())
     return file
 
 
@@ -54,7 +55,7 @@ def check_port(host: str, port: int) -> None:
 
 
 def check_disk(folder: Path, min_free: int) -> None:
-    """A database on a full disk fails in ways that are hard to read.
+    """A database that is made on a full disk fails in ways that are hard to read.
 
     Raises:
         CannotStart: less than SLUICE_MIN_FREE is free.

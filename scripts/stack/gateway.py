@@ -1,6 +1,7 @@
 """Sluice's own servers, the API, the worker and nginx, and the settings they get from the stack."""
 
 import http.client
+import json
 import os
 import re
 import shlex
@@ -8,7 +9,9 @@ import shutil
 import socket
 import ssl
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -18,13 +21,16 @@ from urllib.parse import urlsplit
 from scripts.stack.ceph import STORAGE, Ceph
 from scripts.stack.checks import CannotStart
 from scripts.stack.paths import CODE, Paths
+from scripts.stack.room import write_if_other
 from scripts.stack.secrets import Secrets
-from scripts.stack.services import MariaDB, Pause, Redis, Service
+from scripts.stack.services import HANG_SECONDS, MariaDB, Pause, Redis, Service
 from scripts.stack.tls import Certificate
 
 PYTHON = str(CODE / ".venv" / "bin" / "python")
 RENDER = str(CODE / "scripts" / "render-nginx")
 _FIND_CODE = {"PYTHONPATH": str(CODE)}
+CLIENTS_SECONDS = 4 * HANG_SECONDS
+"""An API whose threads for clients all stand still for so long hangs."""
 ANY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 - compared with, and printed
 
 
@@ -91,7 +97,8 @@ def stack_settings(
         "SLUICE_REDIS_URL": redis.url,
         "SLUICE_STORAGE_ROOT": str(paths.storage),
         "SLUICE_API_BIND": f"unix:{paths.run / 'api.sock'}",
-        "SLUICE_METRICS_FOLDER": str(paths.run / "metrics"),
+        "SLUICE_METRICS_FOLDER": str(paths.memory / "metrics"),
+        "SLUICE_WORKER_HEARTBEAT": str(paths.run / "worker.heartbeat"),
         **(ceph.settings() if ceph else {}),
         **(certificate.settings() if certificate else {}),
     }
@@ -155,12 +162,12 @@ def write_command(paths: Paths, settings: Mapping[str, str]) -> Path:
     path = paths.run / "api"
     given = " ".join(f"{name}={shlex.quote(value)}" for name, value in {**settings, **_FIND_CODE}.items())
     drop = f"setpriv --reuid={os.geteuid()} --regid={os.getegid()} --clear-groups --"
-    path.write_text(
+    program = (
         "#!/bin/sh\n"
         f'[ "$(id -u)" = {os.geteuid()} ] || exec {drop} "$0" "$@"\n'
         f'exec env {given} {shlex.quote(PYTHON)} -m api "$@"\n'
     )
-    path.chmod(0o700)
+    write_if_other(path, program, mode=0o700)
     return path
 
 
@@ -178,6 +185,7 @@ class API(_ApiProcess):
 
     name = "api"
     stop_seconds = 25  # more than gunicorn gives its workers
+    _clients_at = 0.0
 
     def prepare(self, pause: Pause) -> None:
         """Bring the database's tables up to date, and let all counting begin anew: names may be others now."""
@@ -189,22 +197,62 @@ class API(_ApiProcess):
         return [PYTHON, "-m", "gunicorn", "-c", config, "api.app:get_app()"]
 
     def ready(self) -> bool:
+        """Whether it answers; what it needs beside itself, a storage for instance, keeps no start."""
+        return self._ask("api.sock.internal") == 200
+
+    def alive(self) -> bool:
+        """Whether it answers the edge, and has answered clients lately: calls that wait for a storage may take long.
+
+        gunicorn itself ends a process only if its main thread stands still, not if all others do.
+        """
+        now = time.monotonic()
+        if self._ask("api.sock"):
+            self._clients_at = now
+        return self._ask("api.sock.internal") != 0 and now - self._clients_at < CLIENTS_SECONDS
+
+    def spawn(self, command: Sequence[str] | None = None) -> "subprocess.Popen[bytes]":
+        """Start it; what was known of its threads is forgotten."""
+        self._clients_at = time.monotonic()
+        return super().spawn(command)
+
+    def _ask(self, name: str) -> int:
         connection = http.client.HTTPConnection("localhost", timeout=5)
-        connection.sock = _connect_unix(self.paths.run / "api.sock.internal")
-        return connection.sock is not None and _status(connection, "/readyz") == 200
+        connection.sock = _connect_unix(self.paths.run / name)
+        return 0 if connection.sock is None else _status(connection, "/healthz")
 
 
 class Worker(_ApiProcess):
-    """What goes on in the background; it has nothing to ask, so running is ready."""
+    """What goes on in the background; it listens nowhere, so running is ready.
+
+    Args:
+        paths: the stack's folders.
+        settings: the stack's.
+        database: whose absence explains that the worker has no heartbeat.
+    """
 
     name = "worker"
     stop_seconds = 30  # a running segment saves its place
+
+    def __init__(self, paths: Paths, settings: Mapping[str, str], database: MariaDB) -> None:
+        super().__init__(paths, settings)
+        self.database = database
+        self._heartbeat = Path(settings["SLUICE_WORKER_HEARTBEAT"])
+        self._last_beat = 0
 
     def command(self) -> Sequence[str]:
         return [PYTHON, "-m", "api", "worker"]
 
     def ready(self) -> bool:
         return True
+
+    def alive(self) -> bool:
+        """Whether its heartbeat, which says that it saw its rows, has come since the last call."""
+        try:
+            beat = self._heartbeat.stat().st_mtime_ns
+        except OSError:
+            beat = 0
+        beaten, self._last_beat = beat != self._last_beat, beat
+        return beaten or not self.database.alive()
 
 
 class Nginx(Service):
@@ -238,12 +286,27 @@ class Nginx(Service):
 
     def prepare(self, pause: Pause) -> None:
         """Write the configuration, and drop what killed requests left half received."""
-        shutil.rmtree(self.paths.storage / "incoming", ignore_errors=True)
-        self.run([RENDER, str(self.paths.nginx)], pause)
+        with suppress(OSError):
+            for body in (self.paths.storage / "incoming").iterdir():  # the folder stays: a full disk has no room for it
+                body.unlink()
+        self.run([RENDER, str(self.config.parent)], pause)
+
+    @property
+    def config(self) -> Path:
+        """The configuration, beside nginx' pid: in memory, since a full disk has no room for either."""
+        return self.paths.memory / "nginx" / "nginx.conf"
+
+    def spawn(self, command: Sequence[str] | None = None) -> "subprocess.Popen[bytes]":
+        """Start it, with its configuration written again if the folder in memory has vanished."""
+        if command is None and not self.config.exists():
+            self.paths.make_memory()
+            environment = {**os.environ, **self.environment()}
+            subprocess.run([RENDER, str(self.config.parent)], env=environment, check=False)
+        return super().spawn(command)
 
     def command(self) -> Sequence[str]:
         nginx = shutil.which("nginx") or "/usr/sbin/nginx"
-        config = self.paths.nginx / "nginx.conf"
+        config = self.config
         return [nginx, "-e", str(self.paths.log / "edge.log"), "-c", str(config), "-g", "daemon off;"]
 
     def ready(self) -> bool:
@@ -251,11 +314,31 @@ class Nginx(Service):
 
         SLUICE_READY_NETWORKS may keep it from us (403): then the process' own answer has to do.
         """
-        status = self._ask("/readyz")
-        return status == 200 or (status == 403 and self._ask("/healthz") == 200)
+        status = self._ask("/readyz")[0]
+        return status == 200 or (status == 403 and self._ask("/healthz")[0] == 200)
 
-    def _ask(self, path: str) -> int:
-        return _status(self.address.connection(), path)
+    def alive(self) -> bool:
+        return self._ask("/healthz")[0] != 0
+
+    def trouble(self) -> str:
+        """What /readyz names, one after another; empty if all is well."""
+        status, body = self._ask("/readyz")
+        if status == 0:
+            return f"{self.address.url} gives no answer"
+        try:
+            told = json.loads(body)
+        except ValueError:
+            return "" if status in (200, 403) else f"/readyz says {status}"
+        checks = told.get("checks", {})
+        found = [f"{name}: {state}" for name, state in checks.items() if state != "ok"]
+        if told.get("status") == "full":
+            found.append("the disk is full: uploads are refused")
+        if not found and status not in (200, 403):
+            found.append(told.get("error", {}).get("message") or f"/readyz says {status}")
+        return ", ".join(found)
+
+    def _ask(self, path: str) -> tuple[int, bytes]:
+        return _get(self.address.connection(), path)
 
 
 @cache
@@ -275,11 +358,17 @@ def _connect_unix(path: Path) -> socket.socket | None:
 
 
 def _status(connection: http.client.HTTPConnection, path: str) -> int:
-    """The status of a GET; 0 where nobody answers."""
+    """The status of a GET; 0 if there is no answer."""
+    return _get(connection, path)[0]
+
+
+def _get(connection: http.client.HTTPConnection, path: str) -> tuple[int, bytes]:
+    """The status and the body of a GET; 0 if there is no answer."""
     try:
         connection.request("GET", path)
-        return connection.getresponse().status
+        answer = connection.getresponse()
+        return answer.status, answer.read()
     except (OSError, http.client.HTTPException):
-        return 0
+        return 0, b""
     finally:
         connection.close()

@@ -2,15 +2,21 @@
 
 import hashlib
 import os
+import shutil
 import stat
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+
+from scripts.stack.process import give_to_server, server_uid
 
 CODE = Path(__file__).resolve().parents[2]
 
 # sockaddr_un.sun_path has 108 bytes with the closing zero (unix(7)).
 SOCKET_PATH_MAX = 107
 _LONGEST_SOCKET = "/run/api.sock.internal"
+_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - a private folder is made there, and checked
+_MEMORY_ROOM = 32 * 1024**2  # what the files there need, with some to spare
 
 
 @dataclass(frozen=True)
@@ -32,6 +38,37 @@ class Paths:
         if len(os.fsencode(data)) + len(_LONGEST_SOCKET) > SOCKET_PATH_MAX:
             return cls(data, _short_run_folder(data))
         return cls(data, data / "run")
+
+    @cached_property
+    def memory(self) -> Path:
+        """A private folder in memory, made now, for files that a full disk must not be able to refuse; else `run`.
+
+        It may vanish while the stack runs (systemd-logind's RemoveIPC), so whoever starts a server calls
+        `make_memory` first.
+        """
+        folder = _SHARED_MEMORY / _private_name(self.data)
+        try:
+            if shutil.disk_usage(_SHARED_MEMORY).free < _MEMORY_ROOM:
+                return self.run
+            _make_private(folder)
+        except OSError:
+            return self.run
+        return folder
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether `memory` is one."""
+        return self.memory != self.run
+
+    def make_memory(self) -> None:
+        """Make `memory` again, if it has vanished."""
+        if self.in_memory:
+            _make_private(self.memory)
+
+    def free_memory(self) -> None:
+        """Remove what is in `memory`, once nothing runs any more."""
+        if self.in_memory:
+            shutil.rmtree(self.memory, ignore_errors=True)
 
     @property
     def pids(self) -> Path:
@@ -59,16 +96,36 @@ class Paths:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
+def _private_name(data: Path) -> str:
+    """The same for the same user and data folder at every start."""
+    return f"sluice-{os.geteuid()}-{hashlib.sha256(os.fsencode(data)).hexdigest()[:16]}"
+
+
 def _short_run_folder(data: Path) -> Path:
-    """A private folder under /tmp, the same for the same user and data folder at every start.
+    """A private folder under /tmp.
 
     Raises:
         PermissionError: somebody else made a folder of that name.
     """
-    name = hashlib.sha256(os.fsencode(data)).hexdigest()[:16]
-    folder = Path("/tmp") / f"sluice-{os.geteuid()}-{name}"  # noqa: S108 - checked below
-    folder.mkdir(mode=0o700, exist_ok=True)
-    status = folder.lstat()
-    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o077:
-        raise PermissionError(f"{folder} is not a private folder of ours")
+    folder = Path("/tmp") / _private_name(data)  # noqa: S108 - checked below
+    _make_private(folder)
     return folder
+
+
+def _make_private(folder: Path) -> None:
+    """Make a folder where everybody may make one.
+
+    Raises:
+        PermissionError: somebody else made one of that name.
+    """
+    try:
+        folder.mkdir(mode=0o700)
+    except FileExistsError:
+        status = folder.lstat()
+        if (
+            not stat.S_ISDIR(status.st_mode)
+            or status.st_uid not in (os.geteuid(), server_uid())
+            or status.st_mode & 0o077
+        ):
+            raise PermissionError(f"{folder} is not a private folder of ours") from None
+    give_to_server(folder)

@@ -6,12 +6,14 @@ import pwd
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
 SERVER_USER = "sluice"
 _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
+_RECORD_SIZE = 40
 
 
 class ServiceError(Exception):
@@ -27,6 +29,10 @@ class ServiceError(Exception):
         self.log = log
 
 
+class NotReady(ServiceError):
+    """A server runs, and gave no answer, or a bad one, for longer than its start may take."""
+
+
 def as_server_user(command: Sequence[str]) -> list[str]:
     """The command, run as the unprivileged user where we are root (mariadbd refuses to be root)."""
     if os.geteuid() != 0:
@@ -39,10 +45,20 @@ def as_server_user(command: Sequence[str]) -> list[str]:
 def make_folder(folder: Path) -> Path:
     """Make a private folder that belongs to whom the servers run as."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    give_to_server(folder)
+    return folder
+
+
+def give_to_server(path: Path) -> None:
+    """Let a file or folder belong to whom the servers run as."""
     if os.geteuid() == 0:
         user = _server_user()
-        os.chown(folder, user.pw_uid, user.pw_gid)
-    return folder
+        os.chown(path, user.pw_uid, user.pw_gid, follow_symlinks=False)
+
+
+def server_uid() -> int:
+    """Whom the servers run as."""
+    return _server_user().pw_uid if os.geteuid() == 0 else os.geteuid()
 
 
 def _server_user() -> pwd.struct_passwd:
@@ -57,9 +73,9 @@ def spawn(
 ) -> "subprocess.Popen[bytes]":
     """Start a process in a session of its own, so that it and its workers can be ended as one group.
 
-    It is told to end (SIGTERM) when we die, however we die.
+    It is told to end (SIGTERM) when we die, however we die. A log that cannot be opened is done without.
     """
-    with log.open("ab") as output:
+    with _open_log(log) as output:
         return subprocess.Popen(
             as_server_user(["setpriv", "--pdeathsig", "TERM", "--", *command]),
             stdin=subprocess.DEVNULL,
@@ -69,6 +85,13 @@ def spawn(
             env={**os.environ, **environment},
             start_new_session=True,
         )
+
+
+def _open_log(log: Path) -> BinaryIO:
+    try:
+        return log.open("ab")
+    except OSError:
+        return Path(os.devnull).open("ab")
 
 
 def stop(process: "subprocess.Popen[bytes]", ask: signal.Signals, seconds: float) -> None:
@@ -99,6 +122,22 @@ def adopt_orphans() -> None:
         raise OSError(ctypes.get_errno(), "prctl")
 
 
+def reap_adopted(own: Container[int]) -> None:
+    """Take leave of dead orphans that we adopted; without it each stays as a zombie.
+
+    Args:
+        own: children whose ends somebody else asks for.
+    """
+    while True:
+        try:
+            found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            return
+        if found is None or found.si_pid in own:
+            return
+        os.waitpid(found.si_pid, 0)
+
+
 def describe_end(returncode: int) -> str:
     """How a process ended, in words."""
     if returncode >= 0:
@@ -107,12 +146,20 @@ def describe_end(returncode: int) -> str:
 
 
 def remember(record: Path, process: "subprocess.Popen[bytes]") -> None:
-    """Write down who a child is, for the next supervisor should this one be killed."""
+    """Write down who a child is, for the next supervisor should this one be killed.
+
+    The record is written over the last one, within its block, so a full disk does not matter. If it cannot be
+    written at all, a killed supervisor's children still get their SIGTERM.
+    """
     start = _start_time(process.pid)
-    if start is not None:
-        unfinished = record.with_suffix(".new")
-        unfinished.write_text(f"{process.pid} {start}\n")
-        unfinished.replace(record)
+    if start is None:
+        return
+    with suppress(OSError):
+        descriptor = os.open(record, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.pwrite(descriptor, f"{process.pid} {start}".ljust(_RECORD_SIZE - 1).encode() + b"\n", 0)
+        finally:
+            os.close(descriptor)
 
 
 def end_leftover(record: Path, folder: Path, seconds: float) -> int:

@@ -21,9 +21,17 @@ from typing import TypeVar
 
 from scripts.stack.paths import Paths
 from scripts.stack.process import ServiceError, describe_end, end_group, make_folder, remember, spawn, stop
+from scripts.stack.room import reserve
 
+HANG_SECONDS = float(os.environ.get("STACK_HANG_SECONDS", "30"))
+"""A server that gives no answer for so long is ended and started again; tests wait for less."""
+READY_SECONDS = float(os.environ.get("STACK_READY_SECONDS", "30"))
+"""The start waits so long for a server to be ready; tests wait for less."""
 Pause = Callable[[float], None]
-_REDO_LOG = "48M"  # the default of 96 MB takes longer to write at the first start and gives nothing here
+_COMMON_OPTIONS = (
+    "--innodb-log-file-size=48M",  # the default of 96 MB takes longer to write at the first start, for nothing here
+    "--skip-name-resolve",
+)
 
 
 class Service:
@@ -38,7 +46,7 @@ class Service:
     name: str
     stop_signal: signal.Signals = signal.SIGTERM
     stop_seconds: float = 10
-    ready_seconds: float = 30
+    ready_seconds: float = READY_SECONDS
 
     def __init__(self, folder: Path | Paths) -> None:
         self.paths = folder if isinstance(folder, Paths) else Paths.of(folder)
@@ -58,10 +66,24 @@ class Service:
         return {}
 
     def ready(self) -> bool:
+        """Whether it can do its work."""
         raise NotImplementedError
+
+    def alive(self) -> bool:
+        """Whether it answers at all, however busy or hindered it is; one that does not for long is started again."""
+        return self.ready()
+
+    def trouble(self) -> str:
+        """What keeps it from doing all of its work; empty if nothing does."""
+        return ""
+
+    def tend(self) -> None:
+        """Called once a minute while it runs. Its log keeps room, so that it can say what a full disk does to it."""
+        reserve([(self.log, 1 << 20)])
 
     def spawn(self, command: Sequence[str] | None = None) -> "subprocess.Popen[bytes]":
         """Start the server, or another command in its place."""
+        self.paths.make_memory()
         process = spawn(command or self.command(), log=self.log, folder=self.paths.data, environment=self.environment())
         remember(self.paths.pids / self.name, process)
         return process
@@ -108,7 +130,7 @@ class MariaDB(Service):
 
     name = "mariadb"
     stop_seconds = 60
-    ready_seconds = 120  # recovery after a power cut takes a while
+    ready_seconds = 600  # recovery after a power cut takes a while
 
     def __init__(self, folder: Path | Paths, durable: bool = True, databases: str = "sluice") -> None:
         super().__init__(folder)
@@ -116,52 +138,47 @@ class MariaDB(Service):
         self.databases = databases
         self.datadir = self.paths.data / "mariadb"
         self.socket = self.paths.run / "mariadb.sock"
-        self.init_file = self.paths.run / "mariadb-init.sql"
 
     @property
     def url(self) -> str:
         return f"mysql://sluice@localhost/sluice?unix_socket={self.socket}"
 
     def prepare(self, pause: Pause) -> None:
-        """Make the system tables, elsewhere first: a `mariadb` folder is there complete or not at all."""
-        # mariadbd runs this with full rights at each start, before it takes connections
-        self.init_file.write_text(
-            "CREATE DATABASE IF NOT EXISTS sluice CHARACTER SET utf8mb4;\n"
-            "CREATE USER IF NOT EXISTS sluice@localhost;\n"
-            f"GRANT ALL ON `{self.databases}`.* TO sluice@localhost;\n"
-        )
-        self.init_file.chmod(0o644)
+        """Make system tables and account, elsewhere first: a `mariadb` folder is there complete or not at all."""
         make_folder(self.paths.data / "mariadb-tmp")
         if self.datadir.exists():
             return
         unfinished = self.datadir.with_suffix(".new")
         shutil.rmtree(unfinished, ignore_errors=True)
         make_folder(unfinished)
-        options = ["--no-defaults", f"--datadir={unfinished}", *self._common_options(), "--skip-test-db"]
+        accounts = self.paths.data / "mariadb-accounts.sql"
+        accounts.write_text(
+            "FLUSH PRIVILEGES;\n"
+            "CREATE DATABASE sluice CHARACTER SET utf8mb4;\n"
+            "CREATE USER sluice@localhost;\n"
+            f"GRANT ALL ON `{self.databases}`.* TO sluice@localhost;\n"
+        )
+        accounts.chmod(0o644)
+        # mariadb-install-db splits paths at spaces, so they are relative: to our folder, and to the new one.
+        options = ["--no-defaults", f"--datadir=./{unfinished.name}", "--tmpdir=../mariadb-tmp", *_COMMON_OPTIONS]
         # the database's root is the machine's root; the stack itself needs none
         options += ["--auth-root-authentication-method=socket", "--auth-root-socket-user=root"]
-        self.run(["mariadb-install-db", *options], pause)
+        self.run(["mariadb-install-db", *options, "--skip-test-db", f"--extra-file=./{accounts.name}"], pause)
+        accounts.unlink()
         os.sync()
         unfinished.rename(self.datadir)
 
-    def _common_options(self) -> list[str]:
-        return [
-            f"--tmpdir={self.paths.data / 'mariadb-tmp'}",
-            f"--innodb-log-file-size={_REDO_LOG}",
-            "--skip-name-resolve",
-        ]
-
     def command(self) -> Sequence[str]:
-        return [
-            shutil.which("mariadbd") or "/usr/sbin/mariadbd",  # an ordinary user's PATH has no sbin
+        options = [
             "--no-defaults",  # the system's own configuration is never read
             f"--datadir={self.datadir}",
-            *self._common_options(),
+            f"--tmpdir={self.paths.data / 'mariadb-tmp'}",
+            *_COMMON_OPTIONS,
             f"--socket={self.socket}",
-            f"--pid-file={self.paths.run / 'mariadbd.pid'}",
-            f"--init-file={self.init_file}",
+            f"--pid-file={self.paths.memory / 'mariadbd.pid'}",
             "--skip-networking",
             "--local-infile=OFF",
+            "--log-warnings=1",  # no line for each connection that only asks whether it greets
             "--character-set-server=utf8mb4",
             "--default-time-zone=+00:00",
             "--transaction-isolation=READ-COMMITTED",
@@ -169,6 +186,38 @@ class MariaDB(Service):
             "--innodb-buffer-pool-size=128M",
             f"--innodb-flush-log-at-trx-commit={1 if self.durable else 2}",
         ]
+        if self.paths.in_memory:
+            # 12 MiB that are written anew at each start, which a full disk would refuse
+            temporary = self.paths.memory / "ibtmp1"
+            options += ["--innodb-data-home-dir=", f"--innodb-temp-data-file-path={temporary}:12M:autoextend"]
+            if not (self.datadir / "ddl_recovery.log").exists() and self._disk_is_full():
+                # made anew after an orderly end, which leaves nothing to recover; no table is changed on a full disk
+                options.append(f"--log-ddl-recovery={self.paths.memory / 'ddl_recovery.log'}")
+        return [shutil.which("mariadbd") or "/usr/sbin/mariadbd", *options]  # an ordinary user's PATH has no sbin
+
+    def _disk_is_full(self) -> bool:
+        return self.datadir.exists() and shutil.disk_usage(self.datadir).free < 1 << 20
+
+    def alive(self) -> bool:
+        return bool(_exchange(self.socket, b""))  # even if it only says that it has too many connections
+
+    def tend(self) -> None:
+        """Keep room for the tables to grow.
+
+        On a full disk MariaDB refuses a row only if it can roll back, and that takes room as well: without any, it
+        aborts. So sign-ins and deletions go on for thousands of rows after the disk is full.
+        """
+        super().tend()
+        system, tables = self.datadir / "mysql", self.datadir / "sluice"
+        reserve(
+            [
+                (self.datadir / "ibdata1", 8 << 20),  # has the undo logs
+                *((path, 2 << 20) for path in tables.glob("*.ibd")),
+                *((path, 1 << 20) for path in self.datadir.glob("aria_log.*")),
+                *((path, 1 << 16) for path in [*system.glob("*.ibd"), *system.glob("*.MA?")]),
+                (self.datadir / "ddl_recovery.log", 1 << 16),
+            ]
+        )
 
     def ready(self) -> bool:
         """It greets (protocol version 10): that comes after recovery and the init file."""
@@ -210,6 +259,9 @@ class Redis(Service):
     def ready(self) -> bool:
         return _exchange(self.socket, b"PING\r\n").startswith(b"+PONG")
 
+    def alive(self) -> bool:
+        return bool(_exchange(self.socket, b"PING\r\n"))
+
 
 def _exchange(path: Path, request: bytes) -> bytes:
     """What a server's socket answers within a second; nothing where it does not."""
@@ -230,6 +282,7 @@ def server_folder() -> Iterator[Path]:
     try:
         yield folder
     finally:
+        Paths.of(folder).free_memory()
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -1,6 +1,7 @@
 """Starts the servers in order, keeps them running, and stops them in the opposite order.
 
-One thread, one loop: it sleeps until a signal (a child's end is one) or the next thing that is due.
+One loop, which sleeps until a signal (a child's end is one) or the next thing that is due; beside it a thread per
+server asks whether it answers (`pulse`). Nothing here needs the disk: on a full one, a server is still started again.
 """
 
 import select
@@ -8,18 +9,19 @@ import signal
 import socket
 import subprocess
 import time
-from collections import deque
 from collections.abc import Callable
 from types import FrameType
 
 from scripts.stack import logs
-from scripts.stack.process import ServiceError, describe_end, end_group, end_leftover, stop
-from scripts.stack.services import Service
+from scripts.stack.process import NotReady, ServiceError, describe_end, end_group, end_leftover, reap_adopted, stop
+from scripts.stack.pulse import Pulse
+from scripts.stack.services import HANG_SECONDS, Service
 
-DEATHS_MAX = 5
-DEATHS_WITHIN = 60.0
-BACKOFF = (0.1, 5.0)  # seconds before the second try, and at most; doubled each time
+BACKOFF = (0.1, 30.0)  # seconds before the second try, and at most; doubled each time
+WELL_AFTER = 60.0  # seconds after which a server that runs and answers begins with the short pauses again
+LOOK_EVERY = 1.0
 LOGS_EVERY = 10.0
+SAY_EVERY = 30.0
 
 Say = Callable[[str], None]
 
@@ -29,11 +31,26 @@ class Stopped(BaseException):
 
 
 class _Child:
-    def __init__(self, service: Service, process: "subprocess.Popen[bytes]") -> None:
+    def __init__(self, service: Service) -> None:
         self.service = service
-        self.process = process
-        self.deaths: deque[float] = deque(maxlen=DEATHS_MAX)
+        self.pulse = Pulse(service)
+        self.process: subprocess.Popen[bytes] | None = None
+        self.deaths = 0  # in a row
+        self.started_at = 0.0
         self.start_at: float | None = None  # set while it waits to be started again
+        self.was_ready = False  # at the start of the stack
+
+    def spawn(self) -> None:
+        self.start_at = None
+        self.started_at = time.monotonic()
+        self.pulse.restarted()
+        self.process = self.service.spawn()
+
+    @property
+    def hangs(self) -> bool:
+        """Whether it has given no answer for too long; a first answer may take as long as a start may."""
+        patience = HANG_SECONDS if self.pulse.answered else max(HANG_SECONDS, self.service.ready_seconds)
+        return self.pulse.silent > patience
 
 
 class Supervisor:
@@ -61,7 +78,8 @@ class Supervisor:
 
     def __exit__(self, *exc_info: object) -> None:
         for child in reversed(self._children):
-            stop(child.process, child.service.stop_signal, child.service.stop_seconds)
+            if child.process:
+                stop(child.process, child.service.stop_signal, child.service.stop_seconds)
             (child.service.paths.pids / child.service.name).unlink(missing_ok=True)
         self._children.clear()
 
@@ -93,50 +111,102 @@ class Supervisor:
         """Start servers at the same time and wait until all of them answer.
 
         Raises:
-            ServiceError: one did not.
+            ServiceError: one ended. It is kept all the same: `watch` would start it again.
+            NotReady: one gave no answer in time.
         """
-        children = []
-        for service in services:
-            child = _Child(service, service.spawn())
-            self._children.append(child)
-            children.append(child)
+        children = [_Child(service) for service in services]
         for child in children:
-            child.service.await_ready(child.process, self.pause)
+            child.spawn()
+            self._children.append(child)
+        for child in children:
+            self._await_ready(child)
+
+    def _await_ready(self, child: _Child) -> None:
+        service, begun = child.service, time.monotonic()
+        say_at = begun + SAY_EVERY
+        while not service.ready():
+            assert child.process
+            if child.process.poll() is not None:
+                raise ServiceError(f"{service.name} {describe_end(child.process.returncode)} at its start", service.log)
+            now = time.monotonic()
+            if now - begun > service.ready_seconds:
+                trouble = service.trouble() or "it gave no answer"
+                raise NotReady(
+                    f"{service.name} is not ready after {service.ready_seconds:.0f} s: {trouble}", service.log
+                )
+            for other in self._children:
+                if other.was_ready:
+                    self._look_after(other, now)
+            if now > say_at:
+                say_at = now + SAY_EVERY
+                self._say(f"{service.name} is not ready after {now - begun:.0f} s; it is waited for")
+            self.pause(0.05)
+        child.was_ready = True
+
+    def start_later(self, service: Service) -> None:
+        """Leave the start of a server to `watch`, with all its tries."""
+        child = _Child(service)
+        child.start_at = time.monotonic()
+        self._children.append(child)
 
     def watch(self) -> None:
-        """Start again whatever ends, until told to stop.
+        """Start again whatever ends or hangs, until told to stop.
 
         Raises:
-            Stopped: when told.
-            ServiceError: a server ended too often.
+            Stopped: when told. Nothing else ends it.
         """
+        for child in self._children:
+            child.pulse.start()
         logs_at = time.monotonic() + LOGS_EVERY
+        told: dict[str, str] = {}
         while True:
             now = time.monotonic()
             for child in self._children:
                 self._look_after(child, now)
+                self._tell_trouble(child, told)
+            reap_adopted({child.process.pid for child in self._children if child.process})
             if now >= logs_at:
                 logs_at = now + LOGS_EVERY
                 logs.cap(self._children[0].service.paths.log)
-            due = [logs_at, *(child.start_at for child in self._children if child.start_at is not None)]
+            due = [now + LOOK_EVERY, *(child.start_at for child in self._children if child.start_at is not None)]
             self.pause(min(due) - time.monotonic())
 
     def _look_after(self, child: _Child, now: float) -> None:
+        name = child.service.name
         if child.start_at is not None:
-            if now >= child.start_at:
-                child.start_at = None
-                child.process = child.service.spawn()
+            if now < child.start_at:
+                return
+            try:
+                child.spawn()
+            except OSError as ex:
+                self._start_later(child, now, f"{name} cannot be started: {ex}")
             return
+        assert child.process
         if child.process.poll() is None:
+            if child.hangs:
+                self._say(f"{name} gave no answer for {child.pulse.silent:.0f} s: it is killed")
+                child.pulse.restarted()  # once: a process that waits for a dead disk may take a while to go
+                child.process.kill()
+            elif child.pulse.answered and now - child.started_at > WELL_AFTER:
+                child.deaths = 0
             return
         end_group(child.process)
-        child.deaths.append(now)
-        name, how = child.service.name, describe_end(child.process.returncode)
-        recent = [death for death in child.deaths if now - death < DEATHS_WITHIN]
-        if len(recent) >= DEATHS_MAX:
-            raise ServiceError(
-                f"{name} {how}, for the {DEATHS_MAX}th time within {DEATHS_WITHIN:.0f} s", child.service.log
-            )
+        self._start_later(child, now, f"{name} {describe_end(child.process.returncode)}")
+
+    def _start_later(self, child: _Child, now: float, why: str) -> None:
         first, most = BACKOFF
-        child.start_at = now + min(most, first * 2 ** (len(recent) - 1))
-        self._say(f"{name} {how}; starting it again")
+        wait = min(most, first * 2 ** min(child.deaths, 20))
+        child.deaths += 1
+        child.start_at = now + wait
+        again = "starting it again" if wait < 1 else f"for the {child.deaths}th time: starting it again in {wait:.0f} s"
+        self._say(f"{why}; {again}")
+        if wait >= most:
+            for line in logs.last_lines(child.service.log, 3):
+                self._say(f"  | {line}")
+
+    def _tell_trouble(self, child: _Child, told: dict[str, str]) -> None:
+        """Say once what keeps a server from its work, and once that nothing does any more."""
+        name, trouble = child.service.name, child.pulse.trouble
+        if trouble != told.get(name, ""):
+            told[name] = trouble
+            self._say(f"not well: {trouble}" if trouble else "all is well again")

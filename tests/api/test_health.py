@@ -32,6 +32,23 @@ def test_the_edge_is_told_how_much_room_the_disk_has(gateway: Gateway, monkeypat
     assert (answer.status_code, answer.json["status"]) == (200, "full"), "downloads go on"
 
 
+def test_a_storage_that_takes_no_uploads_may_be_away(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away() -> None:
+        raise StorageUnavailable("nobody answers")
+
+    second = type(gateway.storage).__new__(type(gateway.storage))
+    second.__dict__.update(gateway.storage.__dict__)
+    stores = gateway.services.health._stores
+    monkeypatch.setitem(stores._storages, "second", second)
+    monkeypatch.setattr(health, "_FRESH", 0.0)
+    monkeypatch.setattr(second, "check", away)
+    answer = gateway.http.simulate_get("/readyz")
+    assert (answer.status_code, answer.json["status"]) == (200, "degraded")
+    assert answer.json["checks"]["storage:second"] == "nobody answers"
+    monkeypatch.setitem(stores._tiers, "pro", "second")
+    assert gateway.http.simulate_get("/readyz").status_code == 503, "uploads of some users stand still"
+
+
 def test_one_line_says_that_a_dependency_fell_ill_and_one_that_it_is_well(
     gateway: Gateway, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -151,8 +151,8 @@ def processes_of(data: Path) -> dict[int, str]:
 
 def _processes_working_in(data: Path) -> set[int]:
     """Asked as the servers' user: a container's root may not see where another's process works."""
-    owner = pwd.getpwuid(data.stat().st_uid or pwd.getpwnam("sluice").pw_uid)
-    drop = ["setpriv", f"--reuid={owner.pw_uid}", f"--regid={owner.pw_gid}", "--clear-groups", "--"]
+    owner = data.stat().st_uid or pwd.getpwnam("sluice").pw_uid
+    drop = ["setpriv", f"--reuid={owner}", "--clear-groups", "--"]
     find = ["bash", "-c", 'find /proc/[0-9]*/cwd -maxdepth 0 \\( -lname "$DATA" -o -lname "$DATA/*" \\)']
     result = subprocess.run(
         [*(drop if os.geteuid() == 0 else []), *find],

@@ -82,6 +82,21 @@ def test_an_ordinary_user_runs_it_and_root_goes_on_as_that_user(start: Start, da
     assert stack.stop() == 0
 
 
+@pytest.mark.usefixtures("root_only")
+def test_a_user_without_a_name_runs_it_in_a_path_with_spaces(start: Start, data: Path) -> None:
+    nameless = 54_321
+    with pytest.raises(KeyError):
+        pwd.getpwuid(nameless)
+    folder = data / "a folder" / "of sluice"
+    os.chown(data, nameless, nameless)
+    drop = ("setpriv", f"--reuid={nameless}", f"--regid={nameless}", "--clear-groups")
+    stack = start(folder, prefix=drop, environment={"HOME": "/nonexistent"}).ready()
+    assert f"data      {folder}, as user {nameless}\n" in stack.output
+    assert stack.get("/readyz") == 200
+    assert stack.stop() == 0
+    assert processes_of(folder) == {}
+
+
 def test_sockets_of_a_long_path_are_elsewhere(start: Start, data: Path) -> None:
     deep = data / ("d" * 90)
     stack: RunningStack = start(deep).ready()

@@ -1,0 +1,61 @@
+"""Asks each running server, in a thread of its own, whether it still answers."""
+
+import threading
+import time
+
+from scripts.stack.services import HANG_SECONDS, Service
+
+ASK_EVERY = min(5.0, HANG_SECONDS / 6)
+_TEND_EVERY = 60.0
+_MOST_PER_ASK = ASK_EVERY + 10.0
+
+
+class Pulse:
+    """What is known of one server that runs.
+
+    Attributes:
+        answered: whether it has answered since `restarted`.
+        silent: seconds without an answer. Time in which nobody asked, because the whole machine or we stood still,
+            is not counted.
+        trouble: what keeps it from doing all of its work, in words; empty if nothing does.
+    """
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._starts = 0
+        self._tend_at = 0.0
+        self.answered = False
+        self.silent = 0.0
+        self.trouble = ""
+
+    def start(self) -> None:
+        """Begin to ask, until the process ends."""
+        threading.Thread(target=self._run, name=f"pulse {self._service.name}", daemon=True).start()
+
+    def restarted(self) -> None:
+        """What was found out about the process before does not count any more."""
+        self._starts += 1
+        self.answered, self.silent = False, 0.0
+
+    def _run(self) -> None:
+        last = time.monotonic()
+        while True:
+            starts = self._starts
+            answered = self._ask()
+            now = time.monotonic()
+            if starts == self._starts:
+                self.answered |= answered
+                self.silent = 0.0 if answered else self.silent + min(now - last, _MOST_PER_ASK)
+            last = now
+            if answered and now >= self._tend_at:
+                self._tend_at = now + _TEND_EVERY
+                self._service.tend()
+            time.sleep(ASK_EVERY)
+
+    def _ask(self) -> bool:
+        try:
+            answered = self._service.alive()
+            self.trouble = self._service.trouble()
+        except Exception:  # whatever it is, it is no answer; this thread has to go on
+            return False
+        return answered
