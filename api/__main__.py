@@ -11,6 +11,7 @@ from api import app, routes
 from api.accounts import rows as account_rows
 from api.commands import jobs as job_commands
 from api.commands import keys as key_commands
+from api.commands import lost as lost_commands
 from api.commands import sweep as sweep_commands
 from api.commands import transfer as transfer_commands
 from api.core import config, logs, metrics
@@ -132,6 +133,7 @@ def parser() -> argparse.ArgumentParser:
     command("worker", _worker, "run a worker")
     job_commands.add(commands)
     sweep_commands.add(commands)
+    lost_commands.add(commands)
     user = commands.add_parser("user", help="accounts").add_subparsers(required=True, metavar="COMMAND")
     create = user.add_parser("create", help="make an account; prints its password unless one is given")
     create.add_argument("name")

@@ -13,6 +13,8 @@ from api import routes
 from api.accounts.revocations import Revocations
 from api.accounts.service import Accounts
 from api.accounts.usage import Usage
+from api.blobs.mend import Mender
+from api.blobs.replicas import Replicas
 from api.blobs.scrub import Scrubber
 from api.blobs.verify import Verifier
 from api.core import budget, logs, metrics
@@ -148,12 +150,13 @@ def compose(
     progress = Progress(db, stores, instant, clock)
     creation = Creation(db, stores, instant, progress, config, clock, prefix)
     singles = Singles(db, stores, instant, creation, config, clock)
-    files = Files(db, stores, tokens, config, clock)
+    files = Files(db, stores, Replicas(db, stores, queue, clock), tokens, config, clock)
     usage = Usage(db, config, clock)
     planner = TransferPlanner(db, queue, config, clock, prefix)
     transfer = TransferJob(db, stores, config, clock, prefix)
     scrubber = Scrubber(db, stores, queue, config, clock, prefix)
-    kinds: dict[str, Job] = {job.kind: job for job in (finalizer, verifier, planner, transfer, scrubber)}
+    mender = Mender(db, stores, scrubber, clock)
+    kinds: dict[str, Job] = {job.kind: job for job in (finalizer, verifier, planner, transfer, scrubber, mender)}
     runner = Runner(db, kinds, queue, clock, config.job_tries)
     rescues = {finalizer.kind: (5.0, finalizer.rescue), verifier.kind: (60.0, verifier.rescue)}
     rescues[scrubber.kind] = (60.0, scrubber.plan)

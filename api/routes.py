@@ -46,5 +46,5 @@ def routes(services: Services) -> list[tuple[str, Resource]]:
         ("/internal/tiers", traffic.Tiers(s.usage)),
         ("/internal/usage", traffic.UsageReports(s.usage)),
         ("/internal/usage/{kind}/{subject}", traffic.UsageTotals(s.usage)),
-        ("/internal/targets/{blob_id}", system.BlobTarget(s.files)),
+        ("/internal/targets/{blob_id}", system.BlobTarget(s.files, s.config.storages)),
     ]

@@ -11,10 +11,13 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from api.blobs import rows as blobs
-from api.core.errors import ObjectNotFound, StorageError
+from api.blobs.replicas import MEND
+from api.core.errors import StorageError
 from api.core.models import Blob
 from api.db.pool import Database, Statements
+from api.jobs import rows as jobs
 from api.storage.stores import Stores
+from api.storage.wholeness import is_whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +75,16 @@ def settle(
     """
     if first.blob.state == "corrupt":
         return  # `hold` did
-    if first.whole or not blobs.heal(tx, first.blob, storage, object_key, now):
+    if first.whole:
         blobs.doom(tx, storage, object_key, now, keep_until)
+        return
+    if not blobs.heal(tx, first.blob, storage, object_key, now):
+        blobs.doom(tx, storage, object_key, now, keep_until)
+    jobs.insert(tx, MEND, first.blob.id, now)  # what is broken elsewhere can be written anew from here
 
 
 def _is_whole(stores: Stores, replicas: Sequence[Blob]) -> bool:
-    """Whether one of these objects is there with its size.
+    """Whether one of these objects is whole.
 
     A storage that does not answer decides nothing: where none of the others has it, that is raised.
     """
@@ -86,10 +93,8 @@ def _is_whole(stores: Stores, replicas: Sequence[Blob]) -> bool:
         if blob.storage is None or blob.object_key is None:
             continue
         try:
-            if stores.named(blob.storage).stat(blob.object_key) == blob.size:
+            if is_whole(stores.named(blob.storage), blob.object_key, blob.size):
                 return True
-        except ObjectNotFound:
-            continue
         except StorageError as ex:
             failure = ex
     if failure is not None:

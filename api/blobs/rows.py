@@ -11,11 +11,10 @@ from api.db.times import to_row
 _BLOB = "b.id, b.size, b.digest, b.state, b.sha256, r.storage, r.object_key"
 _REPLICA = "LEFT JOIN replica r ON r.blob_id = b.id"
 _BY_ID = f"SELECT {_BLOB} FROM `blob` b {_REPLICA} WHERE b.id = %s LIMIT 1"
-_BY_DIGEST = (
-    f"SELECT {_BLOB} FROM blob_digest d JOIN `blob` b ON b.id = d.blob_id {_REPLICA} "
-    "WHERE d.digest = %s AND d.scope = %s AND b.size = %s AND b.state = 'verified'"
-)
-_STANDING = _BY_DIGEST.replace("b.state = 'verified'", "b.state IN ('verified', 'corrupt')")
+_BY_DIGEST = f"{_BLOB} FROM blob_digest d JOIN `blob` b ON b.id = d.blob_id {_REPLICA}"
+_OF_DIGEST = "WHERE d.digest = %s AND d.scope = %s AND b.size = %s"
+_VERIFIED = f"SELECT {_BY_DIGEST} AND r.missing_at IS NULL {_OF_DIGEST} AND b.state = 'verified'"
+_STANDING = f"SELECT {_BY_DIGEST} {_OF_DIGEST} AND b.state IN ('verified', 'corrupt')"
 _REVIVE = "UPDATE `blob` SET state = 'verified', verified_at = %s WHERE id = %s AND state = 'corrupt'"
 _DROP_REPLICAS = "DELETE FROM replica WHERE blob_id = %s"
 _REPLICAS = "SELECT storage, object_key FROM replica WHERE blob_id = %s"
@@ -31,7 +30,7 @@ _CLAIM = (
 )
 _ADD_REPLICA = _INSERT_REPLICA + " ON DUPLICATE KEY UPDATE object_key = replica.object_key"
 _REPLACE_REPLICA = (
-    "UPDATE replica SET object_key = %s, checked_at = %s, missing_at = NULL "
+    "UPDATE replica SET object_key = %s, checked_at = %s, missing_at = NULL, suspect = NULL "
     "WHERE blob_id = %s AND storage = %s AND object_key = %s"
 )
 _DOOM = (
@@ -61,8 +60,11 @@ def replicas(db: Statements, blob_id: bytes) -> list[tuple[str, str]]:
 
 
 def verified(db: Statements, digest: bytes, size: int, scope: bytes) -> list[Blob]:
-    """The verified blob that stands for this content, once for each of its replicas."""
-    return [_blob(row) for row in db.all(_BY_DIGEST, (digest, scope, size))]
+    """The verified blob that stands for this content, once for each replica that is not known to be lost.
+
+    If all are lost, the blob comes once, without a place.
+    """
+    return [_blob(row) for row in db.all(_VERIFIED, (digest, scope, size))]
 
 
 def standing(db: Statements, digest: bytes, size: int, scope: bytes) -> list[Blob]:

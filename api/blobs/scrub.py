@@ -29,11 +29,12 @@ from api.core.models import Clock, new_id
 from api.core.sha256 import SHA256, resumes
 from api.db.pool import Database
 from api.jobs import rows as jobs
-from api.jobs.base import SEGMENT_BYTES, Lease, Outcome
+from api.jobs.base import SEGMENT_BYTES, Busy, Lease, Outcome
 from api.jobs.queue import Queue
 from api.storage.base import MultipartRef, MultipartStorage, Storage
 from api.storage.keys import object_key
 from api.storage.stores import Stores
+from api.storage.wholeness import is_whole
 
 MOST_WAITING: Final = 2
 """Scrub jobs at a time: all others are replicas that wait."""
@@ -42,8 +43,12 @@ _LATER: Final = 300.0
 _log = logging.getLogger(__name__)
 
 
-class _Pause(Exception):
+class Pause(Exception):
     """The segment is over; its place is saved."""
+
+
+class Away(Exception):
+    """The replica to heal from cannot be asked; nothing is judged meanwhile."""
 
 
 class Scrubber:
@@ -93,10 +98,10 @@ class Scrubber:
             try:
                 for stored in found.replicas:
                     if stored.checked_at < self._clock() - self._interval and self._stores.answers(stored.storage):
-                        self._look(found, stored, lease)
-            except _Pause:
+                        self.look(found, stored, lease)
+            except Pause:
                 return Outcome.MORE
-            except _Away:
+            except Away:
                 return Outcome.later(_LATER)
         lease.keep()
         self._db.transaction(lease.end)
@@ -105,18 +110,23 @@ class Scrubber:
 
     # -- one replica
 
-    def _look(self, subject: Subject, stored: Stored, lease: Lease) -> None:
+    def look(self, subject: Subject, stored: Stored, lease: Lease) -> None:
+        """Compares every byte of a replica, and mends what is not right. Raises Pause, Away."""
         try:
-            if scrubs.is_healing(self._db, subject.blob_id, stored.storage):  # an earlier segment found out
+            # an earlier segment found out
+            if len(subject.replicas) > 1 and scrubs.is_healing(self._db, subject.blob_id, stored.storage):
                 self._stores.named(stored.storage).stat(stored.object_key)
                 raise _Damaged(0)
             sha256 = self._read(subject, stored, lease)
         except ObjectNotFound:
-            self._mend(subject, stored, lease, "gone")
+            # a second look, which tells a lost object from a disk that is not mounted
+            if is_whole(self._stores.named(stored.storage), stored.object_key, subject.size):
+                raise StorageUnavailable("an object was gone, and is back; looking again") from None
+            self.mend(subject, stored, lease, "gone")
         except _Damaged as ex:
             extra = {"blob": subject.blob_id.hex(), "storage": stored.storage, "key": stored.object_key}
             _log.error("a replica is damaged", extra=extra | {"part": ex.number})
-            self._mend(subject, stored, lease, "damaged")
+            self.mend(subject, stored, lease, "damaged")
         else:
             scrubs.set_checked(self._db, subject.blob_id, stored, self._clock())
             if sha256 is not None:
@@ -143,7 +153,7 @@ class Scrubber:
             if number < len(hashes):
                 lease.save(number, name + ((whole.state() if whole else None) or b"-"))
                 if lease.moved >= SEGMENT_BYTES or lease.stopping:
-                    raise _Pause
+                    raise Pause
         return whole.digest() if whole else None
 
     def _hash(
@@ -166,7 +176,16 @@ class Scrubber:
 
     # -- what is not as it should be
 
-    def _mend(self, subject: Subject, stored: Stored, lease: Lease, what: str) -> None:
+    def mend(self, subject: Subject, stored: Stored, lease: Lease, what: str) -> None:
+        """Writes a replica anew from the blob's others; without any, it is lost, or the blob corrupt.
+
+        Args:
+            what: what is wrong with it: gone or damaged.
+
+        Raises:
+            Pause: the segment is over.
+            Away: no other replica can be asked.
+        """
         others = [other for other in subject.replicas if other != stored]
         sources = [
             Source(other.storage, self._stores.named(other.storage), other.object_key)
@@ -174,7 +193,7 @@ class Scrubber:
             if self._stores.answers(other.storage)
         ]
         if others and not sources:
-            raise _Away
+            raise Away
         try:
             if not sources:
                 raise SourceCorrupt("there is no other replica")
@@ -197,7 +216,16 @@ class Scrubber:
             raise StorageUnavailable("the blob's replicas changed; looking again")
 
     def _heal(self, subject: Subject, stored: Stored, sources: list[Source], lease: Lease) -> None:
-        """Writes a new object from another replica and puts it in the damaged one's place. Raises _Pause."""
+        """Writes a new object from another replica and puts it in the damaged one's place. Raises Pause.
+
+        One process at a time heals a blob: the scrub and a report of an edge may come to it together.
+        """
+        with self._db.named_lock(f"heal {subject.blob_id.hex()}", 0) as held:
+            if not held:
+                raise Busy("another process heals this blob")
+            self._heal_alone(subject, stored, sources, lease)
+
+    def _heal_alone(self, subject: Subject, stored: Stored, sources: list[Source], lease: Lease) -> None:
         destination, upload_id = self._stores.named(stored.storage), new_id()
         fresh = Healing(object_key(self._prefix(), upload_id), upload_id, "", destination.enforces_sha256)
         begun = scrubs.healing(self._db, subject.blob_id, stored.storage, fresh, self._clock())
@@ -223,10 +251,10 @@ class Scrubber:
             completed = destination.complete(ref, subject.hashes, lease.keep)
             if not completed.verified:
                 self._compare(ref, copying, lease)
-        except (UploadGone, CopyCorrupt, SourceCorrupt) as ex:
+        except (UploadGone, CopyCorrupt, SourceCorrupt, ObjectNotFound) as ex:
             destination.abort(ref)
             self._db.transaction(lambda tx: scrubs.give_up(tx, subject.blob_id, stored.storage, begun, self._clock()))
-            if isinstance(ex, SourceCorrupt):
+            if isinstance(ex, SourceCorrupt | ObjectNotFound):
                 raise
             raise StorageUnavailable(f"begun anew: {ex}") from ex
         if self._db.transaction(lambda tx: scrubs.swap(tx, subject.blob_id, stored, begun, self._clock())):
@@ -241,7 +269,7 @@ class Scrubber:
             return  # completed already, or lost: complete tells
         missing = [n for n in range(1, ref.part_count + 1) if listed.get(n) != copying.length(n)]
         if not copying.copy(missing, sources, lambda number: True):
-            raise _Pause
+            raise Pause
 
     @staticmethod
     def _compare(ref: MultipartRef, copying: Copying, lease: Lease) -> None:
@@ -254,7 +282,7 @@ class Scrubber:
             return True
 
         if not copying.read_back(range(done + 1, ref.part_count + 1), right):
-            raise _Pause
+            raise Pause
 
 
 class _Damaged(StorageError):
@@ -263,7 +291,3 @@ class _Damaged(StorageError):
     def __init__(self, number: int) -> None:
         super().__init__(f"part {number}")
         self.number = number
-
-
-class _Away(Exception):
-    """The replica to heal from cannot be asked; nothing is judged meanwhile."""

@@ -18,12 +18,18 @@ _BLOB = (
     "SELECT b.id, b.size, b.state, b.sha256, p.hashes FROM `blob` b JOIN blob_parts p ON p.blob_id = b.id "
     "WHERE b.id = %s"
 )
-_REPLICAS = "SELECT storage, object_key, checked_at FROM replica WHERE blob_id = %s ORDER BY storage"
+_REPLICAS = (
+    "SELECT storage, object_key, checked_at, suspect, missing_at FROM replica WHERE blob_id = %s ORDER BY storage"
+)
 _CHECKED = (
-    "UPDATE replica SET checked_at = %s, missing_at = NULL WHERE blob_id = %s AND storage = %s AND object_key = %s"
+    "UPDATE replica SET checked_at = %s, missing_at = NULL, suspect = NULL "
+    "WHERE blob_id = %s AND storage = %s AND object_key = %s"
 )
 _PUT_OFF = "UPDATE replica SET checked_at = %s WHERE blob_id = %s"
-_LOST = "UPDATE replica SET missing_at = COALESCE(missing_at, %s), checked_at = %s WHERE blob_id = %s AND storage = %s"
+_LOST = (
+    "UPDATE replica SET missing_at = COALESCE(missing_at, %s), suspect = NULL, checked_at = %s "
+    "WHERE blob_id = %s AND storage = %s"
+)
 _SET_SHA256 = "UPDATE `blob` SET sha256 = %s WHERE id = %s AND sha256 IS NULL"
 _LOCK = "SELECT state FROM `blob` WHERE id = %s FOR UPDATE"
 _SET_CORRUPT = "UPDATE `blob` SET state = 'corrupt' WHERE id = %s"
@@ -39,18 +45,20 @@ _BEGIN_HEALING = (
 _OPENED = "UPDATE healing SET multipart_id = %s WHERE blob_id = %s AND storage = %s AND object_key = %s"
 _END_HEALING = "DELETE FROM healing WHERE blob_id = %s AND storage = %s AND object_key = %s"
 _SWAP = (
-    "UPDATE replica SET object_key = %s, checked_at = %s, missing_at = NULL "
+    "UPDATE replica SET object_key = %s, checked_at = %s, missing_at = NULL, suspect = NULL "
     "WHERE blob_id = %s AND storage = %s AND object_key = %s"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A replica, and when its bytes were last compared."""
+    """A replica, when its bytes were last compared, and what is known against it (`api.db.replicas`)."""
 
     storage: str
     object_key: str
     checked_at: datetime
+    suspect: str | None = None
+    is_missing: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +100,10 @@ def load(db: Statements, blob_id: bytes) -> Subject | None:
     row = db.one(_BLOB, (blob_id,))
     if row is None:
         return None
-    stored = tuple(Stored(found[0], found[1], from_row(found[2])) for found in db.all(_REPLICAS, (blob_id,)))
+    stored = tuple(
+        Stored(found[0], found[1], from_row(found[2]), found[3], found[4] is not None)
+        for found in db.all(_REPLICAS, (blob_id,))
+    )
     return Subject(row[0], int(row[1]), row[2], row[3], row[4], stored)
 
 

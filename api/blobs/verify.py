@@ -19,9 +19,10 @@ from api.blobs import merge
 from api.blobs import rows as blobs
 from api.blobs import verify_rows as verifications
 from api.blobs.readback import ReadBack
+from api.blobs.replicas import MEND
 from api.blobs.verify_rows import Verification
 from api.core import digests
-from api.core.errors import StorageError, StorageUnavailable
+from api.core.errors import ObjectNotFound, StorageError, StorageUnavailable
 from api.core.models import Clock
 from api.core.sha256 import SHA256, resumes
 from api.db.pool import Database, Statements
@@ -91,7 +92,11 @@ class Verifier:
         if work.blob.state == "unverified":
             return self._compare(work, lease)
         if work.blob.state == "verified" and work.blob.sha256 is None:
-            return self._hash(work, lease)
+            try:
+                return self._hash(work, lease)
+            except ObjectNotFound:
+                jobs.insert(self._db, MEND, subject, self._clock())  # the next try reads another replica
+                raise
         return Outcome.DONE
 
     # -- every part against its hash
@@ -226,6 +231,6 @@ class Verifier:
         return Outcome.DONE
 
     def _replica(self, work: Verification) -> tuple[Storage, str]:
-        assert work.blob.storage is not None
-        assert work.blob.object_key is not None
+        if work.blob.storage is None or work.blob.object_key is None:
+            raise ObjectNotFound("no storage has the blob")
         return self._stores.named(work.blob.storage), work.blob.object_key

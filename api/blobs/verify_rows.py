@@ -12,7 +12,8 @@ from api.jobs import rows as jobs
 
 _LOAD = (
     "SELECT b.id, b.size, b.digest, b.state, b.sha256, r.storage, r.object_key, b.scope, p.hashes FROM `blob` b "
-    "JOIN blob_parts p ON p.blob_id = b.id JOIN replica r ON r.blob_id = b.id WHERE b.id = %s LIMIT 1"
+    "JOIN blob_parts p ON p.blob_id = b.id LEFT JOIN replica r ON r.blob_id = b.id AND r.missing_at IS NULL "
+    "WHERE b.id = %s LIMIT 1"
 )
 _STUCK = (
     "SELECT b.id FROM `blob` b LEFT JOIN job j ON j.subject = b.id AND j.kind = 'verify' "
@@ -43,7 +44,7 @@ class Verification:
 
 
 def load(db: Statements, blob_id: bytes) -> Verification | None:
-    """A blob with what it is compared with; None where it is gone."""
+    """A blob with a replica that is not known to be lost, and with what it is compared with; None where it is gone."""
     row = db.one(_LOAD, (blob_id,))
     return Verification(Blob(*row[:7]), row[7], row[8]) if row else None
 

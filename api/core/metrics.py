@@ -132,6 +132,8 @@ JOB_SECONDS = _histogram("job_seconds", "Seconds of one run of a job", "kind", b
 JOB_BYTES = _counter("job_bytes", "Bytes that jobs read or copied", "kind")
 QUEUE_DEPTH = _shared_gauge("queue_depth", "Messages that wait in the queue, as the feeder last saw it", "queue")
 SCRUBBED = _counter("scrubbed", "Replicas that the scrub read: right, healed, damaged or gone", "storage", "result")
+REPLICA_REPORTS = _counter("replica_reports", "Replicas that edges could not read, by reason", "storage", "reason")
+REPLICAS_LOST = _counter("replicas_lost", "Replicas that were judged: they hold no bytes", "storage")
 SWEPT = _counter("swept", "What sweeps did, by kind", "what")
 
 # -- storages and database, as every process uses them

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from typing import ClassVar
 
 import falcon
 
 from api.accounts.revocations import Revocations
 from api.accounts.usage import Usage
+from api.blobs.replicas import REASONS
 from api.core import errors, metrics
 from api.core.errors import Problem
 from api.files import schema as files
@@ -95,12 +97,21 @@ class RevocationFeed(Resource):
 
 
 class BlobTarget(Resource):
-    """/internal/targets/{blob_id}."""
+    """/internal/targets/{blob_id}: ``failed`` names storages that the edge tried in vain, ``reason`` says why the last
+    one failed."""
 
     access: ClassVar = {"GET": Access.EDGE}
 
-    def __init__(self, files: Files) -> None:
+    def __init__(self, files: Files, storages: Collection[str]) -> None:
         self._files = files
+        self._storages = storages
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, blob_id: str) -> None:
-        answer(resp, files.target(self._files.target(row_id(blob_id, errors.FILE_NOT_FOUND))))
+        failed = [name for name in req.get_param("failed", default="").split(",") if name]
+        reason = req.get_param("reason")
+        # a storage may have been taken out of the settings since the edge was told of it
+        known = [name for name in failed if name in self._storages]
+        if reason is not None and (reason not in REASONS or not failed):
+            raise Problem(errors.PARAMETER_INVALID, "reason says why a storage failed.")
+        found = self._files.target(row_id(blob_id, errors.FILE_NOT_FOUND), known, reason if known == failed else None)
+        answer(resp, files.target(found))

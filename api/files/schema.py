@@ -52,6 +52,7 @@ def target(record: Target) -> dict[str, Any]:
         "name": record.name,
         "uri": record.uri,
         "cached": record.cached,
+        "others": record.others,
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -9,6 +10,7 @@ from urllib.parse import quote
 
 from api.accounts import revocation_rows as revocations
 from api.blobs import rows as blobs
+from api.blobs.replicas import Replicas
 from api.core import errors
 from api.core.config import Config
 from api.core.errors import Problem, StorageUnavailable
@@ -63,6 +65,7 @@ class Target:
         storage: its kind: local, s3 or oss; "empty" for a blob of no bytes.
         uri: a path under the objects' folder for local, otherwise a signed URL.
         cached: whether the edge keeps it on its disk.
+        others: whether another storage can be tried if this one fails.
     """
 
     blob_id: bytes
@@ -72,6 +75,7 @@ class Target:
     uri: str
     cached: bool = False
     name: str = ""
+    others: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +94,12 @@ class Redirect:
 class Files:
     """See the module's docstring."""
 
-    def __init__(self, db: Database, stores: Stores, tokens: Tokens, config: Config, clock: Clock) -> None:
+    def __init__(
+        self, db: Database, stores: Stores, replicas: Replicas, tokens: Tokens, config: Config, clock: Clock
+    ) -> None:
         self._db = db
         self._stores = stores
+        self._replicas = replicas
         self._tokens = tokens
         self._config = config
         self._clock = clock
@@ -218,29 +225,30 @@ class Files:
         }
         return self._tokens.sign("link", claims, now=self._clock().timestamp())
 
-    def target(self, blob_id: bytes) -> Target:
+    def target(self, blob_id: bytes, failed: Sequence[str] = (), reason: str | None = None) -> Target:
         """Where a blob lies, for the edge.
 
+        Args:
+            failed: storages that the edge tried in vain, the last one last.
+            reason: why the last of them failed (`replicas.REASONS`); None if the edge has said so lately.
+
         Raises:
-            Problem: FILE_NOT_FOUND, FILE_CORRUPT.
+            Problem: FILE_NOT_FOUND, FILE_CORRUPT, CONTENT_LOST.
         """
         blob = blobs.by_id(self._db, blob_id)
         if blob is None or blob.state == "deleting":
             raise Problem(errors.FILE_NOT_FOUND)
         if blob.state == "corrupt":
             raise Problem(errors.FILE_CORRUPT)
-        return self._locate(blob.id, blob.size, blob.digest)
+        if failed and reason:
+            self._replicas.report(blob.id, failed[-1], reason)
+        return self._locate(blob.id, blob.size, blob.digest, failed)
 
-    def _locate(self, blob_id: bytes, size: int, digest: bytes) -> Target:
+    def _locate(self, blob_id: bytes, size: int, digest: bytes, failed: Sequence[str] = ()) -> Target:
         if size == 0:
             return Target(blob_id, 0, digest, "empty", "")
-        replicas = blobs.replicas(self._db, blob_id)
-        if not replicas:
-            raise Problem(errors.FILE_NOT_FOUND)
-        found = self._stores.first_healthy(replicas)
-        if found is None:
-            raise StorageUnavailable(f"none of {[name for name, _ in replicas]} is configured")
-        name, object_key = found
-        uri = self._stores.named(name).internal_uri(object_key)
+        found = self._replicas.choose(blob_id, failed)
+        name = found.storage
+        uri = self._stores.named(name).internal_uri(found.object_key)
         cached = name in self._config.cache_storages and size <= self._config.cache_max_file
-        return Target(blob_id, size, digest, self._stores.kind(name), uri, cached, name)
+        return Target(blob_id, size, digest, self._stores.kind(name), uri, cached, name, found.others)

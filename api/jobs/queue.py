@@ -38,8 +38,8 @@ _log = logging.getLogger(__name__)
 
 
 def name_of(kind: str) -> str:
-    """The queue that carries a kind of job."""
-    return kind if kind in NAMES else "background"
+    """The queue that carries a kind of job; downloads may be waiting for what ``mend`` heals."""
+    return "verify" if kind == "mend" else kind if kind in NAMES else "background"
 
 
 def _broker(url: str) -> Any:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+from api.blobs import replica_rows as replicas
 from api.core import metrics
 from api.core.errors import DatabaseUnavailable
 from api.core.models import utc_now
@@ -18,7 +19,14 @@ from api.operations import figure_rows as figures
 _FRESH: Final = 5.0
 """Seconds for which an answer serves: several Prometheus servers cost the database no more than one."""
 
-NAMES: Final = {"sluice_uploads", "sluice_jobs", "sluice_job_oldest_seconds", "sluice_database_up"}
+NAMES: Final = {
+    "sluice_uploads",
+    "sluice_jobs",
+    "sluice_job_oldest_seconds",
+    "sluice_missing_replicas",
+    "sluice_lost_blobs",
+    "sluice_database_up",
+}
 
 _log = logging.getLogger(__name__)
 
@@ -49,10 +57,20 @@ class Figures:
             uploads = [((state,), count) for state, count in figures.uploads(self._db)]
             found.append(metrics.looked_up("uploads", "Uploads by state; 100000 stands for more", ["state"], uploads))
             found += self._jobs()
+            found += self._content()
         except DatabaseUnavailable as ex:
             _log.warning("figures cannot be looked up", extra={"error": str(ex)})
             up = 0
         return [*found, metrics.looked_up("database_up", "Whether the database answered", [], [((), up)])]
+
+    def _content(self) -> Sequence[metrics.Figure]:
+        missing, lost = replicas.count_missing(self._db, figures.MOST), replicas.count_lost(self._db, figures.MOST)
+        return [
+            metrics.looked_up(
+                "missing_replicas", "Replicas that hold no bytes; 100000 stands for more", [], [((), missing)]
+            ),
+            metrics.looked_up("lost_blobs", "Blobs that no storage has; 100000 stands for more", [], [((), lost)]),
+        ]
 
     def _jobs(self) -> Sequence[metrics.Figure]:
         now = utc_now()

@@ -6,7 +6,9 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
+from api.blobs import replica_rows as replicas
 from api.core.cache import Cache
 from api.core.errors import DatabaseUnavailable, StorageUnavailable
 from api.db import deployment
@@ -15,6 +17,8 @@ from api.storage.probe import ProbedStorage
 from api.storage.stores import Stores
 
 _FRESH = 2.0
+_MOST_COUNTED = 1000
+"""Missing replicas and lost blobs that are counted here; metrics count further."""
 _PROBE_AGAIN = 31.0
 """Seconds between two tries to probe a storage that could not be asked."""
 
@@ -93,7 +97,17 @@ class Health:
         checks = {"database": _state(self._database), "redis": "ok" if self._cache.check() else "away"}
         for name, storage in self._stores:
             checks[f"storage:{name}"] = _state(storage.check)
+        with suppress(DatabaseUnavailable):  # which is told already
+            checks["content"] = self._content()
         return checks
+
+    def _content(self) -> str:
+        """Whether every blob has the replicas that its rows name, as far as anybody has looked."""
+        missing = replicas.count_missing(self._db, _MOST_COUNTED)
+        if not missing:
+            return "ok"
+        lost = replicas.count_lost(self._db, _MOST_COUNTED)
+        return f"{_count(missing)} objects are missing, {_count(lost)} contents are lost: python -m api lost"
 
     def _database(self) -> None:
         deployment.identity(self._db)
@@ -105,6 +119,10 @@ def _state(check: Callable[[], None]) -> str:
     except (DatabaseUnavailable, StorageUnavailable) as ex:
         return str(ex)
     return "ok"
+
+
+def _count(number: int) -> str:
+    return f"{number} or more" if number == _MOST_COUNTED else str(number)
 
 
 def _note(binds: bool | None) -> str:

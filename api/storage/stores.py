@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Final
 
 from api.core.errors import StorageError, StorageUnavailable
@@ -67,17 +67,17 @@ class Stores:
         except KeyError as ex:
             raise StorageUnavailable(f"storage {name} is not configured") from ex
 
-    def first_healthy(self, replicas: Sequence[tuple[str, str]]) -> tuple[str, str] | None:
-        """The replica to read: the first in the storages' order whose storage answers, or else just the first."""
-        return next(iter(self.in_order(replicas)), None)
+    def in_order(self, replicas: Sequence[tuple[str, str]], suspects: Collection[str] = ()) -> list[tuple[str, str]]:
+        """Replicas as they are to be tried: in the storages' order, those whose storage does not answer last.
 
-    def in_order(self, replicas: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-        """Replicas as they are to be tried: in the storages' order, those whose storage does not answer last."""
+        Args:
+            suspects: names of storages that are tried after the others that answer.
+        """
         ordered = sorted(
             (replica for replica in replicas if replica[0] in self._order), key=lambda replica: self._order[replica[0]]
         )
         if len(ordered) > 1:
-            ordered.sort(key=lambda replica: not self.answers(replica[0]))
+            ordered.sort(key=lambda replica: (not self.answers(replica[0]), replica[0] in suspects))
         return ordered
 
     def answers(self, name: str) -> bool:

@@ -16,9 +16,11 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 from itertools import islice
 
+from api.blobs.replicas import MEND
 from api.core.config import Config
 from api.core.errors import ObjectNotFound, StorageError
-from api.db.pool import Database
+from api.db.pool import Database, Statements
+from api.jobs import rows as jobs
 from api.storage.stores import Stores
 from api.sweep import known_rows as known
 from api.sweep import rows as listings
@@ -115,7 +117,8 @@ class Lists:
             if replica.object_key in left:
                 left.remove(replica.object_key)
                 if replica.missing_at is not None and not run.dry:
-                    listings.set_missing(self._db, listing.storage, replica, None)
+                    # it may be back; a list does not tell its length
+                    jobs.insert(self._db, MEND, replica.blob_id, run.now)
             elif self._is_missing(run, listing, replica, missing + gone):
                 gone += 1
         rest = [key for key in page if key in left]
@@ -142,14 +145,25 @@ class Lists:
             return False  # what cannot be asked is not missing
         else:
             return False
-        since = replica.missing_at or run.now
-        if not run.dry and not listings.set_missing(self._db, listing.storage, replica, since):
+        if not run.dry and not self._set_missing(run, listing, replica):
             return False  # the row has another object by now, or is gone itself
         if replica.missing_at is None:
             extra = {"storage": listing.storage, "key": replica.object_key, "blob": replica.blob_id.hex()}
             _log.error("a row's object is gone", extra=extra)
         run.did("objects_missing", f"object {replica.object_key} at {listing.storage} of blob {replica.blob_id.hex()}")
         return replica.missing_at is None
+
+    def _set_missing(self, run: Run, listing: Listing, replica: Replica) -> bool:
+        """Marks the replica, and has it healed from another one if there is one."""
+
+        def body(tx: Statements) -> bool:
+            if not listings.set_missing(tx, listing.storage, replica, replica.missing_at or run.now):
+                return False
+            if replica.missing_at is None:
+                jobs.insert(tx, MEND, replica.blob_id, run.now)
+            return True
+
+        return self._db.transaction(body)
 
     def _see(self, run: Run, listing: Listing, kind: str, keys: list[str]) -> None:
         for key in keys:

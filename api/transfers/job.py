@@ -20,13 +20,14 @@ from api.blobs.copying import CopyCorrupt, Copying, Source, SourceCorrupt
 from api.blobs.throttle import Throttle
 from api.core import digests
 from api.core.config import Config
-from api.core.errors import ObjectNotFound, StorageError, StorageUnavailable, UploadGone
+from api.core.errors import StorageError, StorageUnavailable, UploadGone
 from api.core.models import Clock, TransferItem, new_id
 from api.db.pool import Database, Statements
 from api.jobs.base import GiveUp, Lease, Outcome
 from api.storage.base import MultipartRef, MultipartStorage
 from api.storage.keys import object_key
 from api.storage.stores import Stores
+from api.storage.wholeness import is_whole
 from api.transfers import item_rows as transfer_items
 from api.transfers import rows as transfers
 from api.transfers.rows import Change
@@ -343,10 +344,7 @@ class TransferJob:
         return Outcome.DONE
 
     def _is_whole(self, item: TransferItem, object_key: str) -> bool:
-        try:
-            return self._stores.named(item.storage).stat(object_key) == item.size
-        except ObjectNotFound:
-            return False
+        return is_whole(self._stores.named(item.storage), object_key, item.size)
 
 
 class _Progress:

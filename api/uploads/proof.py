@@ -154,7 +154,9 @@ class Instant:
         answer = hashlib.sha256(challenge.nonce)
         for offset, length in challenge.ranges:
             with closing(storage.open(object_key, offset, length)) as reader:
-                while length > 0 and (data := reader.read(length)):
+                while length > 0:
+                    if not (data := reader.read(length)):
+                        raise ObjectNotFound(f"{object_key} ends early")
                     answer.update(data)
                     length -= len(data)
         return answer.digest()

@@ -10,6 +10,7 @@ import pytest
 
 from api.accounts import network_rows
 from api.accounts import rows as accounts
+from api.blobs import replica_rows as replicas
 from api.blobs import scrub_rows as scrubs
 from api.core.errors import StorageUnavailable
 from api.core.models import new_id
@@ -37,6 +38,7 @@ def drive(gateway: Gateway, user: User) -> None:
     rows_of_jobs(gateway)
     driving_transfers.drive(gateway, user)
     edge(gateway, user)
+    mended(gateway)
     deployment.settle(gateway.db, "id", "0badcafe")
     accounts.any_user(gateway.db)
     name = gateway.user().name
@@ -336,3 +338,24 @@ def edge(gateway: Gateway, user: User) -> None:
     gateway.services.accounts.set_tier(user.name, "default")
     gateway.http.simulate_get("/readyz")
     gateway.http.simulate_get("/internal/metrics", headers=headers)
+
+
+def mended(gateway: Gateway) -> None:
+    """A replica that an edge could not read, which is back later."""
+    made = gateway.user().upload(Content(b"drive mended"))
+    ((blob, key),) = gateway.db.all(
+        "SELECT LOWER(HEX(f.blob_id)), r.object_key FROM file f JOIN replica r ON r.blob_id = f.blob_id "
+        "WHERE f.id = UNHEX(%s)",
+        (made["id"],),
+    )
+    gateway.statements.pop()
+    content = gateway.storage.objects.pop(key)
+    headers, params = {"X-Sluice-Edge": EDGE_KEY}, {"failed": "local", "reason": "missing"}
+    gateway.http.simulate_get(f"/internal/targets/{blob}", headers=headers, params=params)
+    for _ in range(2):
+        gateway.services.runner.run("mend", bytes.fromhex(blob))
+        gateway.clock.turn(3)
+    replicas.lost(gateway.db, 10)
+    gateway.storage.objects[key] = content
+    gateway.http.simulate_get(f"/internal/targets/{blob}", headers=headers)
+    gateway.services.runner.run("mend", bytes.fromhex(blob))

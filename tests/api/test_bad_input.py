@@ -282,6 +282,6 @@ class TestAnswers:
         assert answer.status_code == 200
         assert answer.json == {
             "status": "ok",
-            "checks": {"database": "ok", "redis": "ok", "storage:local": "ok"},
+            "checks": {"database": "ok", "redis": "ok", "storage:local": "ok", "content": "ok"},
             "notes": {},
         }

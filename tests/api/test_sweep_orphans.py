@@ -240,6 +240,8 @@ class TestMissing:
         assert gateway.rows("SELECT state FROM `blob`") == (("verified",),)
         gateway.storage.objects[key] = data
         sweep(gateway)
+        ((blob,),) = gateway.rows("SELECT subject FROM job WHERE kind = 'mend'")
+        assert gateway.take("mend", blob)
         assert gateway.services.sweep.missing() == []
 
     def test_a_storage_that_cannot_be_asked_has_lost_nothing(

@@ -1,0 +1,117 @@
+"""Which replica of a blob the edge reads, and what happens once an edge says that it could not.
+
+An edge that cannot read a replica asks for another one, and says why in the same call. The replica is then *suspect*:
+others are named before it, and a job (`api.blobs.mend`) looks at it. An edge is never believed beyond that, for it
+may be the edge's own network that failed. A replica that the job has judged is *missing*: nobody is sent to it.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Final
+
+from api.blobs import replica_rows as rows
+from api.core import errors, metrics
+from api.core.errors import Problem, StorageUnavailable
+from api.core.models import Clock
+from api.db.pool import Database, Statements
+from api.jobs import rows as jobs
+from api.jobs.queue import Queue
+from api.storage.stores import Stores
+
+MEND: Final = "mend"
+"""The kind of the job that looks at a blob's replicas."""
+
+DEFINITE: Final = frozenset(["missing", "length", "cut"])
+"""Reasons that are about the object: not there, of another length, ended early."""
+REASONS: Final = DEFINITE | {"error", "timeout"}
+
+_AGAIN_SECONDS: Final = 60.0
+"""A lost blob that is asked for is looked at again after so many seconds: its storage may have it back."""
+_MOST_KEPT: Final = 10_000
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The replica to read.
+
+    Attributes:
+        others: whether another one can be tried if this one fails.
+    """
+
+    storage: str
+    object_key: str
+    others: bool
+
+
+class Replicas:
+    """See the module's docstring."""
+
+    def __init__(self, db: Database, stores: Stores, queue: Queue, clock: Clock) -> None:
+        self._db = db
+        self._stores = stores
+        self._queue = queue
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._looked: dict[bytes, float] = {}
+
+    def choose(self, blob_id: bytes, failed: Collection[str] = ()) -> Choice:
+        """The best replica of a blob: sound before suspect, of a storage that answers, in the storages' order.
+
+        Args:
+            failed: storages that were tried in vain: named again only if there is no other.
+
+        Raises:
+            Problem: CONTENT_LOST.
+            StorageUnavailable: no replica's storage is configured.
+        """
+        left = [replica for replica in rows.of_blob(self._db, blob_id) if not replica.is_missing]
+        if not left:
+            self._look_again(blob_id)
+            raise Problem(errors.CONTENT_LOST)
+        suspects = {replica.storage for replica in left if replica.suspect}
+        ordered = self._stores.in_order([(replica.storage, replica.object_key) for replica in left], suspects)
+        if not ordered:
+            raise StorageUnavailable(f"none of {[replica.storage for replica in left]} is configured")
+        untried = [place for place in ordered if place[0] not in failed]
+        return Choice(*(untried or ordered)[0], others=len(untried) > 1)
+
+    def report(self, blob_id: bytes, storage: str, reason: str) -> None:
+        """Takes an edge's word that it could not read a replica: a job looks at it now.
+
+        Nothing is written if that was said already, or if the whole storage is known to be away.
+
+        Args:
+            reason: one of `REASONS`.
+        """
+        metrics.REPLICA_REPORTS.labels(storage, reason).inc()
+        if reason not in DEFINITE and not self._stores.answers(storage):
+            return
+
+        def body(tx: Statements) -> bool:
+            marked = rows.suspect(tx, blob_id, storage, reason)
+            if marked:
+                jobs.insert(tx, MEND, blob_id, self._clock())
+            return marked
+
+        if self._db.transaction(body):
+            extra = {"blob": blob_id.hex(), "storage": storage, "reason": reason}
+            _log.warning("an edge could not read a replica", extra=extra)
+            self._queue.enqueue(MEND, [blob_id])
+
+    def _look_again(self, blob_id: bytes) -> None:
+        now = time.monotonic()
+        with self._lock:
+            if now < self._looked.get(blob_id, float("-inf")) + _AGAIN_SECONDS:
+                return
+            if len(self._looked) >= _MOST_KEPT:
+                self._looked.clear()
+            self._looked[blob_id] = now
+        jobs.insert(self._db, MEND, blob_id, self._clock())
+        self._queue.enqueue(MEND, [blob_id])
