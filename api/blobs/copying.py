@@ -14,14 +14,14 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from api.blobs.throttle import Throttle
 from api.core import digests
 from api.core.errors import ObjectNotFound, PartMismatch, StorageError, UploadGone
 from api.jobs.base import SEGMENT_BYTES, Lease
-from api.storage.base import MultipartRef, MultipartStorage, Storage
+from api.storage.base import Completed, MultipartRef, MultipartStorage, Storage
 
 _TRIES: Final = 3
 _PAUSE: Final = 0.2
@@ -94,6 +94,32 @@ class _Sources:
             if source in self._left:
                 self._left.remove(source)
                 self._left.append(source)
+
+
+def complete(
+    destination: MultipartStorage,
+    ref: MultipartRef,
+    hashes: bytes,
+    lease: Lease,
+    stage: int,
+    write_stage: Callable[[int], None],
+) -> Completed:
+    """Makes a copy's object of its parts, in one of three stages that a row keeps.
+
+    Args:
+        stage: 0 nothing was sent, 1 a complete may have been sent, 2 the object is there for good and is to be read.
+        write_stage: writes the next one down.
+
+    Raises:
+        CompleteDoubtful: nobody may believe in this key; the copy begins anew under another one.
+    """
+    if stage == 2:
+        return Completed(verified=False, sha256=None)
+    write_stage(1)
+    completed = destination.complete(replace(ref, completes_sent=stage), hashes, lease.keep)
+    if not completed.verified:
+        write_stage(2)
+    return completed
 
 
 class Copying:

@@ -19,12 +19,12 @@ from datetime import timedelta
 from typing import Final
 
 from api.blobs import scrub_rows as scrubs
-from api.blobs.copying import CopyCorrupt, Copying, Source, SourceCorrupt
+from api.blobs.copying import CopyCorrupt, Copying, Source, SourceCorrupt, complete
 from api.blobs.scrub_rows import Healing, Stored, Subject
 from api.blobs.throttle import Throttle
 from api.core import digests, metrics
 from api.core.config import Config
-from api.core.errors import ObjectNotFound, StorageError, StorageUnavailable, UploadGone
+from api.core.errors import CompleteDoubtful, ObjectNotFound, StorageError, StorageUnavailable, UploadGone
 from api.core.models import Clock, new_id
 from api.core.sha256 import SHA256, resumes
 from api.db.pool import Database
@@ -33,7 +33,7 @@ from api.jobs.base import SEGMENT_BYTES, Busy, Lease, Outcome
 from api.jobs.queue import Queue
 from api.storage.base import MultipartRef, MultipartStorage, Storage
 from api.storage.keys import object_key
-from api.storage.stores import Stores
+from api.storage.stores import LATE_COMPLETE, Stores
 from api.storage.wholeness import is_whole
 
 MOST_WAITING: Final = 2
@@ -240,6 +240,12 @@ class Scrubber:
             0,
             begun.binds_hash,
         )
+
+        def write_stage(stage: int) -> None:
+            nonlocal begun
+            begun = replace(begun, complete_stage=stage)
+            scrubs.set_complete_stage(self._db, subject.blob_id, stored.storage, begun, stage)
+
         try:
             if not begun.multipart_id:
                 destination.abort(ref)  # one whose creator was killed before he wrote its id down
@@ -248,12 +254,14 @@ class Scrubber:
                 scrubs.set_opened(self._db, subject.blob_id, stored.storage, begun)
             copying = Copying(self._pool, 1, self._throttle, ref, destination, subject.hashes, lease)
             self._copy(ref, destination, copying, sources)
-            completed = destination.complete(ref, subject.hashes, lease.keep)
+            completed = complete(destination, ref, subject.hashes, lease, begun.complete_stage, write_stage)
             if not completed.verified:
                 self._compare(ref, copying, lease)
-        except (UploadGone, CopyCorrupt, SourceCorrupt, ObjectNotFound) as ex:
+        except (UploadGone, CopyCorrupt, CompleteDoubtful, SourceCorrupt, ObjectNotFound) as ex:
             destination.abort(ref)
-            self._db.transaction(lambda tx: scrubs.give_up(tx, subject.blob_id, stored.storage, begun, self._clock()))
+            now = self._clock()
+            late = now + LATE_COMPLETE if begun.complete_stage == 1 else None
+            self._db.transaction(lambda tx: scrubs.give_up(tx, subject.blob_id, stored.storage, begun, now, late))
             if isinstance(ex, SourceCorrupt | ObjectNotFound):
                 raise
             raise StorageUnavailable(f"begun anew: {ex}") from ex

@@ -35,7 +35,7 @@ _LOCK = "SELECT state FROM `blob` WHERE id = %s FOR UPDATE"
 _SET_CORRUPT = "UPDATE `blob` SET state = 'corrupt' WHERE id = %s"
 _DROP_CLAIM = "DELETE FROM blob_digest WHERE blob_id = %s"
 
-_HEALING = "object_key, upload_id, multipart_id, binds_hash"
+_HEALING = "object_key, upload_id, multipart_id, binds_hash, complete_stage"
 _GET_HEALING = f"SELECT {_HEALING} FROM healing WHERE blob_id = %s AND storage = %s"
 _LOCK_HEALING = f"SELECT {_HEALING} FROM healing WHERE blob_id = %s AND storage = %s FOR UPDATE"
 _BEGIN_HEALING = (
@@ -43,6 +43,7 @@ _BEGIN_HEALING = (
     "VALUES (%s, %s, %s, %s, %s, %s) ON DUPLICATE KEY UPDATE created_at = healing.created_at"
 )
 _OPENED = "UPDATE healing SET multipart_id = %s WHERE blob_id = %s AND storage = %s AND object_key = %s"
+_SET_STAGE = "UPDATE healing SET complete_stage = %s WHERE blob_id = %s AND storage = %s AND object_key = %s"
 _END_HEALING = "DELETE FROM healing WHERE blob_id = %s AND storage = %s AND object_key = %s"
 _SWAP = (
     "UPDATE replica SET object_key = %s, checked_at = %s, missing_at = NULL, suspect = NULL "
@@ -81,6 +82,7 @@ class Healing:
     upload_id: bytes
     multipart_id: str
     binds_hash: bool
+    complete_stage: int = 0
 
 
 def oldest(db: Statements, storage: str, before: datetime) -> list[tuple[bytes, datetime]]:
@@ -144,7 +146,7 @@ def healing(db: Statements, blob_id: bytes, storage: str, fresh: Healing, now: d
     db.execute(_BEGIN_HEALING, args)
     row = db.one(_GET_HEALING, (blob_id, storage))
     assert row is not None
-    return Healing(row[0], row[1], row[2], bool(row[3]))
+    return Healing(row[0], row[1], row[2], bool(row[3]), row[4])
 
 
 def is_healing(db: Statements, blob_id: bytes, storage: str) -> bool:
@@ -155,6 +157,11 @@ def is_healing(db: Statements, blob_id: bytes, storage: str) -> bool:
 def set_opened(db: Statements, blob_id: bytes, storage: str, begun: Healing) -> None:
     """The storage takes parts for it."""
     db.execute(_OPENED, (begun.multipart_id, blob_id, storage, begun.object_key))
+
+
+def set_complete_stage(db: Statements, blob_id: bytes, storage: str, begun: Healing, stage: int) -> None:
+    """How far the new object's complete is; see `api.blobs.copying.complete`."""
+    db.execute(_SET_STAGE, (stage, blob_id, storage, begun.object_key))
 
 
 def swap(tx: Statements, blob_id: bytes, damaged: Stored, begun: Healing, now: datetime) -> bool:
@@ -169,8 +176,14 @@ def swap(tx: Statements, blob_id: bytes, damaged: Stored, begun: Healing, now: d
     return wanted
 
 
-def give_up(tx: Statements, blob_id: bytes, storage: str, begun: Healing, now: datetime) -> None:
-    """What was begun is doomed; the next try has a key of its own."""
+def give_up(
+    tx: Statements, blob_id: bytes, storage: str, begun: Healing, now: datetime, keep_until: datetime | None
+) -> None:
+    """What was begun is doomed; the next try has a key of its own.
+
+    Args:
+        keep_until: not before is it deleted: a complete may still be under way.
+    """
     if tx.one(_LOCK_HEALING, (blob_id, storage)) is not None:
-        blobs.doom(tx, storage, begun.object_key, now)
+        blobs.doom(tx, storage, begun.object_key, now, keep_until)
         tx.execute(_END_HEALING, (blob_id, storage, begun.object_key))

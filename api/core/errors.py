@@ -12,6 +12,7 @@
         ├── ObjectNotFound      no object under that key
         ├── UploadGone          the multipart upload was completed or aborted, or never was
         ├── PartMismatch        stored parts are missing or are not what their rows say
+        ├── CompleteDoubtful    whether the object was made, and is there to stay, is not known
         ├── StorageFull
         └── StorageUnavailable  try again later
 
@@ -173,6 +174,10 @@ class ObjectNotFound(StorageError):
 
 class UploadGone(StorageError):
     """The multipart upload is not there any more: completed, aborted, or never made."""
+
+
+class CompleteDoubtful(StorageError):
+    """Whether an upload's complete made the object for good is not known; see `MultipartStorage.copy_completed`."""
 
 
 class PartMismatch(StorageError):

@@ -77,6 +77,8 @@ class Upload:
         binds_hash: the part URLs make the storage check each part's SHA-256.
         lease_until: until then one process is busy finalizing it.
         failure: the error code it ended with.
+        completes_sent: completes that may have reached the storage, the one that is about to be sent included.
+        copy_key: where the object is brought after a doubtful complete; the blob's key then.
     """
 
     id: bytes
@@ -103,6 +105,13 @@ class Upload:
     failure: str | None
     created_at: datetime
     expires_at: datetime
+    completes_sent: int = 0
+    copy_key: str | None = None
+
+    @property
+    def blob_key(self) -> str:
+        """The key under which the content counts once the upload is done."""
+        return self.copy_key or self.object_key
 
     @property
     def is_single(self) -> bool:
@@ -225,6 +234,7 @@ class TransferItem:
         begun: something may be at the destination.
         copied: bytes that are.
         blob_state: None where the blob is gone.
+        complete_stage: see `api.blobs.copying.complete`.
         hashes: the packed SHA-256 of its parts.
     """
 
@@ -248,6 +258,7 @@ class TransferItem:
     transfer_state: str
     blob_state: str | None
     hashes: bytes | None
+    complete_stage: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from api.core.errors import StorageUnavailable
 from api.core.models import SINGLE_PUT
 
 
@@ -35,6 +36,7 @@ class MultipartRef:
         generation: the user's token generation.
         tier: the user's, which the edge limits parts by.
         binds_hash: the upload's part URLs make the storage compare each body with its SHA-256.
+        completes_sent: completes of this upload that may have reached the storage before, answered or not.
     """
 
     upload_id: str
@@ -47,6 +49,7 @@ class MultipartRef:
     generation: int
     binds_hash: bool = False
     tier: str = "default"
+    completes_sent: int = 0
 
     @property
     def is_single(self) -> bool:
@@ -192,21 +195,47 @@ class MultipartStorage(Storage):
     def complete(self, ref: MultipartRef, hashes: bytes, keep_alive: Callable[[], None]) -> Completed:
         """Turns the parts into the object; every part URL is dead from here on.
 
-        Safe to repeat after a crash anywhere in it: a repeat picks up what is there, or finds the work done.
+        The caller writes down that it is about to call, and gives a later call ``ref.completes_sent``. With that it is
+        safe to repeat after a crash anywhere in it: a repeat picks up what is there, finds the work done, or says that
+        nobody can know.
 
         Args:
             hashes: the packed SHA-256 of each part, in order.
             keep_alive: called every now and then by work that takes long; what it raises stops the work.
 
         Raises:
+            CompleteDoubtful: the object may be there or not, and may go again; `copy_completed` makes it sure. The
+                object key must not be believed from here on, and the upload must not be aborted before that.
             PartMismatch: those parts are missing or wrong; they are gone and the upload takes them again.
             StorageFull: there is no room; the upload is as it was before.
             UploadGone: there is neither such an upload nor the object.
         """
 
+    def copy_completed(self, ref: MultipartRef, object_key: str, keep_alive: Callable[[], None]) -> Completed:
+        """Brings what a doubtful complete made, or can still make, under another key, and reads it there.
+
+        Safe to repeat with the same key, after a crash anywhere in it. Whatever becomes of ``ref.object_key`` later
+        (abort, delete, garbage collection, a complete that arrives late), the copy is whole.
+
+        Args:
+            object_key: a new random key, which a row names already.
+            keep_alive: as for `complete`.
+
+        Raises:
+            UploadGone: there is neither the object nor the upload: the content has to be sent again.
+            PartMismatch: there is no object, and those parts are missing or wrong.
+            CompleteDoubtful: the copy itself is in doubt; another key is needed.
+            StorageError: not known yet; to be tried again later.
+        """
+        raise StorageUnavailable("no complete of this storage is ever in doubt")
+
     @abc.abstractmethod
     def abort(self, ref: MultipartRef) -> None:
-        """Frees the parts; an upload that is not there is aborted already."""
+        """Frees the parts; an upload that is not there is aborted already.
+
+        Only for uploads whose key no blob and no replica names: Ceph RGW deletes the bytes of an object whose upload
+        was left open by a complete that did not come to its end.
+        """
 
     @abc.abstractmethod
     def list_uploads(self) -> Iterator[str]:

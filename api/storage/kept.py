@@ -29,7 +29,7 @@ _IDLE_SECONDS: Final = 30.0
 
 
 class KeptConnections:
-    """Connections to one server, for threads; every request must be safe to repeat.
+    """Connections to one server, for threads; a request that is not safe to repeat is sent ``once``.
 
     Args:
         base: scheme, host and port.
@@ -51,18 +51,29 @@ class KeptConnections:
         self._connect_timeout = connect_timeout
         self._read_timeout = read_timeout
 
-    def ask(self, method: str, target: Callable[[], str], headers: Mapping[str, str], body: bytes = b"") -> Answer:
+    def ask(
+        self,
+        method: str,
+        target: Callable[[], str],
+        headers: Mapping[str, str],
+        body: bytes = b"",
+        *,
+        once: bool = False,
+        read_timeout: float | None = None,
+    ) -> Answer:
         """Sends a request and reads the whole answer; what a server was too busy for is asked again.
 
         Args:
             target: makes path and query, anew for each try: a signature ages.
+            once: it is sent at most once, whatever comes of it.
+            read_timeout: seconds, instead of the usual ones.
 
         Raises:
             StorageUnavailable: there was no answer; the text never holds the query.
         """
-        for tries_left in reversed(range(_TRIES)):
+        for tries_left in reversed(range(1 if once else _TRIES)):
             try:
-                answer = self._ask(method, target(), headers, body)
+                answer = self._ask(method, target(), headers, body, read_timeout or self._read_timeout)
             except TimeoutError as ex:
                 raise StorageUnavailable(f"{self._host} does not answer: timeout") from ex
             except (OSError, http.client.HTTPException) as ex:
@@ -74,9 +85,10 @@ class KeptConnections:
             time.sleep(random.uniform(0.02, 0.1) * 2 ** (_TRIES - tries_left))  # noqa: S311 - jitter, not a secret
         raise AssertionError("unreachable")
 
-    def _ask(self, method: str, target: str, headers: Mapping[str, str], body: bytes) -> Answer:
+    def _ask(self, method: str, target: str, headers: Mapping[str, str], body: bytes, read_timeout: float) -> Answer:
         connection = self._kept() or self._connect()
         try:
+            connection.sock.settimeout(read_timeout)
             connection.request(method, target, body or None, dict(headers))
             response = connection.getresponse()
             found = {name.lower(): value for name, value in response.getheaders()}
@@ -119,7 +131,6 @@ class KeptConnections:
             else http.client.HTTPSConnection(self._host, timeout=timeout, context=self._context)
         )
         connection.connect()
-        connection.sock.settimeout(self._read_timeout)
         connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return connection
 

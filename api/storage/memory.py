@@ -1,7 +1,8 @@
 """Storage ``memory``: for tests of everything above storage; it forgets all when the process ends.
 
 It behaves as ``local`` does: URLs are dead once complete or abort began, and complete compares every part; or it
-behaves as ``s3`` and ``oss`` do, whose complete compares nothing.
+behaves as ``s3`` and ``oss`` do, whose complete compares nothing. With ``doubtful`` it loses bytes as Ceph RGW does: a
+complete can be cut off, and an abort of an upload that was left open takes the bytes of its object.
 """
 
 from __future__ import annotations
@@ -12,12 +13,19 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from api.core import digests
-from api.core.errors import ObjectNotFound, PartMismatch, StorageUnavailable, UploadGone
+from api.core.errors import CompleteDoubtful, ObjectNotFound, PartMismatch, StorageUnavailable, UploadGone
 from api.storage.base import Completed, MultipartRef, MultipartStorage, Reader, SignedPart
 
 
 class MemoryStorage(MultipartStorage):
-    """See the module's docstring."""
+    """See the module's docstring.
+
+    Attributes:
+        cut: where the next completes are cut off: "unmade" before the object, "open" before the upload is closed,
+            "closed" before the answer; empty where they are not.
+        lost: keys of objects whose bytes are gone, although `stat` answers.
+        completes: the upload of every complete that was begun.
+    """
 
     reads_to_complete = True
 
@@ -28,6 +36,7 @@ class MemoryStorage(MultipartStorage):
         compares: bool = True,
         leaks_resent_parts: bool = False,
         single_put_max: int = 0,
+        doubtful: bool = False,
         prefix: Callable[[], str] = lambda: "",
     ) -> None:
         self._prefix = prefix
@@ -38,6 +47,11 @@ class MemoryStorage(MultipartStorage):
         self._lock = threading.Lock()
         self.uploads: dict[str, dict[int, bytes]] = {}
         self.objects: dict[str, bytes] = {}
+        self.doubtful = doubtful
+        self.cut = ""
+        self.lost: set[str] = set()
+        self.completes: list[str] = []
+        self._made_by: dict[str, str] = {}
 
     def put_part(self, ref: MultipartRef, number: int, data: bytes) -> None:
         """What a PUT to a part's URL does."""
@@ -68,6 +82,8 @@ class MemoryStorage(MultipartStorage):
 
     def open(self, object_key: str, offset: int = 0, length: int | None = None) -> Reader:
         data = self._object(object_key)
+        if object_key in self.lost:
+            raise ObjectNotFound(object_key)
         return io.BytesIO(data[offset:] if length is None else data[offset : offset + length])
 
     def delete(self, object_key: str) -> None:
@@ -115,6 +131,8 @@ class MemoryStorage(MultipartStorage):
     def complete(self, ref: MultipartRef, hashes: bytes, keep_alive: Callable[[], None]) -> Completed:
         keep_alive()
         with self._lock:
+            if self.doubtful and ref.completes_sent and not ref.is_single:
+                raise CompleteDoubtful("a complete was sent before")
             if ref.object_key in self.objects:
                 return self._completed(ref, self.objects[ref.object_key])
             if ref.is_single:
@@ -132,9 +150,32 @@ class MemoryStorage(MultipartStorage):
             if wrong:
                 raise PartMismatch(wrong)
             data = b"".join(parts[number] for number in range(1, ref.part_count + 1))
-            self.objects[ref.object_key] = data
-            del self.uploads[ref.upload_id]
+            self.completes.append(ref.upload_id)
+            if self.cut != "unmade":
+                self.objects[ref.object_key] = data
+                self._made_by[ref.upload_id] = ref.object_key
+            if self.cut not in ("unmade", "open"):
+                del self.uploads[ref.upload_id]
+            if self.cut:
+                raise CompleteDoubtful(f"cut off: {self.cut}")
         return self._completed(ref, data)
+
+    def copy_completed(self, ref: MultipartRef, object_key: str, keep_alive: Callable[[], None]) -> Completed:
+        keep_alive()
+        with self._lock:
+            if ref.object_key in self.lost or not (
+                self.objects.keys() & {ref.object_key} or ref.upload_id in self.uploads
+            ):
+                raise UploadGone(ref.upload_id)
+            if ref.object_key not in self.objects:
+                parts = self.uploads[ref.upload_id]
+                if wrong := [number for number in range(1, ref.part_count + 1) if number not in parts]:
+                    raise PartMismatch(wrong)
+                self.completes.append(ref.upload_id)
+                self.objects[ref.object_key] = b"".join(parts[number] for number in range(1, ref.part_count + 1))
+                self._made_by[ref.upload_id] = ref.object_key
+            self.objects[object_key] = self.objects[ref.object_key]
+            return self._completed(ref, self.objects[object_key])
 
     def _completed(self, ref: MultipartRef, data: bytes) -> Completed:
         if self._compares:
@@ -143,7 +184,9 @@ class MemoryStorage(MultipartStorage):
 
     def abort(self, ref: MultipartRef) -> None:
         with self._lock:
-            self.uploads.pop(ref.upload_id, None)
+            was_open = self.uploads.pop(ref.upload_id, None) is not None
+            if was_open and ref.upload_id in self._made_by:
+                self.lost.add(self._made_by[ref.upload_id])
             if ref.is_single:
                 self.objects.pop(ref.object_key, None)
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from datetime import timedelta
 from typing import Final
 
 from api.core.errors import StorageError, StorageUnavailable
 from api.core.models import Upload
 from api.storage.base import MultipartRef, MultipartStorage
+
+LATE_COMPLETE: Final = timedelta(days=1)
+"""So long a complete may be under way of which no answer came: a storage's daemon may stand still and go on."""
 
 _FRESH: Final = 5.0
 """Seconds for which a storage that answered, or did not, is not asked again."""

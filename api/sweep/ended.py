@@ -17,6 +17,7 @@ from api.core.models import Upload
 from api.db.pool import Database
 from api.storage.base import MultipartStorage
 from api.storage.stores import Stores
+from api.sweep import known_rows as known
 from api.sweep.run import Run
 from api.uploads import ended_rows as ended_uploads
 from api.uploads import rows as uploads
@@ -26,6 +27,7 @@ _LAST_PUT = 300
 
 _KNOWN = timedelta(days=90)
 """An account forgets a network from which nobody signed in for so long."""
+IN_DANGER = "its upload is open; python -m api storage rescue"
 
 _log = logging.getLogger(__name__)
 
@@ -55,11 +57,19 @@ class Ended:
         )
 
     def free(self, run: Run) -> None:
-        """Aborts uploads that ended while their storage, or the database, could not be asked."""
+        """Aborts uploads that ended while their storage, or the database, could not be asked.
+
+        An open upload whose key is a replica's is left alone: Ceph RGW would delete the object's bytes with it.
+        """
         for name, storage in self._stores:
             try:
                 for batch in upload_names(storage):
-                    for upload in ended_uploads.among(self._db, [bytes.fromhex(found) for found in batch]):
+                    ended = ended_uploads.among(self._db, [bytes.fromhex(found) for found in batch])
+                    alive = known.replicas(self._db, name, [upload.object_key for upload in ended])
+                    for upload in ended:
+                        if upload.object_key in alive:
+                            run.did("objects_in_danger", f"object {upload.object_key} at {name}: {IN_DANGER}")
+                            continue
                         if upload.is_single:
                             continue  # it has no parts, and what `abort` would delete may be a file's
                         if not run.dry:

@@ -33,16 +33,17 @@ _NEXT_DUE = (
 _WORK = (
     "SELECT i.id, i.transfer_id, i.blob_id, i.size, i.state, i.phase, i.storage, i.object_key, i.upload_id, "
     "i.multipart_id, i.begun, i.binds_hash, i.copied, i.due_at, t.source, t.delete_source, t.keep_for, "
-    "t.state AS transfer_state, b.state AS blob_state, p.hashes "
+    "t.state AS transfer_state, b.state AS blob_state, p.hashes, i.complete_stage "
     "FROM transfer_item i JOIN transfer t ON t.id = i.transfer_id "
     "LEFT JOIN `blob` b ON b.id = i.blob_id LEFT JOIN blob_parts p ON p.blob_id = i.blob_id WHERE i.id = %s"
 )
 _LOCK = "SELECT copied FROM transfer_item WHERE id = %s FOR UPDATE"
 _BEGIN = "UPDATE transfer_item SET begun = 1, binds_hash = %s WHERE id = %s AND begun = 0"
 _SET_OPENED = "UPDATE transfer_item SET multipart_id = %s WHERE id = %s AND object_key = %s"
+_SET_STAGE = "UPDATE transfer_item SET complete_stage = %s WHERE id = %s AND object_key = %s"
 _RESTART = (
     "UPDATE transfer_item SET object_key = %s, upload_id = %s, multipart_id = '', begun = 0, binds_hash = 0, "
-    "copied = 0 WHERE id = %s AND object_key = %s"
+    "complete_stage = 0, copied = 0 WHERE id = %s AND object_key = %s"
 )
 _SET_COPIED = "UPDATE transfer_item SET copied = %s WHERE id = %s"
 _POSTPONE = "UPDATE transfer_item SET state = 'waiting', due_at = %s WHERE id = %s"
@@ -179,6 +180,11 @@ def begin(db: Statements, item_id: bytes, *, binds_hash: bool) -> bool:
 def set_opened(db: Statements, item: TransferItem, multipart_id: str) -> bool:
     """The destination takes parts."""
     return db.execute(_SET_OPENED, (multipart_id, item.id, item.object_key)) == 1
+
+
+def set_complete_stage(db: Statements, item: TransferItem, stage: int) -> None:
+    """How far the complete of the copy is; see `api.blobs.copying.complete`."""
+    db.execute(_SET_STAGE, (stage, item.id, item.object_key))
 
 
 def restart(db: Statements, item: TransferItem, object_key: str, upload_id: bytes) -> bool:

@@ -2,7 +2,8 @@
 
 The object's key is committed before anything is made under it, and the item's row goes in the transaction that makes
 the key a replica's or dooms it: no object is ever without a row. Killed anywhere, the next run finds what is there:
-parts by the destination's own list, a completed object by its size, a replica by its row.
+parts by the destination's own list, a replica by its row. A complete is written down before it is sent; one that is in
+doubt (`CompleteDoubtful`) is not believed: the copy begins anew, under another key.
 """
 
 from __future__ import annotations
@@ -16,17 +17,17 @@ from datetime import timedelta
 from typing import Final
 
 from api.blobs import rows as blobs
-from api.blobs.copying import CopyCorrupt, Copying, Source, SourceCorrupt
+from api.blobs.copying import CopyCorrupt, Copying, Source, SourceCorrupt, complete
 from api.blobs.throttle import Throttle
 from api.core import digests
 from api.core.config import Config
-from api.core.errors import StorageError, StorageUnavailable, UploadGone
+from api.core.errors import CompleteDoubtful, StorageError, StorageUnavailable, UploadGone
 from api.core.models import Clock, TransferItem, new_id
 from api.db.pool import Database, Statements
 from api.jobs.base import GiveUp, Lease, Outcome
 from api.storage.base import MultipartRef, MultipartStorage
 from api.storage.keys import object_key
-from api.storage.stores import Stores
+from api.storage.stores import LATE_COMPLETE, Stores
 from api.storage.wholeness import is_whole
 from api.transfers import item_rows as transfer_items
 from api.transfers import rows as transfers
@@ -134,9 +135,12 @@ class TransferJob:
         return copied
 
     def _forget(self, tx: Statements, item: TransferItem) -> None:
-        """What an item's own key may name is doomed."""
+        """What an item's own key may name is doomed; a day later, if a complete may still be under way."""
         if item.begun and item.phase == "copy":
-            blobs.doom(tx, item.storage, item.object_key, self._clock())
+            now = self._clock()
+            blobs.doom(
+                tx, item.storage, item.object_key, now, now + LATE_COMPLETE if item.complete_stage == 1 else None
+            )
 
     def _fail(self, item: TransferItem, reason: str, message: str) -> GiveUp:
         """Writes down that nobody tries again by himself; answers what is to be raised."""
@@ -182,7 +186,7 @@ class TransferJob:
             item = self._again(item)
             self._stores.named(item.storage).abort(self._ref(item))
             raise self._fail(item, "SOURCE_CORRUPT", str(ex)) from ex
-        except (UploadGone, CopyCorrupt) as ex:
+        except (UploadGone, CopyCorrupt, CompleteDoubtful) as ex:
             self._restart(self._again(item))
             # counted as a failure: a destination that does so for ever is not tried for ever
             raise StorageUnavailable(f"begun anew: {ex}") from ex
@@ -215,7 +219,14 @@ class TransferJob:
             if not copying.copy(missing, sources, sent):
                 progress.write(lease)
                 return Outcome.MORE
-        completed = destination.complete(ref, hashes, lease.keep)
+        completed = complete(
+            destination,
+            ref,
+            hashes,
+            lease,
+            item.complete_stage,
+            lambda stage: transfer_items.set_complete_stage(self._db, item, stage),
+        )
         copied = time.monotonic()
         whole = completed.verified or self._read_back(item, copying, lease)
         extra = {"blob": item.blob_id.hex(), "to": item.storage, "bytes": item.size, "verified": whole}

@@ -3,6 +3,11 @@
 One process at a time works on an upload: it holds a lease on the row, which it extends while it works and which
 runs out when it dies. Whoever takes the lease next repeats the whole; every step finds what an earlier try left.
 Large ones are jobs from the start; where a process died in a complete of its own, `Finalizer.rescue` makes a job of it.
+
+Every complete is counted in the row before it is sent. If one is in doubt (its answer was lost, its process died, the
+storage says strange things), nobody may believe in the object key again: a new key is written into the row, a job has
+the storage bring the object there (`MultipartStorage.copy_completed`), and the new key becomes the blob's. The old key
+is doomed, and deleted a day later: until then a storage daemon that stood still may come to life and write it again.
 """
 
 from __future__ import annotations
@@ -11,13 +16,13 @@ import logging
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 from api.blobs import merge
 from api.blobs import rows as blobs
 from api.blobs.merge import First
-from api.core.errors import PartMismatch, StorageError, StorageFull, UploadGone
+from api.core.errors import CompleteDoubtful, PartMismatch, StorageError, StorageFull, StorageUnavailable, UploadGone
 from api.core.models import Blob, Clock, File, Upload, new_id
 from api.db.pool import Database, Statements
 from api.files import rows as files
@@ -25,7 +30,7 @@ from api.jobs import rows as jobs
 from api.jobs.base import Busy, Lease, LeaseLost, Outcome
 from api.jobs.queue import Queue
 from api.storage.base import Completed
-from api.storage.stores import Stores, multipart_ref
+from api.storage.stores import LATE_COMPLETE, Stores, multipart_ref
 from api.uploads import ranges
 from api.uploads import rows as uploads
 from api.uploads.proof import Instant
@@ -104,10 +109,9 @@ class Finalizer:
             DatabaseUnavailable: the same holds.
             Stopped: the job's worker was told to stop.
         """
-        storage = self._stores.named(upload.storage)
         try:
-            completed = storage.complete(multipart_ref(upload), hashes, self._keep_alive(upload, owner, lease))
-            return self._finish(upload, hashes, owner, completed)
+            made = self._complete(upload, hashes, owner, lease)
+            return self._finish(made[0], hashes, owner, made[1]) if made else None
         except PartMismatch as ex:
             if believed:
                 uploads.take_back(self._db, upload.id, owner, _without(upload, ex.parts), self._clock())
@@ -118,11 +122,79 @@ class Finalizer:
             self._reopen(upload, owner, "STORAGE_FULL", (), lease)
             raise
         except UploadGone:
-            uploads.fail_finalizing(self._db, upload.id, owner, "UPLOAD_GONE", self._clock())
+            self._fail(upload, owner, "UPLOAD_GONE")
             _log.error("an upload's parts are gone", extra={"upload": upload.id.hex()})
         except LeaseLost:
             _log.warning("another process finalizes this upload", extra={"upload": upload.id.hex()})
         return None
+
+    def _complete(
+        self, upload: Upload, hashes: bytes, owner: bytes, lease: Lease | None
+    ) -> tuple[Upload, Completed] | None:
+        """The upload as its row is now, and its object; None where a job is to bring it under another key."""
+        storage, keep_alive = self._stores.named(upload.storage), self._keep_alive(upload, owner, lease)
+        ref = replace(multipart_ref(upload), completes_sent=max(upload.completes_sent - 1, 0))
+        if upload.copy_key is None:
+            try:
+                return upload, storage.complete(ref, hashes, keep_alive)
+            except CompleteDoubtful as ex:
+                _log.warning("a complete is in doubt", extra={"upload": upload.id.hex(), "error": str(ex)})
+                upload = self._under_new_key(upload, owner, lease)
+        elif lease is None:
+            self._leave_to_job(upload, owner, upload.copy_key)
+        if lease is None:
+            return None  # a client waits for this call, and the storage may have to be waited for
+        assert upload.copy_key is not None
+        try:
+            completed = storage.copy_completed(ref, upload.copy_key, keep_alive)
+        except CompleteDoubtful as ex:
+            self._under_new_key(upload, owner, lease)
+            raise StorageUnavailable(f"the copy is in doubt, too: {ex}") from ex
+        _log.info("an object was brought under another key", extra={"upload": upload.id.hex()})
+        return upload, completed
+
+    def _under_new_key(self, upload: Upload, owner: bytes, lease: Lease | None) -> Upload:
+        """Writes down a new key, before anything is stored under it."""
+        name = new_id()
+        key = f"{upload.object_key.rsplit('/', 2)[0]}/{name[-1:].hex()}/{name.hex()}"
+        if lease is None:
+            self._leave_to_job(upload, owner, key)
+        else:
+            self._db.transaction(lambda tx: self._begin_copy(tx, upload, owner, key, self._clock() + LEASE))
+        return replace(upload, copy_key=key)
+
+    def _leave_to_job(self, upload: Upload, owner: bytes, key: str) -> None:
+        def body(tx: Statements) -> None:
+            self._begin_copy(tx, upload, owner, key, None)
+            jobs.insert(tx, self.kind, upload.id, self._clock())
+
+        self._db.transaction(body)
+        self._queue.enqueue(self.kind, [upload.id])
+
+    def _begin_copy(self, tx: Statements, upload: Upload, owner: bytes, key: str, until: datetime | None) -> None:
+        if not uploads.begin_copy(tx, upload.id, owner, key, until):
+            raise LeaseLost
+        if upload.copy_key not in (None, key):
+            self._doom_late(tx, upload.storage, upload.copy_key)
+
+    def _doom_late(self, tx: Statements, storage: str, object_key: str | None) -> None:
+        """A key that nobody may believe in goes, once no complete can write it any more."""
+        if object_key is not None:
+            now = self._clock()
+            blobs.doom(tx, storage, object_key, now, now + LATE_COMPLETE)
+
+    def _fail(self, upload: Upload, owner: bytes, failure: str) -> bool:
+        """Ends the upload; what may be under its keys goes."""
+
+        def body(tx: Statements) -> bool:
+            if not uploads.fail_finalizing(tx, upload.id, owner, failure, self._clock()):
+                return False
+            if copy_key := uploads.copy_key(tx, upload.id):
+                self._doom_late(tx, upload.storage, upload.object_key)
+                self._doom_late(tx, upload.storage, copy_key)
+            return True
+
+        return self._db.transaction(body)
 
     def _keep_alive(self, upload: Upload, owner: bytes, lease: Lease | None) -> Callable[[], None]:
         last = time.monotonic()
@@ -145,7 +217,7 @@ class Finalizer:
         """The upload takes parts again, unless it had its share of tries."""
         now = self._clock()
         if failure == "PART_MISMATCH" and upload.completes >= MOST_COMPLETES:
-            if uploads.fail_finalizing(self._db, upload.id, owner, failure, now):
+            if self._fail(upload, owner, failure):
                 self._stores.named(upload.storage).abort(multipart_ref(upload))
             return
 
@@ -169,7 +241,7 @@ class Finalizer:
             state="verified",
             sha256=completed.sha256,
             storage=upload.storage,
-            object_key=upload.object_key,
+            object_key=upload.blob_key,
         )
 
         def make_unverified(tx: Statements) -> File:
@@ -216,13 +288,15 @@ class Finalizer:
             return None
         if not uploads.set_done(tx, upload.id, owner, file.id, now):
             raise LeaseLost
+        if upload.copy_key is not None:
+            self._doom_late(tx, upload.storage, upload.object_key)
         return file
 
     def _merge(self, upload: Upload, owner: bytes, first: First) -> File | None:
         """Links the first blob; one of the two objects goes."""
 
         def body(tx: Statements) -> File | None:
-            new = upload.storage, upload.object_key, self._clock()
+            new = upload.storage, upload.blob_key, self._clock()
             blob = merge.hold(tx, first, *new)
             file = self._link(tx, upload, owner, blob) if blob else None
             if file is not None:

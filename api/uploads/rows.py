@@ -15,9 +15,9 @@ AS_VALUE = (
     "JSON_ARRAY(HEX(u.id), HEX(u.user_id), u.state, HEX(u.name), HEX(u.folder_id), HEX(u.content_type), u.size, "
     "HEX(u.digest), u.part_size, u.part_count, u.storage, u.object_key, HEX(u.multipart_id), u.binds_hash, "
     "HEX(u.nonce), u.challenge_expires_at, HEX(u.received), u.received_at, u.completes, u.lease_until, "
-    "HEX(u.file_id), u.failure, u.created_at, u.expires_at)"
+    "HEX(u.file_id), u.failure, u.created_at, u.expires_at, u.completes_sent, u.copy_key)"
 )
-"""One value: PyMySQL spends more on the descriptions of 24 columns than on the rest of the statement."""
+"""One value: PyMySQL spends more on the descriptions of 26 columns than on the rest of the statement."""
 _BYTES, _TEXTS, _MOMENTS = (0, 1, 4, 7, 14, 16, 20), (3, 5, 12), (15, 17, 19, 22, 23)
 _OPEN = "('proving', 'uploading', 'finalizing')"
 _PACKED = (
@@ -82,11 +82,13 @@ _SKIP_PROOF = (
 )
 _ASKED = "UPDATE upload SET received = %s, received_at = %s WHERE id = %s AND state = 'uploading'"
 _FINALIZE = (
-    "UPDATE upload SET state = 'finalizing', completes = LEAST(completes, 254) + 1, digest = %s, received = %s, "
+    "UPDATE upload SET state = 'finalizing', completes = LEAST(completes, 254) + 1, "
+    "completes_sent = LEAST(completes_sent, 254) + %s, digest = %s, received = %s, "
     "failure = NULL, lease_owner = %s, lease_until = %s, updated_at = %s WHERE id = %s AND state = 'uploading'"
 )
 _TAKE_LEASE = (
-    "UPDATE upload SET lease_owner = %s, lease_until = %s WHERE id = %s AND state = 'finalizing' "
+    "UPDATE upload SET lease_owner = %s, lease_until = %s, completes_sent = LEAST(completes_sent, 254) + 1 "
+    "WHERE id = %s AND state = 'finalizing' "
     "AND (lease_until IS NULL OR lease_until < %s)"
 )
 _EXTEND_LEASE = "UPDATE upload SET lease_until = %s WHERE id = %s AND lease_owner = %s AND state = 'finalizing'"
@@ -94,6 +96,11 @@ _RELEASE_LEASE = (
     "UPDATE upload SET lease_owner = NULL, lease_until = NULL WHERE id = %s AND lease_owner = %s "
     "AND state = 'finalizing'"
 )
+_BEGIN_COPY = (
+    "UPDATE upload SET copy_key = %s, lease_owner = %s, lease_until = %s WHERE id = %s AND lease_owner = %s "
+    "AND state = 'finalizing'"
+)
+_COPY_KEY = "SELECT copy_key FROM upload WHERE id = %s"
 _IS_FINALIZING = "SELECT 1 FROM upload WHERE id = %s AND state = 'finalizing'"
 _STUCK = (
     "SELECT u.id FROM upload u LEFT JOIN job j ON j.subject = u.id AND j.kind = 'finalize' "
@@ -102,6 +109,8 @@ _STUCK = (
 )
 _REOPEN = (
     "UPDATE upload SET state = 'uploading', received = %s, received_at = NULL, lease_owner = NULL, "
+    # nothing was sent, or it was refused; behind a doubtful complete that is not known
+    "completes_sent = IF(copy_key IS NULL, 0, completes_sent), "
     "lease_until = NULL, failure = %s, updated_at = %s WHERE id = %s AND lease_owner = %s AND state = 'finalizing'"
 )
 _TAKE_BACK = _REOPEN.replace("SET state", "SET completes = completes - 1, state")
@@ -359,19 +368,39 @@ def begin_finalizing(
     lease: tuple[bytes, datetime] | None,
     now: datetime,
 ) -> bool:
-    """uploading → finalizing; False where the upload is in another state by now."""
+    """uploading → finalizing; False where the upload is in another state by now.
+
+    Who holds the lease is about to send a complete: that is written down in the same statement.
+    """
     owner, until = (lease[0], to_row(lease[1])) if lease else (None, None)
-    return db.execute(_FINALIZE, (digest, received, owner, until, to_row(now), upload.id)) == 1
+    sent = 1 if lease else 0
+    return db.execute(_FINALIZE, (sent, digest, received, owner, until, to_row(now), upload.id)) == 1
 
 
 def take_lease(db: Statements, upload_id: bytes, owner: bytes, now: datetime, until: datetime) -> bool:
-    """Makes this process the one that finalizes; False where another is busy with it."""
+    """Makes this process the one that finalizes, which is about to complete; False if another is busy with it."""
     return db.execute(_TAKE_LEASE, (owner, to_row(until), upload_id, to_row(now))) == 1
 
 
 def extend_lease(db: Statements, upload_id: bytes, owner: bytes, until: datetime) -> bool:
     """Still busy; False where the lease was lost."""
     return db.execute(_EXTEND_LEASE, (to_row(until), upload_id, owner)) == 1
+
+
+def begin_copy(db: Statements, upload_id: bytes, owner: bytes, copy_key: str, until: datetime | None) -> bool:
+    """Names the key under which the object is to be brought, before anything is there; False where the lease was lost.
+
+    Args:
+        until: when the lease ends; None gives it back.
+    """
+    lease = (None, None) if until is None else (owner, to_row(until))
+    return db.execute(_BEGIN_COPY, (copy_key, *lease, upload_id, owner)) == 1
+
+
+def copy_key(db: Statements, upload_id: bytes) -> str | None:
+    """The key under which an upload's object is to be brought; None where no complete was ever in doubt."""
+    key: str | None = db.value(_COPY_KEY, (upload_id,))
+    return key
 
 
 def release_lease(db: Statements, upload_id: bytes, owner: bytes) -> None:

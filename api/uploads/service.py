@@ -328,7 +328,10 @@ class Uploads:
     def _finalize_here(self, upload: Upload, hashes: bytes, owner: bytes, believed: bool) -> File | None:
         try:
             return self._finalizer.finish(
-                replace(upload, completes=upload.completes + 1), hashes, owner, believed=believed
+                replace(upload, completes=upload.completes + 1, completes_sent=upload.completes_sent + 1),
+                hashes,
+                owner,
+                believed=believed,
             )
         except PartMismatch as ex:
             if believed:

@@ -34,6 +34,7 @@ def drive(gateway: Gateway, user: User) -> None:
     read_back(gateway, user)
     files(gateway, user)
     singles(gateway, user)
+    doubted(gateway, user)
     background(gateway)
     rows_of_jobs(gateway)
     driving_transfers.drive(gateway, user)
@@ -66,6 +67,22 @@ def singles(gateway: Gateway, user: User) -> None:
     user.call("DELETE", f"/uploads/{ids[2]}")
 
 
+def doubted(gateway: Gateway, user: User) -> None:
+    """An upload whose complete was cut off, and one of which neither object nor parts are left."""
+    gateway.storage.doubtful = True
+    for cut, lost in (("open", False), ("unmade", True)):
+        content = Content(f"drive doubt {cut}".encode())
+        upload = user.create(content)
+        user.put(upload, content)
+        gateway.storage.cut = cut
+        user.complete(upload)
+        gateway.storage.cut = ""
+        if lost:
+            gateway.storage.uploads.clear()
+        gateway.work("finalize")
+    gateway.storage.doubtful = False
+
+
 def scrubbed(gateway: Gateway, user: User) -> None:
     """A replica that is read again, healed, lost, and a blob that is corrupt."""
     db, now = gateway.db, gateway.clock()
@@ -81,9 +98,10 @@ def scrubbed(gateway: Gateway, user: User) -> None:
         assert found is not None
         begun = scrubs.healing(db, blob, "local", fresh, now)
         scrubs.set_opened(db, blob, "local", begun)
+        scrubs.set_complete_stage(db, blob, "local", begun, 1)
         first = found.replicas[0]
         db.transaction(partial(end, blob_id=blob, begun=begun, now=now, **(
-            {"damaged": first} if end is scrubs.swap else {"storage": "local"}
+            {"damaged": first} if end is scrubs.swap else {"storage": "local", "keep_until": None}
         )))  # fmt: skip
     found = scrubs.load(db, blob)
     assert found is not None

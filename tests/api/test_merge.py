@@ -129,11 +129,11 @@ def test_a_storage_that_does_not_say_decides_nothing(
     upload = other.create(content)
     other.put(upload, content)
 
-    def away(key: str) -> int:
+    def away(*_: object) -> int:
         raise StorageUnavailable("away")
 
     with monkeypatch.context() as patch:
-        patch.setattr(gateway.storage, "stat", away)
+        patch.setattr(gateway.storage, "open", away)
         error(other.complete(upload), 503, "STORAGE_UNAVAILABLE")
     assert doomed(gateway) == set()
     gateway.clock.turn(16)

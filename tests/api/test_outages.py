@@ -147,7 +147,7 @@ class TestRedis:
 class TestStorage:
     """A storage that is away in the middle of each call that asks it."""
 
-    @pytest.mark.parametrize("method", ["create", "list_parts", "complete", "abort", "stat", "open", "check_room"])
+    @pytest.mark.parametrize("method", ["create", "list_parts", "complete", "abort", "open", "check_room"])
     def test_the_repeat_succeeds_and_nothing_is_doubled(
         self, gateway: Gateway, method: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -163,6 +163,7 @@ class TestDestinations:
         key = gateway.replicas(file)[destination]
         assert key != first
         assert storage.objects == {key: content.data}
+        gateway.clock.turn(86_401)  # until then a complete may still be under way
         gateway.services.sweep.run()
         assert gateway.rows("SELECT 1 FROM doomed") == ()
 

@@ -13,8 +13,9 @@ from typing import Any, Final
 import pytest
 
 from api.core import digests
-from api.core.errors import ObjectNotFound, PartMismatch, StorageUnavailable, UploadGone
-from api.storage.base import MultipartRef, MultipartStorage
+from api.core.errors import CompleteDoubtful, ObjectNotFound, PartMismatch, StorageUnavailable, UploadGone
+from api.storage.base import Completed, MultipartRef, MultipartStorage
+from api.storage.wholeness import is_whole
 
 PART: Final = 64 * 1024
 """A part's size here: the contract takes any, and small ones are quick."""
@@ -65,6 +66,16 @@ class Content:
 
 def nothing() -> None:
     """A `keep_alive` that lets the work go on."""
+
+
+def settle(storage: MultipartStorage, what: Content, sent: int = 1) -> tuple[Completed, str]:
+    """Completes as the finalizer does behind ``sent`` completes; the object and the key under which it counts."""
+    ref = replace(what.ref, completes_sent=sent)
+    try:
+        return storage.complete(ref, what.hashes, nothing), ref.object_key
+    except CompleteDoubtful:
+        key = Content(what.data).ref.object_key
+        return storage.copy_completed(ref, key, nothing), key
 
 
 def read(storage: MultipartStorage, key: str, *where: int) -> bytes:
@@ -225,8 +236,45 @@ class MultipartContract:
     def test_complete_repeated_finds_the_work_done(self, storage: MultipartStorage, put: Put) -> None:
         what = self.send(storage, put, self.content())
         first = storage.complete(what.ref, what.hashes, nothing)
-        assert storage.complete(what.ref, what.hashes, nothing) == first
-        assert read(storage, what.ref.object_key) == what.data
+        for sent in (1, 2):
+            completed, key = settle(storage, what, sent)
+            assert completed == first
+            assert read(storage, key) == what.data
+
+    @pytest.mark.parametrize("size", [1, 3 * PART - 7])
+    def test_what_is_settled_outlives_its_first_key(self, storage: MultipartStorage, put: Put, size: int) -> None:
+        """A complete may have been sent, and was not: the object is made, and what is not a replica's is retired."""
+        what = self.send(storage, put, self.content(size))
+        completed, key = settle(storage, what)
+        assert completed.verified == (self.compares or self.binds_hash)
+        if key != what.ref.object_key:
+            storage.abort(what.ref)
+            storage.delete(what.ref.object_key)
+        assert read(storage, key) == what.data
+        assert what.ref.upload_id not in set(storage.list_uploads())
+        storage.delete(key)
+        assert not {key, what.ref.object_key} & set(storage.list_objects())
+
+    def test_where_neither_object_nor_parts_are_there_the_upload_is_gone(
+        self, storage: MultipartStorage, put: Put
+    ) -> None:
+        what = self.send(storage, put, self.content())
+        storage.abort(what.ref)
+        with pytest.raises(UploadGone):
+            settle(storage, what, 100)
+
+    def test_parts_that_are_missing_are_named_behind_a_complete_as_well(
+        self, storage: MultipartStorage, put: Put
+    ) -> None:
+        what = self.content()
+        what.open(storage)
+        assert put(what.ref, 2, what.part(2))
+        with pytest.raises(PartMismatch) as caught:
+            settle(storage, what)
+        assert caught.value.parts == (1, 3)
+        for number in (1, 3):
+            assert put(what.ref, number, what.part(number))
+        assert read(storage, settle(storage, what)[1]) == what.data
 
     def test_missing_parts_are_named_and_taken_afterwards(self, storage: MultipartStorage, put: Put) -> None:
         what = self.content(5 * PART)
@@ -288,6 +336,18 @@ class MultipartContract:
         with pytest.raises(ObjectNotFound):
             storage.open(key)
         storage.delete(key)
+
+    @pytest.mark.parametrize("size", [1, 2, PART + 1])
+    def test_an_object_is_whole_if_its_first_and_last_byte_are_there(
+        self, storage: MultipartStorage, put: Put, size: int
+    ) -> None:
+        what = self.send(storage, put, self.content(size))
+        key = what.ref.object_key
+        assert not is_whole(storage, key, size)
+        storage.complete(what.ref, what.hashes, nothing)
+        assert is_whole(storage, key, size)
+        assert not is_whole(storage, key, size + 1)
+        assert size == 1 or not is_whole(storage, key, size - 1)
 
     def test_delete_takes_the_object_alone_and_can_be_repeated(self, storage: MultipartStorage, put: Put) -> None:
         one, two = (self.send(storage, put, self.content()) for _ in range(2))

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import pytest
 
 from api.core.config import S3Config
-from api.core.errors import ObjectNotFound, StorageUnavailable, UploadGone
+from api.core.errors import CompleteDoubtful, ObjectNotFound, StorageUnavailable, UploadGone
 from api.storage.kept import KeptConnections
 from api.storage.s3.bucket import Address
 from api.storage.s3.calls import Calls
@@ -92,10 +92,48 @@ def calling(*answers: Answer) -> Iterator[tuple[StubStorage, Calls]]:
             calls._connections.close()
 
 
-def test_a_refusal_behind_a_200_is_a_refusal() -> None:
-    refused = Answer(body=b"  <Error><Code>InternalError</Code></Error>")
-    with calling(refused) as (_, calls), pytest.raises(StorageUnavailable, match="InternalError"):
+COMPLETED = Answer(body=b"<CompleteMultipartUploadResult><ETag></ETag></CompleteMultipartUploadResult>")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        *(Answer(status) for status in (301, 400, 403, 404, 408, 409, 500, 502, 503, 504)),
+        *(Answer(400, body=b"<Error><Code>%s</Code></Error>" % code) for code in (b"InvalidArgument", b"NoSuchUpload")),
+        Answer(500, body=b"<Error><Code>InternalError</Code></Error>"),
+        Answer(body=b"  <Error><Code>InternalError</Code></Error>"),  # S3 may find out after it has said 200
+        Answer(body=b""),
+        Answer(body=b"<html>"),
+        HANG_UP,
+    ],
+)
+def test_a_complete_without_a_clean_answer_is_in_doubt_and_sent_once(answer: Answer) -> None:
+    with calling(answer, COMPLETED, COMPLETED) as (server, calls):
+        with pytest.raises(CompleteDoubtful):
+            calls.complete("k", "u", {1: (5, '"e"')})
+        assert len(server.seen) == 1
+
+
+def test_a_complete_on_a_connection_that_died_meanwhile_is_not_sent_again() -> None:
+    with calling(COMPLETED, HANG_UP, COMPLETED) as (server, calls):
         calls.complete("k", "u", {1: (5, '"e"')})
+        with pytest.raises(CompleteDoubtful):
+            calls.complete("k", "v", {1: (5, '"e"')})
+        assert len(server.seen) == 2
+
+
+@pytest.mark.parametrize("code", [b"InvalidPart", b"InvalidPartOrder", b"EntityTooSmall", b"MalformedXML"])
+def test_a_complete_that_was_refused_is_not_in_doubt(code: bytes) -> None:
+    refused = Answer(400, body=b"<Error><Code>%s</Code></Error>" % code)
+    with calling(refused) as (_, calls), pytest.raises(StorageUnavailable, match=code.decode()) as caught:
+        calls.complete("k", "u", {1: (5, '"e"')})
+    assert not isinstance(caught.value, CompleteDoubtful)
+
+
+@pytest.mark.parametrize("body", [b"<Error><Code>InternalError</Code></Error>", b"", b"<Other/>"])
+def test_a_copy_counts_by_its_body(body: bytes) -> None:
+    with calling(Answer(body=body)) as (_, calls), pytest.raises(StorageUnavailable):
+        calls.copy("k", "new")
 
 
 def test_an_upload_that_is_gone_is_so_by_either_name() -> None:

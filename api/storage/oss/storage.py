@@ -17,7 +17,10 @@ What is done about the traps of OSS and oss2:
 - oss2's ``connect_timeout`` is the time of every read as well, unless it is a pair.
 - oss2's list of parts leaves out their CRC64: the answer is parsed here.
 - OSS goes on with a complete whose client has gone away, and answers a repeated one with 404: after any error the
-  object is looked at first.
+  object is looked at first. If it is there with its size and CRC64, it is there for good: by its documentation ("After
+  CompleteMultipartUpload, no operation is allowed with the upload ID", page AbortMultipartUpload) an abort deletes
+  nothing then, and a rule that aborts uploads neither, unlike with Ceph's RGW. It is read back all the same. If neither
+  object nor upload is there, an earlier complete may be at work still: `_LOOKS` looks, over half an hour, decide.
 - A range past the end is answered with the whole object, unless ``x-oss-range-behavior: standard`` is sent. It is part
   of the signature: who uses `internal_uri` must send `TARGET_HEADERS`.
 - requests takes passwords from ~/.netrc and puts them in the place of our signature; oss2 logs headers at DEBUG.
@@ -60,6 +63,9 @@ TARGET_HEADERS: Final[Mapping[str, str]] = {"x-oss-range-behavior": "standard"}
 _CRC: Final = "x-oss-hash-crc64ecma"
 _TIMEOUTS: Final = (3, 60)
 """Seconds for a connection, and for each read."""
+
+_LOOKS: Final = 10
+"""Looks for the object of a complete whose answer was lost, until it counts as gone; a job's pauses double."""
 
 _TRIES: Final = 3
 _PAUSE: Final = 0.2
@@ -306,7 +312,12 @@ class OSSStorage(MultipartStorage, Administered):
         try:
             listed = self._listed(ref)
         except UploadGone:
-            return self._completed_before(ref)
+            try:
+                return self._completed_before(ref)
+            except UploadGone as ex:
+                if 0 < ref.completes_sent < _LOOKS:
+                    raise Passing(f"an earlier complete may be at work still: {ex}") from ex
+                raise
         numbers = range(1, ref.part_count + 1)
         lengths = {number: digests.part_length(number, ref.size, ref.part_size) for number in numbers}
         wrong = [number for number in numbers if number not in listed or listed[number].size != lengths[number]]
@@ -326,7 +337,7 @@ class OSSStorage(MultipartStorage, Administered):
                 except UploadGone:
                     if not isinstance(ex, Passing):
                         # after a try whose answer was lost, "no such upload" may mean that it is still at work
-                        raise ex if done == 1 else Passing(f"not known yet: {ex}") from ex
+                        raise ex if done == 1 and not ref.completes_sent else Passing(f"not known yet: {ex}") from ex
                     if done == _TRIES:
                         raise ex from None
             self._pause(done)

@@ -35,10 +35,15 @@ class Address:
         # clients leave a scheme's own port out of the Host header, which is signed
         scheme, _, host = origin(endpoint).partition("://")
         self.base = f"{scheme}://{settings.bucket}.{host}" if settings.virtual_hosted else f"{scheme}://{host}"
+        self._bucket = settings.bucket
         self._prefix = "/" if settings.virtual_hosted else f"/{settings.bucket}/"
 
     def path(self, object_key: str) -> str:
         return self._prefix + object_key
+
+    def copy_source(self, object_key: str) -> str:
+        """How x-amz-copy-source names an object, whatever the host is."""
+        return f"/{self._bucket}/{object_key}"
 
 
 class BucketError(StorageError):

@@ -1,7 +1,8 @@
 """The S3 calls that every upload makes: signed by our own SigV4, on kept connections, with no SDK between.
 
-All of them are safe to repeat. Source: AWS, "Amazon S3 API Reference" (CreateMultipartUpload, ListParts,
-CompleteMultipartUpload, AbortMultipartUpload, ListMultipartUploads, HeadObject, DeleteObject); Ceph's departures are in
+All of them are safe to repeat and are repeated, but for CompleteMultipartUpload, which is sent once. Source: AWS,
+"Amazon S3 API Reference" (CreateMultipartUpload, ListParts, CompleteMultipartUpload, AbortMultipartUpload,
+ListMultipartUploads, HeadObject, DeleteObject, CopyObject, UploadPartCopy); Ceph's departures are in
 `api.storage.s3.storage`.
 """
 
@@ -15,7 +16,8 @@ from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 from xml.sax.saxutils import escape
 
-from api.core.errors import ObjectNotFound, StorageError, StorageFull, StorageUnavailable, UploadGone
+from api.core.errors import CompleteDoubtful, ObjectNotFound, StorageError, StorageFull, StorageUnavailable, UploadGone
+from api.storage.http import Answer
 from api.storage.kept import KeptConnections
 from api.storage.s3.bucket import NAMESPACE, Address
 from api.storage.s3.sigv4 import Credentials, Presigner, encode
@@ -25,11 +27,23 @@ Part = tuple[int, str]
 
 _LIFE: Final = 900
 """Seconds that a signature is good for: more than clocks that are a little off may differ."""
+_COMPLETE_TIMEOUT: Final = 10.0
+"""Seconds without a byte of a complete's answer after which a worker looks into it: a client waits for this call."""
+_COPY_TIMEOUT: Final = 900.0
+"""Seconds for the answer to a copy: RGW takes 0.6 s for 1 GiB, a reference for every 4 MiB."""
+_REFUSALS: Final = frozenset(
+    {"InvalidPart", "InvalidPartOrder", "EntityTooSmall", "MalformedXML", "QuotaExceeded", "InsufficientCapacity"}
+)
+"""Codes by which a storage says that it has looked at a complete and changed nothing."""
 _BINARY: Final = {"content-type": "application/octet-stream"}
 
 
 class PastTheEnd(StorageError):
     """A range begins behind the object's last byte."""
+
+
+class TooLarge(StorageError):
+    """The storage copies an object of that size in parts alone."""
 
 
 ERRORS: Final[Mapping[str, type[StorageError]]] = {
@@ -101,19 +115,72 @@ class Calls:
             after = _text(page, "NextPartNumberMarker")
 
     def complete(self, object_key: str, upload_id: str, parts: Mapping[int, Part]) -> None:
-        """Makes the object of these parts. Raises UploadGone, StorageFull, StorageUnavailable."""
+        """Makes the object of these parts; sent once.
+
+        Raises:
+            CompleteDoubtful: there was no clean answer, and what the storage did, or will still do, is not known.
+            StorageFull, StorageUnavailable: it was refused, and nothing has changed.
+        """
         listed = "".join(
             f"<Part><PartNumber>{number}</PartNumber><ETag>{escape(parts[number][1])}</ETag></Part>"
             for number in sorted(parts)
         )
         body = f'<CompleteMultipartUpload xmlns="{NAMESPACE}">{listed}</CompleteMultipartUpload>'.encode()
-        _, found = self._call("POST", object_key, f"uploadId={encode(upload_id)}", {}, body)
-        if found is not None and _local(found) == "Error":  # S3 may find out after it has said 200
-            raise _error("complete", _text(found, "Code"))
+        query = f"uploadId={encode(upload_id)}"
+        try:
+            answer = self._send("POST", object_key, query, {}, body, once=True, read_timeout=_COMPLETE_TIMEOUT)
+            found = _parse(answer.body)
+        except StorageError as ex:
+            raise CompleteDoubtful(f"complete: {ex}") from ex
+        code = _text(found, "Code")
+        if 400 <= answer.status < 600 and code in _REFUSALS:
+            raise _error("complete", code)
+        # S3 may find out after it has said 200
+        if answer.status != 200 or found is None or _local(found) != "CompleteMultipartUploadResult":
+            raise CompleteDoubtful(f"complete: {answer.status} {code}")
+
+    # -- copies
+
+    def copy(self, source_key: str, object_key: str) -> None:
+        """Makes an object of another one's bytes; RGW takes references to them.
+
+        Raises:
+            ObjectNotFound: there is no such source.
+            TooLarge: the storage wants `copy_in_parts`.
+        """
+        headers = {"x-amz-copy-source": self._address.copy_source(source_key)}
+        answer = self._send("PUT", object_key, "", headers, read_timeout=_COPY_TIMEOUT)
+        found = _parse(answer.body)
+        code = _text(found, "Code")
+        if code in ("InvalidRequest", "EntityTooLarge"):
+            raise TooLarge(f"copy: {code}")
+        # S3 may find out after it has said 200
+        if answer.status != 200 or found is None or _local(found) != "CopyObjectResult":
+            raise _error("copy", code or str(answer.status))
+
+    def copy_part(self, source_key: str, object_key: str, upload_id: str, number: int, first: int, last: int) -> str:
+        """Makes a part of the bytes ``first`` to ``last`` of another object; its ETag."""
+        headers = {
+            "x-amz-copy-source": self._address.copy_source(source_key),
+            "x-amz-copy-source-range": f"bytes={first}-{last}",
+        }
+        query = f"partNumber={number}&uploadId={encode(upload_id)}"
+        answer = self._send("PUT", object_key, query, headers, read_timeout=_COPY_TIMEOUT)
+        found = _parse(answer.body)
+        if answer.status != 200 or found is None or _local(found) != "CopyPartResult":
+            raise _error("copy part", _text(found, "Code") or str(answer.status))
+        return _text(found, "ETag")
 
     def abort(self, object_key: str, upload_id: str) -> None:
         """Frees an upload's parts. Raises UploadGone, ObjectNotFound."""
         self._call("DELETE", object_key, f"uploadId={encode(upload_id)}")
+
+    def abort_all(self, object_key: str) -> None:
+        """Frees the parts of every unfinished upload of a key."""
+        for key, upload_id in self.open_uploads(object_key):
+            if key == object_key:
+                with suppress(UploadGone, ObjectNotFound):
+                    self.abort(key, upload_id)
 
     def open_uploads(self, prefix: str) -> Iterator[tuple[str, str]]:
         """(object key, upload id) of the unfinished uploads below a prefix."""
@@ -140,19 +207,32 @@ class Calls:
         body: bytes = b"",
     ) -> tuple[Mapping[str, str], Element | None]:
         """The answer's headers, and its XML where it has some."""
-        sent, path = headers or {}, self._address.path(object_key)
-        base = self._address.base
-
-        def target() -> str:
-            now = int(self._now())
-            signer = Presigner(self._credentials, method, base, path, tuple(sent), now, _LIFE)
-            return signer.sign(query, sent)[len(base) :]
-
-        answer = self._connections.ask(method, target, sent, body)
+        answer = self._send(method, object_key, query, headers or {}, body)
         found = _parse(answer.body)
         if answer.status >= 300:
             raise _error(method, _text(found, "Code") or str(answer.status))
         return answer.headers, found
+
+    def _send(
+        self,
+        method: str,
+        object_key: str,
+        query: str,
+        headers: Mapping[str, str],
+        body: bytes = b"",
+        *,
+        once: bool = False,
+        read_timeout: float | None = None,
+    ) -> Answer:
+        """The whole answer, whatever it says; all headers are signed."""
+        path, base = self._address.path(object_key), self._address.base
+
+        def target() -> str:
+            now = int(self._now())
+            signer = Presigner(self._credentials, method, base, path, tuple(headers), now, _LIFE)
+            return signer.sign(query, headers)[len(base) :]
+
+        return self._connections.ask(method, target, headers, body, once=once, read_timeout=read_timeout)
 
 
 def _error(what: str, code: str) -> StorageError:

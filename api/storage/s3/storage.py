@@ -16,8 +16,11 @@ What RGW 16 and 18 do differently from AWS, and what is done about it:
 - Complete wants every uploaded part listed: what `list_parts` answers is what is completed, or the ETags of a client
   that names all of them. An ETag chooses no bytes: what a part's URL took is bound to its hash, and a wrong ETag is
   refused (InvalidPart), upon which the parts are listed.
-- Complete of a gone upload, or a repeated one, answers 500: after any error the object is looked at first.
-- The ETag is missing from the first or from the repeated answer: HEAD is asked.
+- A complete writes the object's head first and removes the upload last. If radosgw dies, stands still or fails in
+  between, the object can be read, and loses its bytes to the next abort, lifecycle rule or repeated complete, once
+  garbage collection comes hours later. Nothing that can be asked shows it: HEAD and GET say 200, a repeat says 200,
+  even the first complete may. So a complete counts only if it was the only one ever sent, answered 200, and ListParts
+  says 404 afterwards. Any other is `CompleteDoubtful`: `api.storage.s3.complete`.
 - list_parts of a gone upload says NoSuchKey.
 - A part that is sent again leaks its first copy: so a part's URL is given out 5 times at most, and not at all once the
   part is there. How often one URL is used meanwhile is counted by the edge alone: ``SLUICE_S3_VIA_EDGE``.
@@ -39,7 +42,7 @@ from botocore.httpsession import get_cert_path
 
 from api.core import digests
 from api.core.config import S3Config
-from api.core.errors import ObjectNotFound, PartMismatch, StorageError, StorageUnavailable, UploadGone
+from api.core.errors import CompleteDoubtful, ObjectNotFound, PartMismatch, StorageError, StorageUnavailable, UploadGone
 from api.storage.base import Administered, Completed, EdgePartURL, Finding, MultipartRef, Reader, SignedPart
 from api.storage.http import put
 from api.storage.probe import ProbedStorage, refuses_wrong_body
@@ -48,8 +51,10 @@ from api.storage.s3 import admin as s3_admin
 from api.storage.s3.bucket import Address, Bucket, error_code
 from api.storage.s3.calls import ERRORS, Calls, Part, PastTheEnd
 from api.storage.s3.check import Examination
+from api.storage.s3.complete import Completes, wrong_parts
 from api.storage.s3.sigv4 import MAX_EXPIRES, UNSIGNED, Credentials, Presigner, encode
 from api.storage.s3.single import SinglePuts
+from api.storage.wholeness import is_whole
 
 TARGET_LIFE: Final = 86_400
 """Seconds that a GET signed for the edge lives; the edge asks again long before."""
@@ -124,6 +129,7 @@ class S3Storage(ProbedStorage, Administered):
         self._client = self._connect(settings.endpoint)
         self._internal = Address(settings, settings.endpoint)
         self._calls = Calls(self._internal, self._credentials, now, self._tls)
+        self._completes = Completes(self._calls)
         self._singles = part_url and SinglePuts(self._internal, self._credentials, self._calls, now, part_url)
         self._takes_singles = False
         self._listings = Recent[dict[int, Part]](_LISTINGS)
@@ -303,45 +309,30 @@ class S3Storage(ProbedStorage, Administered):
         keep_alive()
         if single := self._single(ref):
             try:
-                return self._judge(ref, single.head(ref))
+                return _judge(ref, single.head(ref))
             except ObjectNotFound as ex:
                 raise PartMismatch([1]) from ex
+        if ref.completes_sent:
+            raise CompleteDoubtful("a complete was sent before, and how it ended is not known")
         recent = self._listings.take(ref.multipart_id)
         # S3 refuses a list that is not right any more
-        if recent is not None and not _wrong(ref, recent):
+        if recent is not None and not wrong_parts(ref, recent):
             try:
-                self._calls.complete(ref.object_key, ref.multipart_id, recent)
-                return self._judge(ref, self._calls.head(ref.object_key))
-            except StorageError as ex:
+                return self._completes.once(ref, recent)
+            except CompleteDoubtful:
+                raise
+            except StorageUnavailable as ex:  # it was refused
                 _log.info("complete is tried with a new list", extra={"error": str(ex)})
-        try:
-            listed = self._listed(ref)
-        except UploadGone:
-            return self._completed_before(ref)
-        if wrong := _wrong(ref, listed):
+        listed = self._listed(ref)
+        if wrong := wrong_parts(ref, listed):
             raise PartMismatch(wrong)
-        try:
-            self._calls.complete(ref.object_key, ref.multipart_id, listed)
-        except StorageError as ex:
-            _log.warning("complete failed; the object decides", extra={"error": str(ex)})
-            try:
-                return self._completed_before(ref)
-            except UploadGone:
-                raise ex from None
-        return self._judge(ref, self._calls.head(ref.object_key))
+        return self._completes.once(ref, listed)
 
-    def _completed_before(self, ref: MultipartRef) -> Completed:
-        """What an earlier complete left, whose answer was lost. Raises UploadGone where there is no object."""
-        try:
-            return self._judge(ref, self._calls.head(ref.object_key))
-        except ObjectNotFound as ex:
-            raise UploadGone(str(ex)) from ex
-
-    def _judge(self, ref: MultipartRef, head: Mapping[str, str]) -> Completed:
-        """The object is what our own create call made it: right size, in the clear, with no encoding."""
-        strange = [name for name in _STRANGE if head.get(name)]
-        if int(head["content-length"]) != ref.size or strange:
-            raise StorageError(f"the object has {head['content-length']} bytes and {strange}")
+    def copy_completed(self, ref: MultipartRef, object_key: str, keep_alive: Callable[[], None]) -> Completed:
+        keep_alive()
+        self._completes.bring(ref, object_key, keep_alive)
+        if not is_whole(self, object_key, ref.size):
+            raise StorageUnavailable("a copy cannot be read from its first to its last byte")
         return Completed(verified=ref.binds_hash, sha256=None)
 
     def abort(self, ref: MultipartRef) -> None:
@@ -349,10 +340,7 @@ class S3Storage(ProbedStorage, Administered):
             single.delete(ref)
             return
         # a create whose answer was lost left an upload that no row names: all of the key's are aborted
-        for key, multipart_id in self._calls.open_uploads(ref.object_key):
-            if key == ref.object_key:
-                with contextlib.suppress(UploadGone, ObjectNotFound):
-                    self._calls.abort(key, multipart_id)
+        self._calls.abort_all(ref.object_key)
 
     def list_uploads(self) -> Iterator[str]:
         for key, _ in self._calls.open_uploads(f"{self._prefix()}/"):
@@ -374,13 +362,12 @@ class S3Storage(ProbedStorage, Administered):
         return Bucket(self._settings, self._credentials, self._now)
 
 
-def _wrong(ref: MultipartRef, listed: Mapping[int, Part]) -> list[int]:
-    """The parts that are missing or have the wrong length."""
-    return [
-        number
-        for number in range(1, ref.part_count + 1)
-        if listed.get(number, (-1, ""))[0] != digests.part_length(number, ref.size, ref.part_size)
-    ]
+def _judge(ref: MultipartRef, head: Mapping[str, str]) -> Completed:
+    """A small object is what the edge's fixed list of headers made it: right size, in the clear, with no encoding."""
+    strange = [name for name in _STRANGE if head.get(name)]
+    if int(head["content-length"]) != ref.size or strange:
+        raise StorageError(f"the object has {head['content-length']} bytes and {strange}")
+    return Completed(verified=ref.binds_hash, sha256=None)
 
 
 class _Nothing:
