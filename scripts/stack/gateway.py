@@ -18,6 +18,7 @@ from pathlib import Path
 from signal import SIGQUIT
 from urllib.parse import urlsplit
 
+from scripts.stack.bodies import drop_dead_bodies
 from scripts.stack.ceph import STORAGE, Ceph
 from scripts.stack.checks import CannotStart
 from scripts.stack.paths import CODE, Paths
@@ -265,6 +266,7 @@ class Nginx(Service):
     """
 
     name = "nginx"
+    _session = 0
     stop_signal = SIGQUIT  # lets short requests end; a longer download is cut, and goes on by a Range
 
     def __init__(self, paths: Paths, settings: Mapping[str, str], address: Address) -> None:
@@ -302,7 +304,14 @@ class Nginx(Service):
             self.paths.make_memory()
             environment = {**os.environ, **self.environment()}
             subprocess.run([RENDER, str(self.config.parent)], env=environment, check=False)
-        return super().spawn(command)
+        process = super().spawn(command)
+        self._session = process.pid
+        return process
+
+    def tend(self) -> None:
+        """Free what killed workers left of bodies."""
+        super().tend()
+        drop_dead_bodies(self.paths.storage / "incoming", self._session)
 
     def command(self) -> Sequence[str]:
         nginx = shutil.which("nginx") or "/usr/sbin/nginx"

@@ -6,7 +6,7 @@ import time
 from scripts.stack.services import HANG_SECONDS, Service
 
 ASK_EVERY = min(5.0, HANG_SECONDS / 6)
-_TEND_EVERY = 60.0
+_TEND_EVERY = 2 * HANG_SECONDS
 _MOST_PER_ASK = ASK_EVERY + 10.0
 
 

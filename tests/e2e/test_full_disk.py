@@ -12,7 +12,7 @@ from tests.disks import Filler, small_disk
 from tests.e2e.client import Client, Json
 from tests.e2e.gateway import SERVICES, Gateway
 from tests.e2e.sources import MIB, Sources
-from tests.run.running import await_true, processes_of
+from tests.run.running import processes_of
 
 RECOVERY_SECONDS = 15
 
@@ -57,13 +57,18 @@ def works_but_for_uploads(user: Client, files: list[Json], sources: Sources) -> 
     assert (answer.status_code, answer.json()["error"]["code"]) == (507, "STORAGE_FULL")
 
 
-def takes_uploads(user: Client, sources: Sources) -> bool:
-    """Whether an upload goes all the way; the edge learns a moment after the API that there is room."""
-    try:
-        user.upload(sources.make(100_000, os.urandom(4).hex()))
-    except AssertionError:
-        return False
-    return True
+def await_uploads(user: Client, sources: Sources) -> None:
+    """Waits until an upload goes all the way; the edge learns a moment after the API that there is room."""
+    deadline = time.monotonic() + RECOVERY_SECONDS
+    while True:
+        try:
+            user.upload(sources.make(100_000, os.urandom(4).hex()))
+        except AssertionError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+        else:
+            return
 
 
 def test_only_uploads_stop_and_no_process_ends(
@@ -74,7 +79,7 @@ def test_only_uploads_stop_and_no_process_ends(
         works_but_for_uploads(user, files, sources)
     assert {service: gateway.pids(service) for service in SERVICES} == before
     filler.remove()
-    await_true(lambda: takes_uploads(user, sources), RECOVERY_SECONDS)
+    await_uploads(user, sources)
 
 
 @pytest.mark.parametrize("service", SERVICES)
@@ -87,7 +92,7 @@ def test_a_killed_server_comes_back_while_the_disk_is_full(
         gateway.kill(service, child=True)()
         works_but_for_uploads(user, files, sources)
     filler.remove()
-    await_true(lambda: takes_uploads(user, sources), RECOVERY_SECONDS)
+    await_uploads(user, sources)
 
 
 def test_a_killed_supervisor_can_be_started_again_while_the_disk_is_full(
@@ -102,4 +107,4 @@ def test_a_killed_supervisor_can_be_started_again_while_the_disk_is_full(
     assert api not in processes_of(gateway.data)
     works_but_for_uploads(user, files, sources)
     filler.remove()
-    await_true(lambda: takes_uploads(user, sources), RECOVERY_SECONDS)
+    await_uploads(user, sources)

@@ -151,8 +151,10 @@ def processes_of(data: Path) -> dict[int, str]:
 
 def _processes_working_in(data: Path) -> set[int]:
     """Asked as the servers' user: a container's root may not see where another's process works."""
-    owner = data.stat().st_uid or pwd.getpwnam("sluice").pw_uid
-    drop = ["setpriv", f"--reuid={owner}", "--clear-groups", "--"]
+    owner, group = data.stat().st_uid, data.stat().st_gid  # the kernel compares both
+    if owner == 0:
+        owner, group = pwd.getpwnam("sluice")[2:4]
+    drop = ["setpriv", f"--reuid={owner}", f"--regid={group}", "--clear-groups", "--"]
     find = ["bash", "-c", 'find /proc/[0-9]*/cwd -maxdepth 0 \\( -lname "$DATA" -o -lname "$DATA/*" \\)']
     result = subprocess.run(
         [*(drop if os.geteuid() == 0 else []), *find],

@@ -1,0 +1,60 @@
+"""What a killed nginx worker leaves of bodies is freed while nginx goes on, and nothing that still arrives with it."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+from tests.e2e.client import Client
+from tests.e2e.gateway import Gateway
+from tests.e2e.sources import PART, Sources
+from tests.e2e.wire import Wire
+from tests.run.running import await_true
+
+# The sweep, which cannot see who has a file open, takes a body only after a day.
+SETTINGS = {"STACK_HANG_SECONDS": "3"}
+
+
+def bodies(gateway: Gateway) -> set[Path]:
+    return set((gateway.storage / "incoming").iterdir())
+
+
+def age(paths: set[Path]) -> None:
+    """Makes them look as if their last byte had come an hour ago."""
+    for path in paths:
+        os.utime(path, (time.time() - 3600,) * 2)
+
+
+def holder(gateway: Gateway, body: Path) -> int:
+    """The worker that has a body's file open."""
+    return next(
+        pid
+        for pid in gateway.pids("nginx")
+        for descriptor in Path(f"/proc/{pid}/fd").iterdir()
+        if descriptor.exists() and descriptor.readlink() == body
+    )
+
+
+def test_a_killed_workers_bodies_are_freed_and_a_slow_one_arrives(
+    gateway: Gateway, user: Client, sources: Sources
+) -> None:
+    source = sources.make(2 * PART)
+    upload = user.create(source)
+    parts = user.sign(upload, source, [1, 2])
+    with Wire(parts[1]["url"]) as dead:
+        dead.begin("PUT", Content_Length=str(PART)).send(source.part(1)[: PART // 2])
+        await_true(lambda: len(bodies(gateway)) == 1)
+        (left,) = bodies(gateway)
+        os.kill(holder(gateway, left), signal.SIGKILL)
+    with Wire(parts[2]["url"]) as slow:
+        slow.begin("PUT", Content_Length=str(PART)).send(source.part(2)[: PART // 2])
+        await_true(lambda: len(bodies(gateway)) == 2)
+        nginx = gateway.stack.pid("nginx")
+        age(bodies(gateway))
+        await_true(lambda: left not in bodies(gateway), 30)
+        assert len(bodies(gateway)) == 1
+        status, _ = slow.send(source.part(2)[PART // 2 :]).answer()
+        assert status in (200, 201, 204)
+        assert gateway.stack.pid("nginx") == nginx
+    user.send(user.want(200, "GET", f"/uploads/{upload['id']}"), source)
+    assert user.holds(user.complete(upload), source)
