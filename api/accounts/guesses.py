@@ -82,18 +82,12 @@ class Guesses:
         if not known and self._cache.count("signin-account", name, _HOUR)[0] > STRANGERS_AN_HOUR:
             self._count("signin-stranger", _pair(name, network(address, 24, 48)), _DAY, TRIES_A_DAY)
 
-    def uncount(self, name: str, address: str, *, known: bool) -> None:
-        """Takes back the counts of a sign-in that was not judged."""
-        self._cache.uncount("signin-address", network(address), _WINDOW)
-        self._cache.uncount("signin-pair", _pair(name, network(address)), _WINDOW)
-        if not known:
-            self._cache.uncount("signin-account", name, _HOUR)
-
     def succeeded(self, name: str, address: str, *, known: bool) -> None:
         """Takes back the counts of a sign-in that was right, and of those before it from the same network."""
-        self.uncount(name, address, known=known)
+        self._cache.uncount("signin-address", network(address), _WINDOW)
         self._cache.clear("signin-pair", _pair(name, network(address)))
         if not known:
+            self._cache.uncount("signin-account", name, _HOUR)
             self._cache.clear("signin-stranger", _pair(name, network(address, 24, 48)))
 
     def count_change(self, session_id: bytes) -> None:

@@ -71,7 +71,8 @@ class Accounts:
             mode == "invite" and not hmac.compare_digest((code or "").encode(), self._config.signup_code.encode())
         ):
             raise Problem(errors.SIGNUP_CLOSED)
-        return self.create(username, password, "user")
+        with self._passwords.turn():
+            return self.create(username, password, "user")
 
     def create(self, username: str, password: str, role: str) -> User:
         """A new account, whoever asks."""
@@ -116,6 +117,10 @@ class Accounts:
         Raises:
             Problem: PASSWORD_WRONG, PASSWORD_INVALID, SIGNIN_LIMITED, SIGNIN_BUSY.
         """
+        with self._passwords.turn():
+            return self._change_password(identity, current, new)
+
+    def _change_password(self, identity: Identity, current: str, new: str) -> User:
         user = self.me(identity)
         self._guesses.count_change(identity.session_id)
         if not self._passwords.matches(user.password_hash, current):
@@ -178,19 +183,18 @@ class Accounts:
         Raises:
             Problem: CREDENTIALS_INVALID, SIGNIN_LIMITED, SIGNIN_BUSY.
         """
-        name, network = username.lower()[:256], fingerprint(address)
+        with self._passwords.turn():
+            return self._sign_in(username.lower()[:256], password, address)
+
+    def _sign_in(self, name: str, password: str, address: str) -> SessionTokens:
+        network = fingerprint(address)
         self._guesses.count_address(address)
         user, seen_at = self._find(name, network)
         known = seen_at is not None
         self._guesses.count(name, address, known=known)
-        try:
-            user = self._judge(user, password)
-            while (tokens := self._open_session(user)) is None:
-                user = self._judge(rows.user_by_name(self._db, name), password)
-        except Problem as ex:
-            if ex.kind is errors.SIGNIN_BUSY:  # nothing was judged
-                self._guesses.uncount(name, address, known=known)
-            raise
+        user = self._judge(user, password)
+        while (tokens := self._open_session(user)) is None:
+            user = self._judge(rows.user_by_name(self._db, name), password)
         self._guesses.succeeded(name, address, known=known)
         now = self._clock()
         if seen_at is None or now - seen_at > _SEEN_AGAIN:

@@ -42,7 +42,7 @@ class Tier:
     download: tuple[float, int] = (1000, 4000)
     daily: int = 0
     monthly: int = 0
-    calls: int = 8
+    calls: int = 3
 
 
 DEFAULT: Final = "default"

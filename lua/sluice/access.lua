@@ -131,7 +131,7 @@ local function decide_bearer()
     local public = PUBLIC[get_method() .. " " .. var.uri]
     if public then
         ngx.req.clear_header("Authorization")
-        return traffic.admit_stranger(public[1], public[2]) or calls.begin(var.client_network, calls.OF_STRANGERS)
+        return traffic.admit_stranger(public[1], public[2]) or calls.begin_stranger(var.client_network)
     end
     if not METHODS[get_method()] then
         return "METHOD_NOT_IMPLEMENTED"

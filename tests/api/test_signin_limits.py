@@ -166,7 +166,7 @@ def test_of_an_ipv6_address_the_64_counts(one: str, other: str, same: bool) -> N
 
 
 class TestHashing:
-    """One hash at a time, and two that wait."""
+    """One hash at a time, and two calls that wait."""
 
     def test_more_are_refused_immediately(self, gateway: Gateway, user: User, monkeypatch: pytest.MonkeyPatch) -> None:
         entered, go_on, real = threading.Semaphore(0), threading.Event(), PasswordHasher.verify

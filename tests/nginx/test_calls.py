@@ -4,6 +4,7 @@ import socket
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeout
 from typing import Any
 
 import pytest
@@ -24,16 +25,17 @@ def call(
 
 
 class Busy:
-    """An API that answers calls of /files when it is told to, and counts those that are under way."""
+    """An API that answers calls of a path when it is told to, and counts those that are under way."""
 
-    def __init__(self, edge: Edge) -> None:
+    def __init__(self, edge: Edge, path: str = "/api/v1/files") -> None:
+        self.path = path
         self.under_way, self.most, self.begun = 0, 0, 0
         self.free = threading.Event()
         self._lock = threading.Lock()
         edge.api.answer = self.answer
 
     def answer(self, seen: Seen) -> Answer:
-        if seen.path != "/api/v1/files":
+        if seen.path != self.path:
             return Answer()
         with self._lock:
             self.under_way += 1
@@ -115,35 +117,50 @@ def test_what_the_api_does_not_answer_holds_no_place(edge: Edge) -> None:
     assert [call(edge, path="/api/v1/nothing", method="BREW", **user).status for _ in range(3)] == [501] * 3
 
 
-def test_who_hangs_up_holds_no_place(edge: Edge) -> None:
+def test_who_hangs_up_while_waiting_holds_no_place_for_ever(edge: Edge) -> None:
     api, user = Busy(edge), new_user("one")
     with ThreadPoolExecutor(4) as pool:
         first = pool.submit(lambda: call(edge, **user))
         wait_for(lambda: api.under_way == 1, "a call")
         for _ in range(3):
             with pytest.raises(TimeoutError):
-                call(edge, seconds=0.1, **user)
+                call(edge, seconds=0.05, **user)
         api.free.set()
         assert first.result().status == 200
-        assert call(edge, **user).status == 200
+        assert [call(edge, **user).status for _ in range(3)] == [200] * 3
+    assert api.most == 1
 
 
-def test_strangers_are_counted_by_network(edge: Edge) -> None:
-    gate, entered = threading.Event(), threading.Semaphore(0)
-    counted = [0]
+def test_who_hangs_up_holds_the_place_until_the_api_has_answered(edge: Edge) -> None:
+    api, user = Busy(edge), new_user("one")
+    with pytest.raises(TimeoutError):
+        call(edge, seconds=0.2, **user)
+    assert api.under_way == 1
+    with ThreadPoolExecutor(1) as pool:
+        second = pool.submit(lambda: call(edge, **user))
+        with pytest.raises(FutureTimeout):
+            second.result(0.5)
+        assert api.begun == 1
+        api.free.set()
+        assert second.result().status == 200
+    assert api.most == 1
 
-    def answer(seen: Seen) -> Answer:
-        counted[0] += 1
-        entered.release()
-        gate.wait(15)
-        return Answer()
 
-    edge.api.answer = answer
-    with ThreadPoolExecutor(20) as pool:
-        replies = together(pool, lambda: edge.ask("POST", "/api/v1/sessions", body=b"{}"), 12)
-        for _ in range(8):
-            assert entered.acquire(timeout=15)
-        assert not entered.acquire(timeout=0.3)
-        assert counted == [8]
-        gate.set()
-        assert {reply.result().status for reply in replies} == {200}
+def test_strangers_hold_a_few_places_together_and_a_network_waits_with_a_few(make_edge: Callable[..., Edge]) -> None:
+    edge = make_edge(tiers=document(), SLUICE_TRUSTED_PROXIES="127.0.0.0/8")
+    api = Busy(edge, "/api/v1/sessions")
+
+    def sign_in(address: str) -> Reply:
+        return edge.ask("POST", "/api/v1/sessions", headers={"X-Forwarded-For": address}, body=b"{}")
+
+    with ThreadPoolExecutor(40) as pool:
+        flood = [pool.submit(sign_in, f"2001:db8::{n:x}") for n in range(20)]
+        wait_for(lambda: sum(reply.done() for reply in flood) == 20 - 3 - 8, "refusals")
+        assert {reply.result().code for reply in flood if reply.done()} == {"CALLS_LIMITED"}
+        other = pool.submit(sign_in, "2001:db8:1::1")
+        assert call(edge, **new_user("default")).status == 200, "who has a token does not wait"
+        assert not other.done()
+        api.free.set()
+        assert other.result().status == 200, "another network waits with the others"
+        assert sorted(reply.result().status for reply in flood) == [200] * 11 + [429] * 9
+    assert api.most == 3
