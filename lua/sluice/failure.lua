@@ -66,18 +66,15 @@ local function of_blob(answered)
 end
 
 -- Which of nginx' own limits it was.
-local function of_limit(route)
-    if var.limit_conn_status == "REJECTED" then
-        return route == "part" and "PART_BUSY" or "CONNECTIONS_LIMITED"
-    end
-    return "REQUESTS_LIMITED"
+local function of_limit()
+    return var.limit_conn_status == "REJECTED" and "CONNECTIONS_LIMITED" or "REQUESTS_LIMITED"
 end
 
 --- The error code for a status that nginx made itself.
 -- @return the code; nil where the same is to be tried once more, at another place
 function _M.code_of(route, status)
     if status == 429 and (var.limit_req_status == "REJECTED" or var.limit_conn_status == "REJECTED") then
-        return of_limit(route)
+        return of_limit()
     end
     if var.storage_path ~= "" then
         local answered = proxy.answered()

@@ -1,5 +1,6 @@
 """What a killed nginx worker leaves of bodies is freed while nginx goes on, and nothing that still arrives with it."""
 
+import contextlib
 import os
 import signal
 import time
@@ -56,5 +57,24 @@ def test_a_killed_workers_bodies_are_freed_and_a_slow_one_arrives(
         status, _ = slow.send(source.part(2)[PART // 2 :]).answer()
         assert status in (200, 201, 204)
         assert gateway.stack.pid("nginx") == nginx
+    user.send(user.want(200, "GET", f"/uploads/{upload['id']}"), source)
+    assert user.holds(user.complete(upload), source)
+
+
+def test_a_part_whose_bodies_died_with_their_workers_can_be_sent(
+    gateway: Gateway, user: Client, sources: Sources
+) -> None:
+    source = sources.make(2 * PART, "four bodies")
+    upload = user.create(source)
+    part = user.sign(upload, source, [1])[1]
+    with contextlib.ExitStack() as wires:
+        for _ in range(4):  # as many as one part may have on their way
+            wire = wires.enter_context(Wire(part["url"]))
+            wire.begin("PUT", Content_Length=str(PART)).send(source.part(1)[: PART // 2])
+        await_true(lambda: len(bodies(gateway)) == 4)
+        for worker in {holder(gateway, body) for body in bodies(gateway)}:
+            os.kill(worker, signal.SIGKILL)
+    age(bodies(gateway))
+    await_true(lambda: user.put(part, source.part(1)).is_success, 15)
     user.send(user.want(200, "GET", f"/uploads/{upload['id']}"), source)
     assert user.holds(user.complete(upload), source)

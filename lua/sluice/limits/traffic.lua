@@ -24,6 +24,8 @@ local PART, MORE = byte("="), byte("+")
 
 -- What the bodies hold that are on their way to local storage.
 local ARRIVING = "arriving"
+-- The bodies of one part that are on their way, by upload and number.
+local BODIES, MOST_BODIES = "bodies:", 4
 
 local PREFIXES = { api = "a:", part = "p:", download = "d:" }
 
@@ -122,11 +124,21 @@ function _M.begin(claims, length)
 end
 
 --- Begins to take a part in.
--- @return bytes of all bodies that are on their way to local storage, for a part that goes there too
+-- A URL that takes 8 MiB must not hold the disk full of half-sent bodies. nginx' limit_conn would never forget those of
+-- a worker that was killed.
+-- @return an error code; or nil, and the bytes of all bodies on their way to local storage, if this one goes there
 function _M.begin_part(part)
-    local size = part.to and 0 or part.size
-    var.held = string.format("=%d %s", size, part.account)
-    return size > 0 and holds.take(ARRIVING, size) or 0
+    if part.to then
+        var.held = "=0 - " .. part.account
+        return nil, 0
+    end
+    local place = part.upload .. "/" .. part.part
+    if holds.take(BODIES .. place, 1) > MOST_BODIES then
+        holds.give(BODIES .. place, 1)
+        return "PART_BUSY"
+    end
+    var.held = string.format("=%d %s %s", part.size, place, part.account)
+    return nil, holds.take(ARRIVING, part.size)
 end
 
 --- Notes bytes that usage holds already.
@@ -154,9 +166,10 @@ function _M.finish()
     end
     local first = byte(account)
     if first == PART then
-        local size, sender = account:match("^=(%d+) (%S+)$")
-        if size ~= "0" then
+        local size, place, sender = account:match("^=(%d+) (%S+) (%S+)$")
+        if place ~= "-" then
             holds.give(ARRIVING, tonumber(size))
+            holds.give(BODIES .. place, 1)
         end
         local received = ngx.status < 300 and var.content_length or var.request_length
         usage.add(sender, 0, tonumber(received) or 0)

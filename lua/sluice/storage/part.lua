@@ -28,7 +28,6 @@ local function store(part, arriving)
     elseif arriving > revocation.room() then
         return "STORAGE_FULL"
     end
-    var.part = part.upload .. "/" .. part.part
     -- DAV would take the file's mtime from it.
     ngx.req.clear_header("Date")
     -- New with each PUT, as the bytes may be; the API knows a part by its hash.
@@ -96,7 +95,10 @@ function _M.decide()
         return code
     end
     var.subject = part.upload
-    local arriving = traffic.begin_part(part)
+    local refused, arriving = traffic.begin_part(part)
+    if refused then
+        return refused
+    end
     if part.to then
         return send_on(part)
     end
