@@ -1,0 +1,128 @@
+"""What the gateway has acknowledged, what is in doubt because an answer was lost, and what went wrong.
+
+A thing is written down as in doubt before its request is sent, and as acknowledged when the answer has come: so a
+population that is cut off at any moment leaves a true ledger.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from tests.chaos.content import Content
+
+Standing = Literal["doubt", "live", "trashed", "purged"]
+FINDINGS: Final = ("lost", "wrong", "undocumented", "unexpected", "slow", "stuck", "orphan")
+"""Kinds of findings: an acknowledged thing that is gone; other bytes, or a thing that should have ended; an answer that
+docs/api.md does not name; one that it names, but not here; one that took more than a minute; what does not come to an
+end; what storage and rows disagree about."""
+
+
+@dataclass
+class Link:
+    """A download link; `doubt` once something that ends it was sent, `ended` once that was acknowledged."""
+
+    url: str
+    state: Literal["live", "doubt", "ended"] = "live"
+
+
+@dataclass
+class File:
+    """An acknowledged file.
+
+    Attributes:
+        at: seconds of the run when it was acknowledged.
+    """
+
+    id: str
+    name: str
+    content: Content
+    at: float
+    standing: Standing = "live"
+    links: list[Link] = field(default_factory=list)
+
+
+@dataclass
+class Upload:
+    """An upload that somebody began.
+
+    Attributes:
+        state: what was acknowledged last; `doubt` while a request that ends it has no answer.
+    """
+
+    id: str
+    name: str
+    content: Content
+    state: Literal["open", "doubt", "done", "aborted", "failed"] = "open"
+
+
+@dataclass
+class Session:
+    """What a sign-in gave; `ended` once signing out was acknowledged, `doubt` once it was sent."""
+
+    access: str
+    refresh: str
+    state: Literal["live", "doubt", "ended"] = "live"
+
+
+@dataclass
+class Account:
+    """One user, whom one client alone speaks for.
+
+    Attributes:
+        created: what was ever asked for, by name: a file that nobody acknowledged may be there all the same.
+    """
+
+    username: str
+    password: str
+    acknowledged: bool = False
+    sessions: list[Session] = field(default_factory=list)
+    files: dict[str, File] = field(default_factory=dict)
+    uploads: dict[str, Upload] = field(default_factory=dict)
+    created: dict[str, Content] = field(default_factory=dict)
+
+
+class Ledger:
+    """The accounts of a run, its counts and its findings; used by every thread."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._begun = time.monotonic()
+        self._lock = threading.Lock()
+        self.accounts: list[Account] = []
+        self.counts: Counter[str] = Counter()
+        self.findings: list[tuple[str, str]] = []
+
+    def now(self) -> float:
+        """Seconds of the run."""
+        return round(time.monotonic() - self._begun, 3)
+
+    def add_account(self, account: Account) -> Account:
+        with self._lock:
+            self.accounts.append(account)
+        return account
+
+    def acknowledge(self, account: Account, file_id: str, name: str, content: Content) -> File:
+        """A file was said to be there; again is no news."""
+        if file_id not in account.files:
+            account.files[file_id] = File(file_id, name, content, self.now())
+            self.count("acknowledged")
+        return account.files[file_id]
+
+    def count(self, what: str) -> None:
+        with self._lock:
+            self.counts[what] += 1
+
+    def find(self, kind: str, text: str) -> None:
+        """Something went wrong; it is said as soon as it is known."""
+        assert kind in FINDINGS
+        with self._lock:
+            self.findings.append((kind, text))
+        self._say(f"{self.now():7.1f} s  *** {kind}: {text}")
+
+    def found(self, kind: str) -> int:
+        return sum(1 for one, _ in self.findings if one == kind)

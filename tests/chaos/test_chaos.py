@@ -1,0 +1,67 @@
+"""A minute of kills, stops and restarts loses nothing that was acknowledged. Longer: `python -m tests.chaos`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from scripts.stack.services import server_folder
+from tests.chaos.__main__ import say
+from tests.chaos.ledger import File, Ledger
+from tests.chaos.run import run
+from tests.chaos.stand import Stand
+
+pytestmark = pytest.mark.timeout(900)  # a minute of faults, and the end of it on a busy machine
+SEED = 13
+
+
+@pytest.fixture
+def data() -> Iterator[Path]:
+    """An empty data folder that the servers' user may use."""
+    with server_folder() as folder:
+        yield folder
+
+
+@pytest.mark.parametrize("storage", ["local"])
+def test_a_minute_of_faults_loses_nothing_that_was_acknowledged(data: Path, storage: str) -> None:
+    result = run(data, storage, SEED, seconds=60, say=say)
+    say(result.report)
+    assert result.findings == []
+    assert result.counts["acknowledged"] > 20
+
+
+def test_what_is_lost_changed_undone_or_left_behind_is_found(data: Path) -> None:
+    """What a defect would have done is done by hand, and the verdict says so."""
+
+    def meddle(stand: Stand, ledger: Ledger) -> None:
+        lost, changed, trashed, given_away = (file for file, _ in zip(single_files(ledger), range(4), strict=False))
+        object_of(stand, lost).unlink()
+        object_of(stand, changed).write_bytes(b"?" * changed.content.size)
+        object_of(stand, trashed).with_name("0123456789abcdef0123456789abcdef").write_bytes(b"of no row")
+        stand.query("UPDATE file SET trashed_at = UTC_TIMESTAMP(6) WHERE id = UNHEX(%s)", [trashed.id])
+        stranger = stand.query("SELECT id FROM user WHERE username = 'chaos-probe'")[0]
+        stand.query("UPDATE file SET user_id = %s WHERE id = UNHEX(%s)", [*stranger, given_away.id])
+
+    result = run(data, "local", SEED, seconds=10, say=say, meddle=meddle)
+    say(result.report)
+    kinds = Counter(kind for kind, _ in result.findings)
+    assert kinds["lost"] >= 3, "an object that is gone, by its user and by its row; a file that is in no list"
+    assert kinds["wrong"] >= 2, "other bytes; a file in the trash that was not put there"
+    assert kinds["orphan"] >= 1, "an object of no row, and that the sweep doubts its rows"
+    assert kinds.keys() == {"lost", "wrong", "orphan"}
+
+
+def single_files(ledger: Ledger) -> Iterator[File]:
+    """Live files whose content is theirs alone."""
+    files = [file for account in ledger.accounts for file in account.files.values() if file.content.size > 1]
+    seeds = Counter(file.content.seed for file in files)
+    return (file for file in files if file.standing == "live" and seeds[file.content.seed] == 1)
+
+
+def object_of(stand: Stand, file: File) -> Path:
+    """Where a file's bytes lie on the local disk."""
+    sql = "SELECT object_key FROM replica JOIN file USING (blob_id) WHERE file.id = UNHEX(%s)"
+    return stand.storage / "objects" / str(stand.query(sql, [file.id])[0][0])

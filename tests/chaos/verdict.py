@@ -1,0 +1,124 @@
+"""The end of a run: everything comes to rest, garbage is collected, and every line of the ledger is held to."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final
+
+from tests.chaos.audit import Auditor
+from tests.chaos.ledger import Account, File, Ledger
+from tests.chaos.stand import Stand, await_
+
+_AT_REST: Final = 120.0  # seconds, as the next
+_IN_ORDER: Final = 40.0
+_AUDITORS: Final = 3
+_LATER: Final = ("doomed objects", "uploads that are done without a file")
+"""Of what `Gateway.odd_rows` looks for: objects that are kept for hours on purpose, and files that were purged."""
+
+_DUE: Final = "SELECT storage, object_key FROM doomed WHERE keep_until IS NULL OR keep_until <= UTC_TIMESTAMP(6)"
+
+
+class Verdict:
+    """See the module's docstring.
+
+    Args:
+        say: is told what is being done.
+    """
+
+    def __init__(self, stand: Stand, ledger: Ledger, say: Callable[[str], None]) -> None:
+        self._stand = stand
+        self._ledger = ledger
+        self._say = say
+
+    def reach(self) -> None:
+        """Finds whatever is wrong; the population is gone, and the faults are over."""
+        self._say("waiting until every upload has come to its end")
+        self._rests("uploads in finalizing", "SELECT HEX(id) FROM upload WHERE state = 'finalizing'")
+        self._rests("unverified content", "SELECT HEX(id) FROM `blob` WHERE state = 'unverified'")
+        self._with_auditors(lambda auditor: auditor.settle_uploads())
+        purged = self._age_trash()
+        self._say(f"sweeping; {purged} files have been in the trash for a month")
+        self._sweep()
+        self._say("collecting garbage, and looking at everything that was acknowledged")
+        self._collect()
+        self._with_auditors(lambda auditor: auditor.look())
+        self._sweep()
+        self._compare()
+
+    def _rests(self, what: str, sql: str) -> None:
+        try:
+            await_(lambda: not self._stand.query(sql), _AT_REST, what)
+        except TimeoutError as ex:
+            self._ledger.find("stuck", f"{ex}: {self._stand.query(sql)}")
+
+    def _with_auditors(self, act: Callable[[Auditor], None]) -> None:
+        never = threading.Event()
+
+        def one(account: Account) -> None:
+            auditor = Auditor(self._stand.address, self._ledger, account, never)
+            try:
+                act(auditor)
+            finally:
+                auditor.close()
+
+        with ThreadPoolExecutor(_AUDITORS) as pool:
+            list(pool.map(one, [account for account in self._ledger.accounts if account.acknowledged]))
+
+    def _age_trash(self) -> int:
+        """Every second file that was acknowledged as trashed has been there for longer than SLUICE_TRASH_DAYS."""
+        trashed = [file for account in self._ledger.accounts for file in _trashed(account)][::2]
+        with self._stand.database() as cursor:
+            for file in trashed:
+                sql = "UPDATE file SET trashed_at = trashed_at - INTERVAL 31 DAY WHERE id = UNHEX(%s)"
+                cursor.execute(sql, [file.id.replace("-", "")])
+                file.standing = "purged"
+        return len(trashed)
+
+    def _sweep(self) -> None:
+        """Sweeps until the rows are in order and what is to be deleted now is deleted."""
+        wrong: list[str] = []
+        held_back: list[str] = []
+
+        def in_order() -> bool:
+            said = self._stand.sweep()
+            held_back[:] = [line for line in said.splitlines() if line.startswith("HELD BACK")]
+            wrong[:] = [f"to be deleted: {row}" for row in self._stand.query(_DUE)]
+            wrong.extend(self._stand.odd_rows(apart_from=_LATER))
+            return not wrong or bool(held_back)
+
+        with contextlib.suppress(TimeoutError):
+            await_(in_order, _IN_ORDER, "rows in order")
+        for text in held_back + wrong:
+            self._ledger.find("orphan", text)
+
+    def _collect(self) -> None:
+        try:
+            self._stand.collect_garbage()
+        except TimeoutError as ex:
+            self._ledger.find("stuck", str(ex))
+
+    def _compare(self) -> None:
+        """Objects and multipart uploads against the rows that name them."""
+        replicas = self._pairs("SELECT storage, object_key FROM replica")
+        leaving = "SELECT storage, object_key FROM doomed UNION SELECT storage, object_key FROM upload"
+        ended = f"{leaving} WHERE state <> 'done'"
+        unfinished = "SELECT storage, object_key FROM upload WHERE state IN ('proving', 'uploading')"
+        stored = self._stand.stored()
+        self._ledger.counts["objects"] = len(stored)
+        for storage, key in replicas - stored:
+            self._ledger.find("lost", f"the object of a replica's row: {key} at {storage}")
+        for storage, key in stored - replicas - self._pairs(ended):
+            self._ledger.find("orphan", f"object {key} at {storage}")
+        for storage, key in self._stand.open_uploads() - self._pairs(unfinished):
+            self._ledger.find("orphan", f"multipart upload of {key} at {storage}")
+
+    def _pairs(self, sql: str) -> set[tuple[str, str]]:
+        rows: Iterable[tuple[Any, ...]] = self._stand.query(sql)
+        return {(str(storage), str(key)) for storage, key in rows}
+
+
+def _trashed(account: Account) -> list[File]:
+    return [file for file in account.files.values() if file.standing == "trashed"]
