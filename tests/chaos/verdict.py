@@ -103,8 +103,11 @@ class Verdict:
     def _compare(self) -> None:
         """Objects and multipart uploads against the rows that name them."""
         replicas = self._pairs("SELECT storage, object_key FROM replica")
-        leaving = "SELECT storage, object_key FROM doomed UNION SELECT storage, object_key FROM upload"
-        ended = f"{leaving} WHERE state <> 'done'"
+        ended = (
+            "SELECT storage, object_key FROM doomed "
+            "UNION SELECT storage, object_key FROM upload WHERE state <> 'done' "
+            "UNION SELECT storage, copy_key FROM upload WHERE state <> 'done' AND copy_key IS NOT NULL"
+        )
         unfinished = "SELECT storage, object_key FROM upload WHERE state IN ('proving', 'uploading')"
         stored = self._stand.stored()
         self._ledger.counts["objects"] = len(stored)
