@@ -120,9 +120,9 @@ def run(
         supervisor.prepare(database)
         supervisor.start(database, redis)
         database.tend()
-        if with_ceph:
-            start_ceph(supervisor, ceph, settings)
         supervisor.prepare(api)
+        if with_ceph:
+            start_ceph(supervisor, ceph, settings)  # whose bucket's rules follow from rows
         make_admin(secrets, settings)
         start_anyway(supervisor, api)
         supervisor.start(worker)
