@@ -102,6 +102,15 @@ def _storage_init(settings: config.Config, arguments: argparse.Namespace) -> int
     return 0
 
 
+def _storage_rescue(settings: config.Config, arguments: argparse.Namespace) -> int:
+    def tell(what: str, about: str) -> None:
+        print(f"{what}: {about}", flush=True)
+
+    found = app.compose(settings).rescuer.run(arguments.name, tell, dry=arguments.dry_run)
+    print(", ".join(f"{count} {what}" for what, count in sorted(found.items())) or "no object is in danger")
+    return EXIT_FAILED if found.keys() - {"rescued", "gone meanwhile"} else 0
+
+
 def _storage_check(settings: config.Config, arguments: argparse.Namespace) -> int:
     doctor = app.compose(settings).doctor
     wrong = 0
@@ -156,9 +165,14 @@ def parser() -> argparse.ArgumentParser:
     transfer_commands.add(commands)
     storage = commands.add_parser("storage", help="storages").add_subparsers(required=True, metavar="COMMAND")
     storage.add_parser("list", help="name the configured storages").set_defaults(run=_storage_list)
-    init = storage.add_parser("init", help="make what a storage needs: bucket, CORS, lifecycle; may be repeated")
+    init = storage.add_parser("init", help="make what a storage needs: bucket and CORS; may be repeated")
     init.add_argument("name")
     init.set_defaults(run=_storage_init)
+    text = "copy finished objects whose upload is still open to new keys, before anything aborts it; may be repeated"
+    rescue = storage.add_parser("rescue", help=text, description=text)
+    rescue.add_argument("name")
+    rescue.add_argument("--dry-run", action="store_true", help="only say which objects are in danger")
+    rescue.set_defaults(run=_storage_rescue)
     check = storage.add_parser("check", help="try everything that the gateway needs of a storage, or of all of them")
     check.add_argument("name", nargs="?")
     check.set_defaults(run=_storage_check)

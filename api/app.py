@@ -15,6 +15,7 @@ from api.accounts.service import Accounts
 from api.accounts.usage import Usage
 from api.blobs.mend import Mender
 from api.blobs.replicas import Replicas
+from api.blobs.rescue import Rescuer
 from api.blobs.scrub import Scrubber
 from api.blobs.verify import Verifier
 from api.core import budget, logs, metrics
@@ -174,6 +175,7 @@ def compose(
         usage=usage,
         health=Health(db, cache, stores),
         doctor=Doctor(db, stores, files, config),
+        rescuer=Rescuer(db, stores, clock, prefix),
         jobs=kinds,
         queue=queue,
         runner=runner,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from api.accounts.revocations import Revocations
 from api.accounts.service import Accounts
 from api.accounts.usage import Usage
+from api.blobs.rescue import Rescuer
 from api.core.config import Config
 from api.core.models import Clock
 from api.core.tokens import Tokens
@@ -40,6 +41,7 @@ class Services:
     usage: Usage
     health: Health
     doctor: Doctor
+    rescuer: Rescuer
     jobs: Mapping[str, Job]
     queue: Queue
     runner: Runner

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from api.blobs import rows as blobs
-from api.db.pool import Statements
+from api.db.pool import Statements, placeholders
 from api.db.times import from_row, to_row
 
 _OLDEST = (
@@ -45,6 +46,11 @@ _BEGIN_HEALING = (
 _OPENED = "UPDATE healing SET multipart_id = %s WHERE blob_id = %s AND storage = %s AND object_key = %s"
 _SET_STAGE = "UPDATE healing SET complete_stage = %s WHERE blob_id = %s AND storage = %s AND object_key = %s"
 _END_HEALING = "DELETE FROM healing WHERE blob_id = %s AND storage = %s AND object_key = %s"
+_MOVE = "UPDATE replica SET object_key = %s WHERE blob_id = %s AND storage = %s AND object_key = %s"
+_AT_KEYS = (
+    "SELECT b.id, b.size, r.object_key, r.checked_at FROM replica r JOIN `blob` b ON b.id = r.blob_id "
+    "WHERE r.storage = %s AND r.object_key IN "
+)
 _SWAP = (
     "UPDATE replica SET object_key = %s, checked_at = %s, missing_at = NULL, suspect = NULL "
     "WHERE blob_id = %s AND storage = %s AND object_key = %s"
@@ -174,6 +180,28 @@ def swap(tx: Statements, blob_id: bytes, damaged: Stored, begun: Healing, now: d
     blobs.doom(tx, damaged.storage, damaged.object_key if wanted else begun.object_key, now)
     tx.execute(_END_HEALING, (blob_id, damaged.storage, begun.object_key))
     return wanted
+
+
+def move(tx: Statements, blob_id: bytes, old: Stored, begun: Healing, now: datetime, keep_until: datetime) -> bool:
+    """Makes a copy the replica in an object's place, whose bytes are the same; False where it is not wanted any more.
+
+    Args:
+        keep_until: not before is the old object deleted: edges may be serving it.
+    """
+    state: str | None = tx.value(_LOCK, (blob_id,))
+    if tx.one(_LOCK_HEALING, (blob_id, old.storage)) is None:
+        return False
+    args = (begun.object_key, blob_id, old.storage, old.object_key)
+    wanted = state in ("verified", "unverified") and tx.execute(_MOVE, args) == 1
+    blobs.doom(tx, old.storage, old.object_key if wanted else begun.object_key, now, keep_until)
+    tx.execute(_END_HEALING, (blob_id, old.storage, begun.object_key))
+    return wanted
+
+
+def at_keys(db: Statements, storage: str, keys: Sequence[str]) -> list[tuple[bytes, int, Stored]]:
+    """(blob, its size, the replica) of those of these keys that are a replica's."""
+    rows = db.all(f"{_AT_KEYS}({placeholders(len(keys))})", [storage, *keys]) if keys else []
+    return [(row[0], int(row[1]), Stored(storage, row[2], from_row(row[3]))) for row in rows]
 
 
 def give_up(

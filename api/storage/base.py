@@ -246,6 +246,21 @@ class MultipartStorage(Storage):
         return 0
 
 
+class Copies(abc.ABC):
+    """A storage whose finished objects may have an open upload, and that can copy an object by itself."""
+
+    @abc.abstractmethod
+    def copy(self, source_key: str, object_key: str, size: int, keep_alive: Callable[[], None]) -> None:
+        """Copies an object of ``size`` bytes to a new key; safe to repeat.
+
+        The copy stays whole, whatever becomes of the source and of its open upload.
+
+        Raises:
+            ObjectNotFound: the source, or some of its bytes, are gone.
+            CompleteDoubtful: another key is needed.
+        """
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """What one check found, as one line for an operator.

@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from api.core import digests
 from api.core.errors import CompleteDoubtful, ObjectNotFound, PartMismatch, StorageUnavailable, UploadGone
-from api.storage.base import Completed, MultipartRef, MultipartStorage, Reader, SignedPart
+from api.storage.base import Completed, Copies, MultipartRef, MultipartStorage, Reader, SignedPart
 
 
-class MemoryStorage(MultipartStorage):
+class MemoryStorage(MultipartStorage, Copies):
     """See the module's docstring.
 
     Attributes:
@@ -181,6 +181,13 @@ class MemoryStorage(MultipartStorage):
         if self._compares:
             return Completed(verified=True, sha256=hashlib.sha256(data).digest())
         return Completed(verified=ref.binds_hash, sha256=None)
+
+    def copy(self, source_key: str, object_key: str, size: int, keep_alive: Callable[[], None]) -> None:
+        keep_alive()
+        with self._lock:
+            if source_key in self.lost:
+                raise ObjectNotFound(source_key)
+            self.objects[object_key] = self._object(source_key)
 
     def abort(self, ref: MultipartRef) -> None:
         with self._lock:

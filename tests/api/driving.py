@@ -48,6 +48,7 @@ def drive(gateway: Gateway, user: User) -> None:
     gateway.clock.turn(700_000)
     sign_in(gateway, user)
     scrubbed(gateway, user)
+    rescued(gateway, user)
     swept(gateway, user)
 
 
@@ -110,6 +111,18 @@ def scrubbed(gateway: Gateway, user: User) -> None:
     scrubs.set_lost(db, blob, "local", now)
     scrubs.set_sha256(db, blob, b"s" * 32)
     assert db.transaction(partial(scrubs.set_corrupt, subject=found))
+
+
+def rescued(gateway: Gateway, user: User) -> None:
+    """A finished object whose upload was left open."""
+    file = user.upload(Content(b"drive rescue"))
+    ((key,),) = gateway.rows(
+        "SELECT r.object_key FROM file f JOIN replica r ON r.blob_id = f.blob_id WHERE f.id = UNHEX(%s)", file["id"]
+    )
+    gateway.statements.pop()
+    gateway.storage.uploads[key.rpartition("/")[2]] = {}
+    gateway.services.rescuer.run("local", lambda what, about: None, dry=False)
+    gateway.storage.uploads.clear()
 
 
 def swept(gateway: Gateway, user: User) -> None:

@@ -262,3 +262,48 @@ class TestObjectsInDanger:
         danger = [text for text in told if text.startswith("objects_in_danger")]
         assert len(danger) == 1
         assert key_of(gateway, file) in danger[0]
+
+    def test_the_command_brings_them_under_new_keys_before_anything_is_aborted(
+        self, gateway: Gateway, file: dict[str, Any]
+    ) -> None:
+        key, told = key_of(gateway, file), list[str]()
+
+        def run(*, dry: bool = False) -> dict[str, int]:
+            return dict(gateway.services.rescuer.run("local", lambda what, about: told.append(about), dry=dry))
+
+        assert run(dry=True) == {"in danger": 1}
+        assert key_of(gateway, file) == key
+        assert run() == {"rescued": 1}
+        assert all(key in about for about in told)
+        new = key_of(gateway, file)
+        assert new != key
+        assert run() == {}
+        assert gateway.storage.objects[key] == b"in danger", "an edge may be serving it"
+        sweep_for_days(gateway)
+        assert stored_whole(gateway.storage, new, file["size"])
+        assert gateway.storage.objects.keys() & {key, new} == {new}
+        assert key.rpartition("/")[2] not in gateway.storage.uploads
+
+    def test_a_rescue_that_was_killed_goes_on(
+        self, gateway: Gateway, file: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def die(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        for place in ("copy", "stat"):
+            with monkeypatch.context() as patch:
+                patch.setattr(gateway.storage, place, die)
+                with pytest.raises(KeyboardInterrupt):
+                    gateway.services.rescuer.run("local", lambda what, about: None, dry=False)
+        ((begun,),) = gateway.rows("SELECT object_key FROM healing")
+        assert gateway.services.rescuer.run("local", lambda what, about: None, dry=False) == {"rescued": 1}
+        assert key_of(gateway, file) == begun
+        assert gateway.rows("SELECT 1 FROM healing") == ()
+
+    def test_one_whose_bytes_are_gone_is_said_to_be_lost(self, gateway: Gateway, file: dict[str, Any]) -> None:
+        key = key_of(gateway, file)
+        gateway.storage.lost.add(key)
+        assert gateway.services.rescuer.run("local", lambda what, about: None, dry=False) == {"lost": 1}
+        assert key_of(gateway, file) == key
+        assert gateway.rows("SELECT 1 FROM healing") == ()
+        assert gateway.rows("SELECT kind FROM job WHERE kind = 'mend'") == (("mend",),)

@@ -7,8 +7,9 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from xml.etree import ElementTree
-from xml.etree.ElementTree import SubElement
+from xml.etree.ElementTree import Element, SubElement
 
 import pytest
 
@@ -17,7 +18,7 @@ from api.core.errors import StorageError
 from api.storage.base import Finding
 from api.storage.http import ask
 from api.storage.s3.bucket import Bucket, named
-from api.storage.s3.rules import child_text
+from api.storage.s3.rules import child_text, merge
 from api.storage.s3.sigv4 import Credentials
 from api.storage.s3.storage import S3Storage
 from tests.nginx import stub_storage
@@ -38,6 +39,9 @@ FOREIGN_LIFECYCLE = b"""<LifecycleConfiguration xmlns="http://s3.amazonaws.com/d
 <Tag><Key>b</Key><Value>2</Value></Tag></And></Filter><Expiration><Days>1</Days></Expiration></Rule>
 <Rule><ID>old form</ID><Prefix>logs/</Prefix><Status>Disabled</Status><Expiration><Date>2030-01-01T00:00:00.000Z</Date>
 </Expiration></Rule></LifecycleConfiguration>"""
+
+
+ABORT = ("AbortIncompleteMultipartUpload", "DaysAfterInitiation", "9")
 
 
 @pytest.fixture
@@ -117,11 +121,33 @@ class TestInit:
             for kind, rules in before.items():
                 after = rule_texts(bucket, kind)
                 assert set(rules) <= set(after)
-                assert len(after) == len(rules) + 1
+                assert len(after) == len(rules) + (kind == "cors")
+
+    @pytest.mark.parametrize("others", [b"", FOREIGN_LIFECYCLE])
+    def test_the_abort_rule_of_earlier_versions_is_taken_away_and_no_other(
+        self, ready: S3Config, bucket: Bucket, others: bytes
+    ) -> None:
+        if others:
+            bucket.call("PUT", "lifecycle=", others)
+        before = rule_texts(bucket, "lifecycle")
+        add_rule(bucket, f"{PREFIX}/", ABORT, name=f"sluice-{PREFIX}")
+        add_rule(bucket, "other/", ABORT, name="sluice-other")
+        lines = init(ready)
+        assert "lifecycle: our rule that aborted unfinished uploads is taken away" in lines
+        left = rule_texts(bucket, "lifecycle")
+        assert set(before) < set(left)
+        assert (len(left), any(b"sluice-other" in rule for rule in left)) == (len(before) + 1, True)
+        assert "lifecycle: there was no rule of ours, the sweep ends unfinished uploads" in init(ready)
+
+    def test_the_last_rule_is_taken_away_with_the_whole_list(self, ready: S3Config, bucket: Bucket) -> None:
+        add_rule(bucket, f"{PREFIX}/", ABORT, name=f"sluice-{PREFIX}")
+        init(ready)
+        assert bucket.read("lifecycle") is None
+        assert wrong(check(ready)) == {}
 
     def test_two_deployments_share_a_bucket(self, ready: S3Config, bucket: Bucket) -> None:
         list(S3Storage(ready, lambda: "other").init([ORIGIN]))
-        assert len(rule_texts(bucket, "lifecycle")) == len(rule_texts(bucket, "cors")) == 2
+        assert (len(rule_texts(bucket, "lifecycle")), len(rule_texts(bucket, "cors"))) == (0, 2)
         assert wrong(check(ready)) == {}
 
     def test_a_region_that_this_storage_does_not_know_does_not_matter_to_it(self, config: S3Config) -> None:
@@ -200,19 +226,24 @@ class TestCheck:
         bucket.call("DELETE", "cors=")
         assert "CORS" not in wrong(check(replace(ready, via_edge=True)))
 
-    def test_lifecycle_that_is_missing(self, ready: S3Config, bucket: Bucket) -> None:
-        bucket.call("DELETE", "lifecycle=")
-        assert wrong(check(ready)) == {"lifecycle": f"no rule ends unfinished uploads below {PREFIX}/"}
-
     @pytest.mark.parametrize("prefix", ["", PREFIX[:3], f"{PREFIX}/aa/"])
     def test_a_rule_that_deletes_our_files(self, ready: S3Config, bucket: Bucket, prefix: str) -> None:
         found = wrong(check_with_rule(ready, bucket, prefix, ("Expiration", "Days", "30")))
         assert "rule bad deletes stored files" in found["lifecycle"]
 
-    def test_a_rule_that_ends_uploads_too_early(self, ready: S3Config, bucket: Bucket) -> None:
-        abort = ("AbortIncompleteMultipartUpload", "DaysAfterInitiation", "3")
-        found = wrong(check_with_rule(ready, bucket, "", abort))
+    @pytest.mark.parametrize("prefix", ["", PREFIX[:3], f"{PREFIX}/aa/"])
+    def test_a_rule_that_aborts_our_uploads_on_ceph(self, ready: S3Config, bucket: Bucket, prefix: str) -> None:
+        found = wrong(check_with_rule(ready, bucket, prefix, ABORT))
+        assert "rule bad aborts uploads: on Ceph" in found["lifecycle"]
+
+    def test_a_rule_that_aborts_uploads_too_early_elsewhere(
+        self, ready: S3Config, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(Bucket, "is_rgw", lambda self: False)
+        found = wrong(check_with_rule(ready, bucket, "", (*ABORT[:2], "3")))
         assert "after 3 days" in found["lifecycle"]
+        bucket.remove("lifecycle")
+        assert "lifecycle" not in wrong(check_with_rule(ready, bucket, "", ABORT))
 
     def test_rules_for_others_are_nobodys_fault(self, ready: S3Config, bucket: Bucket) -> None:
         expires = ("Expiration", "Days", "30")
@@ -263,16 +294,19 @@ def check_with_rule(
     config: S3Config, bucket: Bucket, prefix: str, action: tuple[str, str, str]
 ) -> dict[str, list[Finding]]:
     """The findings with one more lifecycle rule."""
-    document = bucket.read("lifecycle")
-    assert document is not None
-    rule = SubElement(document, named("Rule"))
-    for name, text in (("ID", "bad"), ("Status", "Enabled")):
-        SubElement(rule, named(name)).text = text
+    add_rule(bucket, prefix, action)
+    return check(config)
+
+
+def add_rule(bucket: Bucket, prefix: str, action: tuple[str, str, str], name: str = "bad") -> None:
+    rule = Element(named("Rule"))
+    for tag, text in (("ID", name), ("Status", "Enabled")):
+        SubElement(rule, named(tag)).text = text
     SubElement(SubElement(rule, named("Filter")), named("Prefix")).text = prefix
     kind, days, number = action
     SubElement(SubElement(rule, named(kind)), named(days)).text = number
-    bucket.write("lifecycle", document)
-    return check(config)
+    read, write = partial(bucket.read, "lifecycle"), partial(bucket.write, "lifecycle")
+    merge(read, write, Element(named("LifecycleConfiguration")), rule)
 
 
 @contextmanager

@@ -1,4 +1,8 @@
-"""Prepares a bucket: made, private, with our CORS and lifecycle rules beside whatever rules are there.
+"""Prepares a bucket: made, private, with our CORS rule beside whatever rules are there.
+
+No lifecycle rule is made, and the one that earlier versions made is taken away: it aborted unfinished uploads after 9
+days. On Ceph RGW an upload may be open although its object is finished (`api.storage.s3.complete`), and whoever aborts
+it deletes the object's bytes. The sweep asks the rows first, and frees what the rule freed.
 
 Permissions needed beside those of `s3`: CreateBucket, Get/PutBucketPublicAccessBlock, Get/PutBucketCORS,
 Get/PutLifecycleConfiguration. Our rules carry the deployment's id in theirs, so that several deployments, and other
@@ -15,10 +19,7 @@ from xml.etree.ElementTree import Element, SubElement
 
 from api.core.errors import StorageError
 from api.storage.s3.bucket import Bucket, BucketError, named
-from api.storage.s3.rules import merge, plain
-
-ABORT_DAYS: Final = 9
-"""Two days more than an upload lives (SLUICE_UPLOAD_TTL, at most 7 days): the sweep comes first."""
+from api.storage.s3.rules import merge, plain, remove
 
 METHODS: Final = ("PUT", "GET", "HEAD")
 SIGNED_HEADERS: Final = ("content-type", "range", "x-amz-content-sha256")
@@ -48,8 +49,7 @@ def prepare(bucket: Bucket, prefix: str, origins: Sequence[str]) -> Iterator[str
     rule = cors_rule(prefix, origins)
     changed = _merge(bucket, "cors", "CORSConfiguration", rule)
     yield f"CORS: {', '.join(METHODS)} from {', '.join(origins)} {changed}"
-    changed = _merge(bucket, "lifecycle", "LifecycleConfiguration", lifecycle_rule(prefix))
-    yield f"lifecycle: unfinished uploads below {prefix}/ end after {ABORT_DAYS} days {changed}"
+    yield _drop_abort_rule(bucket, prefix)
 
 
 def _make(bucket: Bucket) -> str:
@@ -143,15 +143,16 @@ def cors_rule(prefix: str, origins: Sequence[str]) -> Element:
     return rule
 
 
-def lifecycle_rule(prefix: str) -> Element:
-    """The storage itself ends what the sweep was never there to end."""
-    rule = Element(named("Rule"))
-    SubElement(rule, named("ID")).text = rule_id(prefix)
-    SubElement(rule, named("Status")).text = "Enabled"
-    SubElement(SubElement(rule, named("Filter")), named("Prefix")).text = f"{prefix}/"
-    abort = SubElement(rule, named("AbortIncompleteMultipartUpload"))
-    SubElement(abort, named("DaysAfterInitiation")).text = str(ABORT_DAYS)
-    return rule
+def _drop_abort_rule(bucket: Bucket, prefix: str) -> str:
+    """Takes away the rule that earlier versions made."""
+    read, write = partial(bucket.read, "lifecycle"), partial(bucket.write, "lifecycle")
+    try:
+        if remove(read, write, lambda: bucket.remove("lifecycle"), rule_id(prefix)):
+            return "lifecycle: our rule that aborted unfinished uploads is taken away"
+    except BucketError as ex:
+        if ex.code not in _NOT_OFFERED:
+            raise StorageError(f"the lifecycle rule {rule_id(prefix)} cannot be taken away: {ex}") from ex
+    return "lifecycle: there was no rule of ours, the sweep ends unfinished uploads"
 
 
 def _merge(bucket: Bucket, configuration: str, root: str, rule: Element) -> str:

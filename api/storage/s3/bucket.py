@@ -129,6 +129,10 @@ class Bucket:
                 return None
             raise
 
+    def remove(self, configuration: str) -> None:
+        """Takes a configuration away as a whole."""
+        self.call("DELETE", f"{configuration}=")
+
     def write(self, configuration: str, document: Element) -> None:
         """Replaces a configuration as a whole."""
         self.call("PUT", f"{configuration}=", ElementTree.tostring(document, encoding="utf-8"))

@@ -137,27 +137,37 @@ class Examination:
             yield Finding("versioning", True, "is on: what is deleted stays as an old version and takes room", mend)
 
     def _lifecycle(self, document: Element | None) -> Iterator[Finding]:
-        """A rule that ends what is left over, late enough; and none that deletes what is stored."""
-        ending: list[int] = []
-        for rule in document if document is not None else ():
-            if plain(rule) != "Rule" or child_text(rule, "Status") != "Enabled" or not self._concerns_us(rule):
-                continue
-            name = child_text(rule, "ID") or "without a name"
+        """No rule deletes what is stored; on Ceph that includes rules that abort unfinished uploads."""
+        rules = [
+            rule
+            for rule in (document if document is not None else ())
+            if plain(rule) == "Rule" and child_text(rule, "Status") == "Enabled" and self._concerns_us(rule)
+        ]
+        text = f"no rule is in the way; the sweep ends unfinished uploads below {self._prefix}/"
+        yield from [*self._expiring(rules), *self._aborting(rules)] or [Finding("lifecycle", True, text)]
+
+    def _expiring(self, rules: Sequence[Element]) -> Iterator[Finding]:
+        for rule in rules:
             expiration = child(rule, "Expiration")
             if expiration is not None and (child_text(expiration, "Days") or child_text(expiration, "Date")):
-                text = f"rule {name} deletes stored files: it expires objects below {self._prefix}/"
+                text = f"rule {_name(rule)} deletes stored files: it expires objects below {self._prefix}/"
                 yield Finding("lifecycle", False, text, "take the rule away, or let it spare that prefix")
+
+    def _aborting(self, rules: Sequence[Element]) -> Iterator[Finding]:
+        is_ceph = self._bucket.is_rgw()
+        for rule in rules:
             abort = child(rule, "AbortIncompleteMultipartUpload")
-            if abort is not None:
-                ending.append(int(child_text(abort, "DaysAfterInitiation") or 0))
-        if not ending:
-            text = f"no rule ends unfinished uploads below {self._prefix}/"
-            yield Finding("lifecycle", False, text, _INIT)
-        elif min(ending) <= UPLOAD_DAYS:
-            text = f"a rule ends unfinished uploads after {min(ending)} days, while they may live {UPLOAD_DAYS}"
-            yield Finding("lifecycle", False, text, f"more than {UPLOAD_DAYS} days, or SLUICE_UPLOAD_TTL below that")
-        else:
-            yield Finding("lifecycle", True, f"unfinished uploads end after {min(ending)} days")
+            if abort is None:
+                continue
+            days = int(child_text(abort, "DaysAfterInitiation") or 0)
+            if is_ceph:
+                text = f"rule {_name(rule)} aborts uploads: on Ceph that may delete the bytes of finished files"
+                mend = f"{_INIT} takes ours away; take others away, or let them spare {self._prefix}/"
+                yield Finding("lifecycle", False, text, mend)
+            elif days <= UPLOAD_DAYS:
+                text = f"rule {_name(rule)} aborts uploads after {days} days, while they may live {UPLOAD_DAYS}"
+                mend = f"more than {UPLOAD_DAYS} days, or SLUICE_UPLOAD_TTL below that"
+                yield Finding("lifecycle", False, text, mend)
 
     def _concerns_us(self, rule: Element) -> bool:
         """Whether a rule's prefix covers our keys; what has other conditions (tags, sizes) never fits them."""
@@ -257,3 +267,7 @@ class Examination:
                     raise StorageError(f"a part was answered with {status}")
         finally:
             self._storage.abort(ref)
+
+
+def _name(rule: Element) -> str:
+    return child_text(rule, "ID") or "without a name"

@@ -19,7 +19,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import replace
 from typing import Final
 
 from api.core import digests
@@ -46,11 +45,15 @@ class Completes:
 
         What the object is needs no HEAD: our own create call fixed its metadata, and these parts its length.
         """
-        self._calls.complete(ref.object_key, ref.multipart_id, parts)
+        self._send(ref.object_key, ref.multipart_id, parts)
+        return Completed(verified=ref.binds_hash, sha256=None)
+
+    def _send(self, object_key: str, upload_id: str, parts: Mapping[int, Part]) -> None:
+        self._calls.complete(object_key, upload_id, parts)
         try:
-            self._calls.list_parts(ref.object_key, ref.multipart_id)
+            self._calls.list_parts(object_key, upload_id)
         except UploadGone:
-            return Completed(verified=ref.binds_hash, sha256=None)
+            return
         except StorageError as ex:
             raise CompleteDoubtful(f"whether the upload is closed is not known: {ex}") from ex
         raise CompleteDoubtful("complete answered 200 and left the upload open")
@@ -62,13 +65,13 @@ class Completes:
             UploadGone, PartMismatch, CompleteDoubtful, StorageError: see `MultipartStorage.copy_completed`.
         """
         try:
-            self._copy(ref, object_key, keep_alive)
+            self.copy(ref.object_key, object_key, ref.size, keep_alive)
         except ObjectNotFound:
             self._again(ref)
             keep_alive()
             try:
                 # immediately: the answer to a repeated complete proves nothing
-                self._copy(ref, object_key, keep_alive)
+                self.copy(ref.object_key, object_key, ref.size, keep_alive)
             except ObjectNotFound as ex:
                 raise StorageUnavailable("a complete made no object that can be copied") from ex
 
@@ -94,32 +97,32 @@ class Completes:
         except CompleteDoubtful as ex:
             raise StorageUnavailable(str(ex)) from ex
 
-    def _copy(self, ref: MultipartRef, object_key: str, keep_alive: Callable[[], None]) -> None:
-        """Copies the object within the storage. Raises ObjectNotFound, CompleteDoubtful."""
+    def copy(self, source_key: str, object_key: str, size: int, keep_alive: Callable[[], None]) -> None:
+        """See `api.storage.base.Copies`."""
         with ThreadPoolExecutor(1, thread_name_prefix="copy") as pool:
-            copy = pool.submit(self._copy_by_calls, ref, object_key)
+            copy = pool.submit(self._copy, source_key, object_key, size)
             while not copy.done():
                 wait([copy], _KEEP_EVERY)
                 keep_alive()
             copy.result()
 
-    def _copy_by_calls(self, ref: MultipartRef, object_key: str) -> None:
+    def _copy(self, source_key: str, object_key: str, size: int) -> None:
         try:
-            self._calls.copy(ref.object_key, object_key)
+            self._calls.copy(source_key, object_key)
         except TooLarge:
-            self._copy_in_parts(ref, object_key)
+            self._copy_in_parts(source_key, object_key, size)
 
-    def _copy_in_parts(self, ref: MultipartRef, object_key: str) -> None:
+    def _copy_in_parts(self, source_key: str, object_key: str, size: int) -> None:
         """For AWS, which copies more than 5 GB in parts alone. What an earlier try left open is aborted first."""
         self._calls.abort_all(object_key)
         upload_id = self._calls.create(object_key)
-        length = max(self.copy_part, -(-ref.size // _MOST_PARTS))
+        length = max(self.copy_part, -(-size // _MOST_PARTS))
         parts: dict[int, Part] = {}
-        for number, first in enumerate(range(0, ref.size, length), 1):
-            last = min(first + length, ref.size) - 1
-            etag = self._calls.copy_part(ref.object_key, object_key, upload_id, number, first, last)
+        for number, first in enumerate(range(0, size, length), 1):
+            last = min(first + length, size) - 1
+            etag = self._calls.copy_part(source_key, object_key, upload_id, number, first, last)
             parts[number] = last - first + 1, etag
-        self.once(replace(ref, object_key=object_key, multipart_id=upload_id), parts)
+        self._send(object_key, upload_id, parts)
 
 
 def wrong_parts(ref: MultipartRef, listed: Mapping[int, Part]) -> list[int]:

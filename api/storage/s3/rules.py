@@ -44,6 +44,33 @@ def merge(
     return f"(written, {len(others)} other rules kept)"
 
 
+def remove(
+    read: Callable[[], Element | None], write: Callable[[Element], None], delete: Callable[[], None], name: str
+) -> bool:
+    """Takes away the rule of this ID; False where there is none. The others' rules stay.
+
+    Raises:
+        StorageError: the storage has changed others' rules; or it cannot be asked.
+    """
+    document = read()
+    ours = [rule for rule in document if child_text(rule, "ID") == name] if document is not None else []
+    if document is None or not ours:
+        return False
+    for rule in ours:
+        document.remove(rule)
+    if not len(document):
+        delete()
+        return True
+    others = _texts(document)
+    for other in document:
+        _join_conditions(other)
+    write(document)
+    after = read()
+    if after is None or _texts(after) != others:
+        raise StorageError("this storage has changed others' rules while it gave up ours; look at them")
+    return True
+
+
 def _is_same(rule: Element, ours: Element) -> bool:
     name = child_text(ours, "ID")
     return child_text(rule, "ID") == name if name else _content(rule) == _content(ours)

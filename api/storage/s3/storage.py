@@ -43,7 +43,7 @@ from botocore.httpsession import get_cert_path
 from api.core import digests
 from api.core.config import S3Config
 from api.core.errors import CompleteDoubtful, ObjectNotFound, PartMismatch, StorageError, StorageUnavailable, UploadGone
-from api.storage.base import Administered, Completed, EdgePartURL, Finding, MultipartRef, Reader, SignedPart
+from api.storage.base import Administered, Completed, Copies, EdgePartURL, Finding, MultipartRef, Reader, SignedPart
 from api.storage.http import put
 from api.storage.probe import ProbedStorage, refuses_wrong_body
 from api.storage.recent import Recent
@@ -99,7 +99,7 @@ class _Body:
         self._body.close()
 
 
-class S3Storage(ProbedStorage, Administered):
+class S3Storage(ProbedStorage, Administered, Copies):
     """See the module's docstring.
 
     Args:
@@ -334,6 +334,9 @@ class S3Storage(ProbedStorage, Administered):
         if not is_whole(self, object_key, ref.size):
             raise StorageUnavailable("a copy cannot be read from its first to its last byte")
         return Completed(verified=ref.binds_hash, sha256=None)
+
+    def copy(self, source_key: str, object_key: str, size: int, keep_alive: Callable[[], None]) -> None:
+        self._completes.copy(source_key, object_key, size, keep_alive)
 
     def abort(self, ref: MultipartRef) -> None:
         if single := self._single(ref):

@@ -1,0 +1,102 @@
+"""Finished objects whose upload is still open at the storage: brought under a new key before anybody aborts it.
+
+Ceph RGW leaves such uploads behind when it dies in a complete (`api.storage.s3.complete`). An abort, or a lifecycle
+rule that aborts, would delete the objects' bytes. New uploads never get there; this is for what was stored before.
+
+A row of `healing` names the new key before anything is stored under it. A repeat goes on with what it finds there. The
+open upload is left to the sweep, which frees it once no replica has its key.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Final
+
+from api.blobs import scrub_rows as scrubs
+from api.blobs.replicas import MEND
+from api.blobs.scrub_rows import Healing, Stored
+from api.core.errors import CompleteDoubtful, ObjectNotFound, StorageError
+from api.core.models import Clock, new_id
+from api.db.pool import Database
+from api.jobs import rows as jobs
+from api.storage.base import Copies
+from api.storage.keys import object_key
+from api.storage.stores import LATE_COMPLETE, Stores
+from api.storage.wholeness import is_whole
+
+Tell = Callable[[str, str], None]
+"""Is told of each object: (what was done, about which)."""
+
+_BATCH: Final = 100
+_OURS: Final = "rescue"
+"""Stands for a multipart id in the row of a copy that the storage makes by itself."""
+
+
+class Rescuer:
+    """See the module's docstring.
+
+    Args:
+        prefix: answers what every object key of this deployment begins with.
+    """
+
+    def __init__(self, db: Database, stores: Stores, clock: Clock, prefix: Callable[[], str]) -> None:
+        self._db = db
+        self._stores = stores
+        self._clock = clock
+        self._prefix = prefix
+
+    def run(self, name: str, tell: Tell, *, dry: bool) -> Counter[str]:
+        """Rescues every object of a storage that is in danger; how many, by what was done.
+
+        Args:
+            dry: only say what is in danger.
+
+        Raises:
+            StorageError: there is no such storage, or it cannot be listed.
+        """
+        storage, done = self._stores.named(name), Counter[str]()
+        if not isinstance(storage, Copies):
+            return done
+        names = [found for found in storage.list_uploads() if len(found) == 32]
+        for first in range(0, len(names), _BATCH):
+            keys = [f"{self._prefix()}/{found[-2:]}/{found}" for found in names[first : first + _BATCH]]
+            for blob_id, size, stored in scrubs.at_keys(self._db, name, keys):
+                what = "in danger" if dry else self._rescue(storage, blob_id, size, stored)
+                done[what] += 1
+                tell(what, f"object {stored.object_key} of blob {blob_id.hex()}, {size} bytes")
+        return done
+
+    def _rescue(self, storage: Copies, blob_id: bytes, size: int, stored: Stored) -> str:
+        name = new_id()
+        fresh = Healing(object_key(self._prefix(), name), name, "", binds_hash=False)
+        begun = scrubs.healing(self._db, blob_id, stored.storage, fresh, self._clock())
+        if begun.object_key == fresh.object_key:
+            begun = Healing(fresh.object_key, name, _OURS, binds_hash=False)
+            scrubs.set_opened(self._db, blob_id, stored.storage, begun)
+        elif begun.multipart_id != _OURS:
+            return "being healed"
+        try:
+            storage.copy(stored.object_key, begun.object_key, size, _go_on)
+            whole = is_whole(self._stores.named(stored.storage), begun.object_key, size)
+        except (ObjectNotFound, CompleteDoubtful) as ex:
+            return self._give_up(blob_id, stored, begun, "lost" if isinstance(ex, ObjectNotFound) else "in doubt")
+        except StorageError:
+            return "failed"
+        if not whole:
+            return self._give_up(blob_id, stored, begun, "lost")
+        now = self._clock()
+        moved = self._db.transaction(lambda tx: scrubs.move(tx, blob_id, stored, begun, now, now + LATE_COMPLETE))
+        return "rescued" if moved else "gone meanwhile"
+
+    def _give_up(self, blob_id: bytes, stored: Stored, begun: Healing, what: str) -> str:
+        now = self._clock()
+        late = now + LATE_COMPLETE
+        self._db.transaction(lambda tx: scrubs.give_up(tx, blob_id, stored.storage, begun, now, late))
+        if what == "lost":
+            jobs.insert_many(self._db, MEND, [blob_id], now)  # another replica heals it, or it is said to be lost
+        return what
+
+
+def _go_on() -> None:
+    """A person waits."""
