@@ -25,7 +25,7 @@ def data() -> Iterator[Path]:
         yield folder
 
 
-@pytest.mark.parametrize("storage", ["local"])
+@pytest.mark.parametrize("storage", ["local", "ceph"])
 def test_a_minute_of_faults_loses_nothing_that_was_acknowledged(data: Path, storage: str) -> None:
     result = run(data, storage, SEED, seconds=60, say=say)
     say(result.report)
