@@ -84,12 +84,15 @@ class Cache:
             _log.warning("redis is away", extra={"error": type(ex).__name__})
             return None
 
-    def check(self) -> bool:
-        """Whether Redis answers."""
+    def check(self) -> str:
+        """How Redis is: "ok", "away", or why it takes no writes (no memory left and no eviction, a replica)."""
         try:
-            return bool(self._redis.ping())
+            self._redis.set("sluice:check", 1, ex=60)
+        except redis.ResponseError as ex:
+            return f"takes no writes: {type(ex).__name__}"
         except redis.RedisError:
-            return False
+            return "away"
+        return "ok"
 
     # -- failures: counted before they are judged, in a window that begins with the first
 

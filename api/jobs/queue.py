@@ -30,6 +30,8 @@ _MOST_PENDING: Final = 10_000
 _MOST_AT_ONCE: Final = 1000
 _SILENCE: Final = 1.0
 """Seconds in which a queue that just failed is not tried again."""
+_SAY_EVERY: Final = 60.0
+"""Seconds between two warnings that the queue cannot be used."""
 _IDLE: Final = 5.0
 """Seconds after which a connection that nobody uses is closed: no heartbeat has to be kept up meanwhile."""
 _HEARTBEAT: Final = 30
@@ -45,7 +47,8 @@ def name_of(kind: str) -> str:
 def _broker(url: str) -> Any:
     """A connection to be, without any of dramatiq's middleware. dramatiq takes 0.1 s to import: only users wait."""
     for name in ("dramatiq", "pika"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)  # what matters of theirs is said here, once
+        # what matters of theirs is said here, once; a consumer that fails to fetch would write a traceback each time
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     if urlsplit(url).scheme in ("amqp", "amqps"):
         import pika
         from dramatiq.brokers.rabbitmq import RabbitmqBroker
@@ -78,6 +81,7 @@ class Queue:
         self._sender: threading.Thread | None = None
         self._pid = 0
         self._asking: Any = None
+        self._said_at = float("-inf")
 
     def enqueue(self, kind: str, subjects: Sequence[bytes]) -> None:
         """Has workers look at these rows soon; never waits, never fails. Beyond 1,000 the feeder does the rest."""
@@ -130,16 +134,24 @@ class Queue:
                 self._pending.task_done()
 
     def depths(self) -> Mapping[str, int] | None:
-        """How many messages wait in each queue; None where it does not answer. For one thread at a time."""
+        """How many messages wait in each queue; None if it does not answer, or takes none. For one thread at a time."""
         try:
             self._asking = self._asking or _broker(self._url)
-            count = _rabbitmq_depth if hasattr(self._asking, "channel") else _redis_depth
-            return {name: count(self._asking, _PREFIX + name) for name in NAMES}
+            if hasattr(self._asking, "channel"):
+                count = _rabbitmq_depth
+            else:
+                count = _redis_depth
+                self._asking.client.set("sluice:queue:check", 1, ex=60)  # without memory it can be read, and no more
+            found = {name: count(self._asking, _PREFIX + name) for name in NAMES}
         except Exception as ex:
-            _log.warning("the queue is away", extra={"error": type(ex).__name__})
+            if time.monotonic() - self._said_at > _SAY_EVERY:
+                self._said_at = time.monotonic()
+                _log.warning("the queue is away", extra={"error": type(ex).__name__})
             _close(self._asking)
             self._asking = None
             return None
+        self._said_at = float("-inf")
+        return found
 
     def purge(self) -> None:
         """Empties it; what is to do stays in its rows."""

@@ -94,7 +94,7 @@ class Health:
         return threads
 
     def _ask(self) -> dict[str, str]:
-        checks = {"database": _state(self._database), "redis": "ok" if self._cache.check() else "away"}
+        checks = {"database": _state(self._database), "redis": self._cache.check()}
         for name, storage in self._stores:
             checks[f"storage:{name}"] = _state(storage.check)
         with suppress(DatabaseUnavailable):  # which is told already

@@ -8,7 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from api.core.cache import Cache
 from api.jobs.queue import NAMES, Consumer, Queue, name_of
+from scripts.stack.services import Redis, server_folder, started
 
 SUBJECT = bytes(range(16))
 
@@ -42,6 +44,26 @@ def test_what_is_enqueued_is_delivered(url: str, delivered: queue.Queue[tuple[st
     found = {delivered.get(timeout=10) for _ in range(3)}
     assert found == {("finalize", SUBJECT), ("verify", SUBJECT), ("transfer", SUBJECT)}
     assert sender.depths() == {"finalize": 0, "verify": 0, "background": 0}
+
+
+class FullRedis(Redis):
+    """One without memory that evicts nothing."""
+
+    def command(self) -> list[str]:
+        changed = {"--maxmemory": "100kb", "--maxmemory-policy": "noeviction"}
+        command = list(super().command())
+        return [changed.get(before, word) for before, word in zip(["", *command], command, strict=False)]
+
+
+def test_a_redis_without_memory_is_named_and_is_one_warning(caplog: pytest.LogCaptureFixture) -> None:
+    with server_folder() as folder, started(FullRedis(folder)) as redis:
+        assert Cache(redis.url).check() == "takes no writes: OutOfMemoryError"
+        consumer = Consumer(redis.url, NAMES, 2, 0.1, lambda kind, subject: None)
+        consumer.start()
+        sender = Queue(redis.url)
+        assert [sender.depths() for _ in range(3)] == [None] * 3, "rows are worked on without it"
+        consumer.stop(10)
+    assert [(record.levelname, record.message) for record in caplog.records] == [("WARNING", "the queue is away")]
 
 
 def test_what_nobody_takes_is_counted_and_can_be_purged(url: str) -> None:
