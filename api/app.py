@@ -18,6 +18,7 @@ from api.blobs.replicas import Replicas
 from api.blobs.rescue import Rescuer
 from api.blobs.scrub import Scrubber
 from api.blobs.verify import Verifier
+from api.context import Context
 from api.core import budget, logs, metrics
 from api.core import config as settings
 from api.core.cache import Cache
@@ -47,7 +48,6 @@ from api.sweep.moments import of_this_machine
 from api.transfers.job import TransferJob
 from api.transfers.plan import TransferPlanner
 from api.transfers.service import Transfers
-from api.uploads.batch import Singles
 from api.uploads.create import Creation
 from api.uploads.finalize import Finalizer
 from api.uploads.proof import Instant
@@ -145,37 +145,38 @@ def compose(
     storages = given or make_storages(config, tokens, prefix)
     stores = Stores(storages, config.storages, config.tier_storages)
     queue = queue or Queue(config.queue_url or config.redis_url)
-    instant = Instant(db, stores, tokens, config, clock)
-    finalizer = Finalizer(db, stores, instant, queue, clock)
-    verifier = Verifier(db, stores, clock, config.verify_parallel)
-    progress = Progress(db, stores, instant, clock)
-    creation = Creation(db, stores, instant, progress, config, clock, prefix)
-    singles = Singles(db, stores, instant, creation, config, clock)
-    files = Files(db, stores, Replicas(db, stores, queue, clock), tokens, config, clock)
-    usage = Usage(db, config, clock)
-    planner = TransferPlanner(db, queue, config, clock, prefix)
-    transfer = TransferJob(db, stores, config, clock, prefix)
-    scrubber = Scrubber(db, stores, queue, config, clock, prefix)
-    mender = Mender(db, stores, scrubber, clock)
+    context = Context(config, db, stores, queue, tokens, clock, prefix)
+    instant = Instant(context)
+    finalizer = Finalizer(context, instant)
+    verifier = Verifier(context)
+    progress = Progress(context, instant)
+    creation = Creation(context, instant, progress)
+    files = Files(context, Replicas(context))
+    usage = Usage(context)
+    planner = TransferPlanner(context)
+    transfer = TransferJob(context)
+    scrubber = Scrubber(context)
+    mender = Mender(context, scrubber)
     kinds: dict[str, Job] = {job.kind: job for job in (finalizer, verifier, planner, transfer, scrubber, mender)}
     runner = Runner(db, kinds, queue, clock, config.job_tries)
     rescues = {finalizer.kind: (5.0, finalizer.rescue), verifier.kind: (60.0, verifier.rescue)}
     rescues[scrubber.kind] = (60.0, scrubber.plan)
     rescues[planner.kind] = (float(config.sweep_interval), planner.ensure)
     return Services(
+        context=context,
         config=config,
         clock=clock,
         tokens=tokens,
-        accounts=Accounts(db, cache, tokens, config, clock, hasher),
-        uploads=Uploads(db, queue, stores, instant, finalizer, creation, singles, progress, config, clock),
+        accounts=Accounts(context, cache, hasher),
+        uploads=Uploads(context, instant, finalizer, creation, progress),
         files=files,
-        transfers=Transfers(db, stores, planner, queue, clock),
-        revocations=Revocations(db, clock),
-        sweep=Sweep(db, stores, config, clock, prefix, usage, of_this_machine(db, clock) if clock is utc_now else None),
+        transfers=Transfers(context, planner),
+        revocations=Revocations(context),
+        sweep=Sweep(context, usage, of_this_machine(db, clock) if clock is utc_now else None),
         usage=usage,
         health=Health(db, cache, stores),
-        doctor=Doctor(db, stores, files, config),
-        rescuer=Rescuer(db, stores, clock, prefix),
+        doctor=Doctor(context, files),
+        rescuer=Rescuer(context),
         jobs=kinds,
         queue=queue,
         runner=runner,

@@ -9,6 +9,7 @@ from api.accounts.revocations import Revocations
 from api.accounts.service import Accounts
 from api.accounts.usage import Usage
 from api.blobs.rescue import Rescuer
+from api.context import Context
 from api.core.config import Config
 from api.core.models import Clock
 from api.core.tokens import Tokens
@@ -29,6 +30,7 @@ from api.uploads.service import Uploads
 class Services:
     """Everything that a process may need, put together by `api.app`."""
 
+    context: Context
     config: Config
     clock: Clock
     tokens: Tokens

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from api.accounts import revocation_rows as revocations
 from api.accounts.revocation_rows import Revocation
-from api.core.models import Clock
-from api.db.pool import Database
+from api.context import Context
 
 
 class Revocations:
     """See the module's docstring."""
 
-    def __init__(self, db: Database, clock: Clock) -> None:
-        self._db = db
-        self._clock = clock
+    def __init__(self, context: Context) -> None:
+        self._db = context.db
+        self._clock = context.clock
 
     def since(self, last_id: int) -> tuple[list[Revocation], int, bool]:
         """The rows in force after ``last_id``, the newest id among them, and whether more wait."""

@@ -17,13 +17,12 @@ from api.accounts import revocation_rows as revocations
 from api.accounts.guesses import Guesses, fingerprint
 from api.accounts.names import check_username
 from api.accounts.passwords import Passwords
+from api.context import Context
 from api.core import errors
 from api.core.cache import Cache
-from api.core.config import Config
 from api.core.errors import DuplicateRow, Problem, TokenError, TokenExpired
-from api.core.models import Clock, Identity, Session, User, new_id
-from api.core.tokens import Tokens
-from api.db.pool import Database, Statements
+from api.core.models import Identity, Session, User, new_id
+from api.db.pool import Statements
 
 _MARGIN: Final = timedelta(minutes=5)
 """Revocations stay this much longer than the tokens they end: clocks differ."""
@@ -48,15 +47,13 @@ class SessionTokens:
 class Accounts:
     """See the module's docstring."""
 
-    def __init__(
-        self, db: Database, cache: Cache, tokens: Tokens, config: Config, clock: Clock, hasher: PasswordHasher
-    ) -> None:
-        self._db = db
-        self._tokens = tokens
-        self._config = config
-        self._clock = clock
+    def __init__(self, context: Context, cache: Cache, hasher: PasswordHasher) -> None:
+        self._db = context.db
+        self._tokens = context.tokens
+        self._config = context.config
+        self._clock = context.clock
         self._passwords = Passwords(hasher)
-        self._guesses = Guesses(cache, config)
+        self._guesses = Guesses(cache, context.config)
 
     # -- accounts
 

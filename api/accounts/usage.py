@@ -9,11 +9,11 @@ from typing import Final
 
 from api.accounts import usage_rows as rows
 from api.accounts.usage_rows import Moved, Totals
+from api.context import Context
 from api.core import tiers
-from api.core.config import Config
-from api.core.models import Clock, Identity
+from api.core.models import Identity
 from api.core.tiers import DEFAULT, Tier
-from api.db.pool import Database, Statements
+from api.db.pool import Statements
 
 KINDS: Final = ("user", "share", "anonymous")
 _DAYS_KEPT: Final = timedelta(days=400)
@@ -36,15 +36,15 @@ class View:
 class Usage:
     """See the module's docstring."""
 
-    def __init__(self, db: Database, config: Config, clock: Clock) -> None:
-        self._db = db
-        self._config = config
-        self._clock = clock
+    def __init__(self, context: Context) -> None:
+        self._db = context.db
+        self._config = context.config
+        self._clock = context.clock
         self.tiers_version, self.tiers = tiers.document(
-            config.tiers,
-            signup=(config.signup_rate / 3600, config.signup_rate),
-            signin=(config.signin_rate / 60, config.signin_rate),
-            flush=config.usage_flush,
+            context.config.tiers,
+            signup=(context.config.signup_rate / 3600, context.config.signup_rate),
+            signin=(context.config.signin_rate / 60, context.config.signin_rate),
+            flush=context.config.usage_flush,
         )
         """A name that changes with what edges have to know of tiers and limits, and that."""
 

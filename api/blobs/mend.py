@@ -19,12 +19,11 @@ from api.blobs import scrub_rows as scrubs
 from api.blobs.replicas import DEFINITE, MEND
 from api.blobs.scrub import Away, Pause, Scrubber
 from api.blobs.scrub_rows import Stored, Subject
+from api.context import Context
 from api.core import metrics
 from api.core.errors import StorageError
-from api.core.models import Clock
-from api.db.pool import Database, Statements
+from api.db.pool import Statements
 from api.jobs.base import Lease, Outcome
-from api.storage.stores import Stores
 from api.storage.wholeness import is_whole
 
 _SECOND_LOOK: Final = 2.0
@@ -55,11 +54,11 @@ class Mender:
 
     kind = MEND
 
-    def __init__(self, db: Database, stores: Stores, scrubber: Scrubber, clock: Clock) -> None:
-        self._db = db
-        self._stores = stores
+    def __init__(self, context: Context, scrubber: Scrubber) -> None:
+        self._db = context.db
+        self._stores = context.stores
         self._scrubber = scrubber
-        self._clock = clock
+        self._clock = context.clock
 
     def run(self, subject: bytes, lease: Lease) -> Outcome:
         """See `api.jobs.base.Job`."""

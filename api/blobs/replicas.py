@@ -15,13 +15,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from api.blobs import replica_rows as rows
+from api.context import Context
 from api.core import errors, metrics
 from api.core.errors import Problem, StorageUnavailable
-from api.core.models import Clock
-from api.db.pool import Database, Statements
+from api.db.pool import Statements
 from api.jobs import rows as jobs
-from api.jobs.queue import Queue
-from api.storage.stores import Stores
 
 MEND: Final = "mend"
 """The kind of the job that looks at a blob's replicas."""
@@ -53,11 +51,11 @@ class Choice:
 class Replicas:
     """See the module's docstring."""
 
-    def __init__(self, db: Database, stores: Stores, queue: Queue, clock: Clock) -> None:
-        self._db = db
-        self._stores = stores
-        self._queue = queue
-        self._clock = clock
+    def __init__(self, context: Context) -> None:
+        self._db = context.db
+        self._stores = context.stores
+        self._queue = context.queue
+        self._clock = context.clock
         self._lock = threading.Lock()
         self._looked: dict[bytes, float] = {}
 

@@ -16,13 +16,13 @@ from typing import Final
 from api.blobs import scrub_rows as scrubs
 from api.blobs.replicas import MEND
 from api.blobs.scrub_rows import Healing, Stored
+from api.context import Context
 from api.core.errors import CompleteDoubtful, ObjectNotFound, StorageError
-from api.core.models import Clock, new_id
-from api.db.pool import Database
+from api.core.models import new_id
 from api.jobs import rows as jobs
 from api.storage.base import Copies
 from api.storage.keys import object_key
-from api.storage.stores import LATE_COMPLETE, Stores
+from api.storage.stores import LATE_COMPLETE
 from api.storage.wholeness import is_whole
 
 Tell = Callable[[str, str], None]
@@ -34,17 +34,13 @@ _OURS: Final = "rescue"
 
 
 class Rescuer:
-    """See the module's docstring.
+    """See the module's docstring."""
 
-    Args:
-        prefix: answers what every object key of this deployment begins with.
-    """
-
-    def __init__(self, db: Database, stores: Stores, clock: Clock, prefix: Callable[[], str]) -> None:
-        self._db = db
-        self._stores = stores
-        self._clock = clock
-        self._prefix = prefix
+    def __init__(self, context: Context) -> None:
+        self._db = context.db
+        self._stores = context.stores
+        self._clock = context.clock
+        self._prefix = context.prefix
 
     def run(self, name: str, tell: Tell, *, dry: bool) -> Counter[str]:
         """Rescues every object of a storage that is in danger; how many, by what was done.

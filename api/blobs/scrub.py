@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import threading
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
@@ -22,18 +21,16 @@ from api.blobs import scrub_rows as scrubs
 from api.blobs.copying import CopyCorrupt, Copying, Source, SourceCorrupt, complete
 from api.blobs.scrub_rows import Healing, Stored, Subject
 from api.blobs.throttle import Throttle
+from api.context import Context
 from api.core import digests, metrics
-from api.core.config import Config
 from api.core.errors import CompleteDoubtful, ObjectNotFound, StorageError, StorageUnavailable, UploadGone
-from api.core.models import Clock, new_id
+from api.core.models import new_id
 from api.core.sha256 import SHA256, resumes
-from api.db.pool import Database
 from api.jobs import rows as jobs
 from api.jobs.base import SEGMENT_BYTES, Busy, Lease, Outcome
-from api.jobs.queue import Queue
 from api.storage.base import MultipartRef, MultipartStorage, Storage
 from api.storage.keys import object_key
-from api.storage.stores import LATE_COMPLETE, Stores
+from api.storage.stores import LATE_COMPLETE
 from api.storage.wholeness import is_whole
 
 MOST_WAITING: Final = 2
@@ -52,25 +49,19 @@ class Away(Exception):
 
 
 class Scrubber:
-    """See the module's docstring; the job of kind ``scrub``, whose subject is a blob.
-
-    Args:
-        prefix: answers what every object key of this deployment begins with.
-    """
+    """See the module's docstring; the job of kind ``scrub``, whose subject is a blob."""
 
     kind = "scrub"
 
-    def __init__(
-        self, db: Database, stores: Stores, queue: Queue, config: Config, clock: Clock, prefix: Callable[[], str]
-    ) -> None:
-        self._db = db
-        self._stores = stores
-        self._queue = queue
-        self._clock = clock
-        self._prefix = prefix
-        self._rate = config.scrub_rate
-        self._interval = timedelta(seconds=config.scrub_interval)
-        self._throttle = Throttle(config.scrub_rate)
+    def __init__(self, context: Context) -> None:
+        self._db = context.db
+        self._stores = context.stores
+        self._queue = context.queue
+        self._clock = context.clock
+        self._prefix = context.prefix
+        self._rate = context.config.scrub_rate
+        self._interval = timedelta(seconds=context.config.scrub_interval)
+        self._throttle = Throttle(context.config.scrub_rate)
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="scrub")
         self._never = threading.Event()
 

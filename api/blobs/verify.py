@@ -21,15 +21,14 @@ from api.blobs import verify_rows as verifications
 from api.blobs.readback import ReadBack
 from api.blobs.replicas import MEND
 from api.blobs.verify_rows import Verification
+from api.context import Context
 from api.core import digests
 from api.core.errors import ObjectNotFound, StorageError, StorageUnavailable
-from api.core.models import Clock
 from api.core.sha256 import SHA256, resumes
-from api.db.pool import Database, Statements
+from api.db.pool import Statements
 from api.jobs import rows as jobs
 from api.jobs.base import SEGMENT_BYTES, Lease, LeaseLost, Outcome
 from api.storage.base import Storage
-from api.storage.stores import Stores
 
 _log = logging.getLogger(__name__)
 
@@ -73,11 +72,11 @@ class Verifier:
 
     kind = "verify"
 
-    def __init__(self, db: Database, stores: Stores, clock: Clock, parallel: int) -> None:
-        self._db = db
-        self._stores = stores
-        self._clock = clock
-        self._parallel = parallel
+    def __init__(self, context: Context) -> None:
+        self._db = context.db
+        self._stores = context.stores
+        self._clock = context.clock
+        self._parallel = context.config.verify_parallel
 
     def rescue(self) -> int:
         """Rows for unverified blobs that have none."""

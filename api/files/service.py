@@ -11,15 +11,13 @@ from urllib.parse import quote
 from api.accounts import revocation_rows as revocations
 from api.blobs import rows as blobs
 from api.blobs.replicas import Replicas
+from api.context import Context
 from api.core import errors
-from api.core.config import Config
 from api.core.errors import Problem, StorageUnavailable
-from api.core.models import Clock, File, Identity, new_id
-from api.core.tokens import Tokens
-from api.db.pool import Database, Statements
+from api.core.models import File, Identity, new_id
+from api.db.pool import Statements
 from api.files import rows
 from api.files.names import check_name
-from api.storage.stores import Stores
 
 MAX_LINK_LIFE: Final = 604_800
 _REDIRECT_LIFE: Final = 60
@@ -94,15 +92,13 @@ class Redirect:
 class Files:
     """See the module's docstring."""
 
-    def __init__(
-        self, db: Database, stores: Stores, replicas: Replicas, tokens: Tokens, config: Config, clock: Clock
-    ) -> None:
-        self._db = db
-        self._stores = stores
+    def __init__(self, context: Context, replicas: Replicas) -> None:
+        self._db = context.db
+        self._stores = context.stores
         self._replicas = replicas
-        self._tokens = tokens
-        self._config = config
-        self._clock = clock
+        self._tokens = context.tokens
+        self._config = context.config
+        self._clock = context.clock
 
     def page(
         self,

@@ -8,15 +8,13 @@ from typing import Final
 
 from api.accounts import rows as accounts
 from api.blobs import rows as blobs
-from api.core.config import Config
+from api.context import Context
 from api.core.errors import Problem, StorageError, StorageUnavailable
 from api.core.models import Identity
-from api.db.pool import Database
 from api.files import rows as files
 from api.files.service import Files
 from api.storage.base import Administered, Finding
 from api.storage.http import ask
-from api.storage.stores import Stores
 
 _ABOUT: Final = "download"
 _LINK_LIFE: Final = 60
@@ -25,11 +23,11 @@ _LINK_LIFE: Final = 60
 class Doctor:
     """See the module's docstring."""
 
-    def __init__(self, db: Database, stores: Stores, links: Files, config: Config) -> None:
-        self._db = db
-        self._stores = stores
+    def __init__(self, context: Context, links: Files) -> None:
+        self._db = context.db
+        self._stores = context.stores
         self._links = links
-        self._config = config
+        self._config = context.config
 
     def storages(self) -> Iterator[tuple[str, str, str, str]]:
         """(name, kind, where it is, what it takes) of every configured storage."""

@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 
 from api.accounts.usage import Usage
 from api.blobs import scrub_rows as scrubs
+from api.context import Context
 from api.core import metrics
-from api.core.config import Config
-from api.core.models import Clock
-from api.db.pool import Database
-from api.storage.stores import Stores
 from api.sweep import rows as listings
 from api.sweep.contents import Contents
 from api.sweep.doubts import Doubts
@@ -36,27 +33,17 @@ class Sweep:
     """See the module's docstring.
 
     Args:
-        prefix: answers what this deployment's keys begin with.
         moments: the clocks; one for all of them where it is not given.
     """
 
-    def __init__(
-        self,
-        db: Database,
-        stores: Stores,
-        config: Config,
-        clock: Clock,
-        prefix: Callable[[], str],
-        usage: Usage,
-        moments: Moments | None = None,
-    ) -> None:
-        self._db = db
-        self._stores = stores
-        self._moments = moments or of(clock)
-        self._ended = Ended(db, stores, config, usage)
-        self._contents = Contents(db, stores, config)
-        self._doubts = Doubts(db, config)
-        self._orphans = Orphans(db, stores, config, self._doubts, prefix)
+    def __init__(self, context: Context, usage: Usage, moments: Moments | None = None) -> None:
+        self._db = context.db
+        self._stores = context.stores
+        self._moments = moments or of(context.clock)
+        self._ended = Ended(context, usage)
+        self._contents = Contents(context)
+        self._doubts = Doubts(context)
+        self._orphans = Orphans(context, self._doubts)
 
     def run(self) -> Counter[str]:
         """One sweep on schedule, of bounded length; answers what it did, by kind. Nothing while another one runs."""

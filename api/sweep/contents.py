@@ -15,11 +15,9 @@ import logging
 from datetime import datetime, timedelta
 
 from api.blobs import rows as blobs
-from api.core.config import Config
+from api.context import Context
 from api.core.errors import StorageError
-from api.db.pool import Database
 from api.files import trash_rows as trash
-from api.storage.stores import Stores
 from api.sweep.run import Run
 
 _log = logging.getLogger(__name__)
@@ -28,10 +26,10 @@ _log = logging.getLogger(__name__)
 class Contents:
     """See the module's docstring."""
 
-    def __init__(self, db: Database, stores: Stores, config: Config) -> None:
-        self._db = db
-        self._stores = stores
-        self._config = config
+    def __init__(self, context: Context) -> None:
+        self._db = context.db
+        self._stores = context.stores
+        self._config = context.config
 
     def purge(self, run: Run) -> None:
         """Deletes files whose time in the trash is over."""

@@ -22,9 +22,8 @@ from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from api.core.config import Config
+from api.context import Context
 from api.db import deployment
-from api.db.pool import Database
 from api.sweep import rows as listings
 from api.sweep.moments import Moment
 from api.sweep.rows import Doubt, Listing
@@ -48,9 +47,9 @@ _log = logging.getLogger(__name__)
 class Doubts:
     """See the module's docstring."""
 
-    def __init__(self, db: Database, config: Config) -> None:
-        self._db = db
-        self._config = config
+    def __init__(self, context: Context) -> None:
+        self._db = context.db
+        self._config = context.config
 
     def all(self) -> list[Doubt]:
         """Every doubt that is not settled."""

@@ -11,12 +11,10 @@ from api.accounts import network_rows
 from api.accounts import revocation_rows as revocations
 from api.accounts import rows as accounts
 from api.accounts.usage import Usage
-from api.core.config import Config
+from api.context import Context
 from api.core.errors import StorageError
 from api.core.models import Upload
-from api.db.pool import Database
 from api.storage.base import MultipartStorage
-from api.storage.stores import Stores
 from api.sweep import known_rows as known
 from api.sweep.run import Run
 from api.uploads import ended_rows as ended_uploads
@@ -35,10 +33,10 @@ _log = logging.getLogger(__name__)
 class Ended:
     """See the module's docstring."""
 
-    def __init__(self, db: Database, stores: Stores, config: Config, usage: Usage) -> None:
-        self._db = db
-        self._stores = stores
-        self._config = config
+    def __init__(self, context: Context, usage: Usage) -> None:
+        self._db = context.db
+        self._stores = context.stores
+        self._config = context.config
         self._usage = usage
 
     def expire(self, run: Run) -> None:

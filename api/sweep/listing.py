@@ -17,11 +17,10 @@ from datetime import datetime, timedelta
 from itertools import islice
 
 from api.blobs.replicas import MEND
-from api.core.config import Config
+from api.context import Context
 from api.core.errors import ObjectNotFound, StorageError
-from api.db.pool import Database, Statements
+from api.db.pool import Statements
 from api.jobs import rows as jobs
-from api.storage.stores import Stores
 from api.sweep import known_rows as known
 from api.sweep import rows as listings
 from api.sweep.doubts import made_at
@@ -47,10 +46,10 @@ def key_of(prefix: str, name: str) -> str:
 class Lists:
     """See the module's docstring."""
 
-    def __init__(self, db: Database, stores: Stores, config: Config) -> None:
-        self._db = db
-        self._stores = stores
-        self._config = config
+    def __init__(self, context: Context) -> None:
+        self._db = context.db
+        self._stores = context.stores
+        self._config = context.config
 
     def due(self, run: Run, name: str, since: datetime | None) -> bool:
         """Whether a pass through this storage is under way, or to begin; ``since`` then one is wanted."""

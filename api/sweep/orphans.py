@@ -8,14 +8,12 @@ such span the shortest counts that any clock says: a clock that leaps makes noth
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 
 from api.blobs import rows as blobs
-from api.core.config import Config
+from api.context import Context
 from api.core.errors import ObjectNotFound, StorageError
-from api.db.pool import Database, Statements
+from api.db.pool import Statements
 from api.storage.base import MultipartRef
-from api.storage.stores import Stores
 from api.sweep import known_rows as known
 from api.sweep import rows as listings
 from api.sweep.doubts import Doubts
@@ -27,19 +25,15 @@ _log = logging.getLogger(__name__)
 
 
 class Orphans:
-    """See the module's docstring.
+    """See the module's docstring."""
 
-    Args:
-        prefix: answers what this deployment's keys begin with.
-    """
-
-    def __init__(self, db: Database, stores: Stores, config: Config, doubts: Doubts, prefix: Callable[[], str]) -> None:
-        self._db = db
-        self._stores = stores
-        self._config = config
+    def __init__(self, context: Context, doubts: Doubts) -> None:
+        self._db = context.db
+        self._stores = context.stores
+        self._config = context.config
         self._doubts = doubts
-        self._prefix = prefix
-        self._lists = Lists(db, stores, config)
+        self._prefix = context.prefix
+        self._lists = Lists(context)
 
     def look(self, run: Run, names: list[str]) -> None:
         """Goes on with the passes that are due, and judges those that came to their end."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
@@ -19,15 +18,15 @@ from typing import Final
 from api.blobs import rows as blobs
 from api.blobs.copying import CopyCorrupt, Copying, Source, SourceCorrupt, complete
 from api.blobs.throttle import Throttle
+from api.context import Context
 from api.core import digests
-from api.core.config import Config
 from api.core.errors import CompleteDoubtful, StorageError, StorageUnavailable, UploadGone
 from api.core.models import Clock, TransferItem, new_id
 from api.db.pool import Database, Statements
 from api.jobs.base import GiveUp, Lease, Outcome
 from api.storage.base import MultipartRef, MultipartStorage
 from api.storage.keys import object_key
-from api.storage.stores import LATE_COMPLETE, Stores
+from api.storage.stores import LATE_COMPLETE
 from api.storage.wholeness import is_whole
 from api.transfers import item_rows as transfer_items
 from api.transfers import rows as transfers
@@ -46,23 +45,19 @@ class _Ended(Exception):
 
 
 class TransferJob:
-    """See the module's docstring.
-
-    Args:
-        prefix: answers what every object key of this deployment begins with.
-    """
+    """See the module's docstring."""
 
     kind = "transfer"
 
-    def __init__(self, db: Database, stores: Stores, config: Config, clock: Clock, prefix: Callable[[], str]) -> None:
-        self._db = db
-        self._stores = stores
-        self._clock = clock
-        self._prefix = prefix
-        self._parallel = config.transfer_parallel
-        self._throttle = Throttle(config.transfer_rate)
+    def __init__(self, context: Context) -> None:
+        self._db = context.db
+        self._stores = context.stores
+        self._clock = context.clock
+        self._prefix = context.prefix
+        self._parallel = context.config.transfer_parallel
+        self._throttle = Throttle(context.config.transfer_rate)
         # edges may go on asking for the source so long, and then let what they have begun come to its end
-        drain = config.target_ttl + config.link_grace + config.transfer_drain
+        drain = context.config.target_ttl + context.config.link_grace + context.config.transfer_drain
         self._drain = timedelta(seconds=drain)
         self._pool = ThreadPoolExecutor(self._parallel, thread_name_prefix="transfer")
 

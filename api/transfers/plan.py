@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from typing import Final
 
-from api.core.config import Config
+from api.context import Context
 from api.core.errors import SluiceError
-from api.core.models import Clock, Transfer, new_id
-from api.db.pool import Database, Statements
+from api.core.models import Transfer, new_id
+from api.db.pool import Statements
 from api.jobs import rows as jobs
 from api.jobs.base import Lease, Outcome
-from api.jobs.queue import Queue
 from api.storage.keys import object_key
 from api.transfers import item_rows as transfer_items
 from api.transfers import rows as transfers
@@ -49,20 +47,16 @@ class _Moved(SluiceError):
 
 
 class TransferPlanner:
-    """See the module's docstring.
-
-    Args:
-        prefix: answers what every object key of this deployment begins with.
-    """
+    """See the module's docstring."""
 
     kind = "plan_transfer"
 
-    def __init__(self, db: Database, queue: Queue, config: Config, clock: Clock, prefix: Callable[[], str]) -> None:
-        self._db = db
-        self._queue = queue
-        self._policies = config.transfer_policies
-        self._clock = clock
-        self._prefix = prefix
+    def __init__(self, context: Context) -> None:
+        self._db = context.db
+        self._queue = context.queue
+        self._policies = context.config.transfer_policies
+        self._clock = context.clock
+        self._prefix = context.prefix
 
     def ensure(self) -> int:
         """Gives every policy its row and every transfer with work its job; runs on a schedule, in every worker."""

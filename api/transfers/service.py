@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+from api.context import Context
 from api.core import errors
 from api.core.errors import Problem
-from api.core.models import Clock, Transfer, new_id
+from api.core.models import Transfer, new_id
 from api.core.policies import LONGEST
-from api.db.pool import Database, Statements
-from api.jobs.queue import Queue
-from api.storage.stores import Stores
+from api.db.pool import Statements
 from api.transfers import item_rows as transfer_items
 from api.transfers import rows as transfers
 from api.transfers.item_rows import Failure
@@ -64,12 +63,12 @@ class DryRun:
 class Transfers:
     """See the module's docstring."""
 
-    def __init__(self, db: Database, stores: Stores, planner: TransferPlanner, queue: Queue, clock: Clock) -> None:
-        self._db = db
-        self._stores = stores
+    def __init__(self, context: Context, planner: TransferPlanner) -> None:
+        self._db = context.db
+        self._stores = context.stores
         self._planner = planner
-        self._queue = queue
-        self._clock = clock
+        self._queue = context.queue
+        self._clock = context.clock
 
     def check(self, source: str, destination: str, keep_for: int | None) -> None:
         """Raises Problem TRANSFER_INVALID."""

@@ -15,12 +15,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from api.accounts import rows as accounts
+from api.context import Context
 from api.core import digests
-from api.core.config import Config
 from api.core.errors import DuplicateRow, StorageError
-from api.core.models import Blob, Clock, File, Identity, Upload, new_id
-from api.db.pool import Database, Statements
-from api.storage.stores import Stores, multipart_ref
+from api.core.models import Blob, File, Identity, Upload, new_id
+from api.db.pool import Statements
+from api.storage.stores import multipart_ref
 from api.uploads import batch_rows as singles
 from api.uploads import rows as uploads
 from api.uploads.create import Creation, NewUpload, open_key
@@ -46,15 +46,13 @@ class _Plain:
 class Singles:
     """See the module's docstring."""
 
-    def __init__(
-        self, db: Database, stores: Stores, instant: Instant, creation: Creation, config: Config, clock: Clock
-    ) -> None:
-        self._db = db
-        self._stores = stores
+    def __init__(self, context: Context, instant: Instant, creation: Creation) -> None:
+        self._db = context.db
+        self._stores = context.stores
         self._instant = instant
         self._creation = creation
-        self._config = config
-        self._clock = clock
+        self._config = context.config
+        self._clock = context.clock
 
     # -- begin
 

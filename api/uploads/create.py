@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from api.accounts import rows as accounts
 from api.blobs import rows as blobs
+from api.context import Context
 from api.core import digests, errors
-from api.core.config import Config
 from api.core.errors import DatabaseUnavailable, DuplicateRow, Problem, StorageFull
-from api.core.models import OPEN_STATES, ROOT_FOLDER, SINGLE_PUT, Blob, Clock, File, Identity, Upload, new_id
-from api.db.pool import Database, Statements
+from api.core.models import OPEN_STATES, ROOT_FOLDER, SINGLE_PUT, Blob, File, Identity, Upload, new_id
+from api.db.pool import Statements
 from api.files import rows as files
 from api.files.names import check_name, content_type
 from api.storage.base import MultipartStorage
 from api.storage.keys import object_key
-from api.storage.stores import Stores, multipart_ref
+from api.storage.stores import multipart_ref
 from api.uploads import rows as uploads
 from api.uploads.proof import Instant
 from api.uploads.status import Progress, UploadView
@@ -41,29 +41,16 @@ _UNLIMITED = 2**31
 
 
 class Creation:
-    """See the module's docstring.
+    """See the module's docstring."""
 
-    Args:
-        prefix: answers what every object key of this deployment begins with.
-    """
-
-    def __init__(
-        self,
-        db: Database,
-        stores: Stores,
-        instant: Instant,
-        progress: Progress,
-        config: Config,
-        clock: Clock,
-        prefix: Callable[[], str],
-    ) -> None:
-        self._db = db
-        self._stores = stores
+    def __init__(self, context: Context, instant: Instant, progress: Progress) -> None:
+        self._db = context.db
+        self._stores = context.stores
         self._instant = instant
         self._progress = progress
-        self._config = config
-        self._clock = clock
-        self._prefix = prefix
+        self._config = context.config
+        self._clock = context.clock
+        self._prefix = context.prefix
 
     def check(self, new: NewUpload) -> None:
         """Raises Problem NAME_INVALID, SIZE_INVALID, DIGEST_MISMATCH (of an empty file), PART_NUMBER_INVALID."""

@@ -22,15 +22,15 @@ from typing import Final
 from api.blobs import merge
 from api.blobs import rows as blobs
 from api.blobs.merge import First
+from api.context import Context
 from api.core.errors import CompleteDoubtful, PartMismatch, StorageError, StorageFull, StorageUnavailable, UploadGone
-from api.core.models import Blob, Clock, File, Upload, new_id
-from api.db.pool import Database, Statements
+from api.core.models import Blob, File, Upload, new_id
+from api.db.pool import Statements
 from api.files import rows as files
 from api.jobs import rows as jobs
 from api.jobs.base import Busy, Lease, LeaseLost, Outcome
-from api.jobs.queue import Queue
 from api.storage.base import Completed
-from api.storage.stores import LATE_COMPLETE, Stores, multipart_ref
+from api.storage.stores import LATE_COMPLETE, multipart_ref
 from api.uploads import ranges
 from api.uploads import rows as uploads
 from api.uploads.proof import Instant
@@ -58,12 +58,12 @@ class Finalizer:
 
     kind = "finalize"
 
-    def __init__(self, db: Database, stores: Stores, instant: Instant, queue: Queue, clock: Clock) -> None:
-        self._db = db
-        self._queue = queue
-        self._stores = stores
+    def __init__(self, context: Context, instant: Instant) -> None:
+        self._db = context.db
+        self._queue = context.queue
+        self._stores = context.stores
         self._instant = instant
-        self._clock = clock
+        self._clock = context.clock
 
     def rescue(self) -> int:
         """Rows for uploads that nobody is busy with and that have none: a process died in a complete of its own."""

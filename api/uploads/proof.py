@@ -22,15 +22,13 @@ from threading import BoundedSemaphore
 from typing import Final
 
 from api.blobs import rows as blobs
+from api.context import Context
 from api.core import digests
-from api.core.config import Config
 from api.core.errors import ObjectNotFound, StorageError
-from api.core.models import GLOBAL_SCOPE, Blob, Clock, File, Upload, new_id
-from api.core.tokens import Tokens
-from api.db.pool import Database, Statements
+from api.core.models import GLOBAL_SCOPE, Blob, File, Upload, new_id
+from api.db.pool import Statements
 from api.files import rows as files
 from api.storage.base import Storage
-from api.storage.stores import Stores
 from api.uploads import rows as uploads
 
 RANGE_LENGTH: Final = 64 * 1024
@@ -58,12 +56,12 @@ class _Moved(Exception):
 class Instant:
     """See the module's docstring."""
 
-    def __init__(self, db: Database, stores: Stores, tokens: Tokens, config: Config, clock: Clock) -> None:
-        self._db = db
-        self._stores = stores
-        self._tokens = tokens
-        self._config = config
-        self._clock = clock
+    def __init__(self, context: Context) -> None:
+        self._db = context.db
+        self._stores = context.stores
+        self._tokens = context.tokens
+        self._config = context.config
+        self._clock = context.clock
         self._pool = ThreadPoolExecutor(_READERS, thread_name_prefix="proof")
         # a storage that hangs holds its reader: with all of them held, proofs are "wrong" at once, not queued
         self._readers = BoundedSemaphore(_READERS)

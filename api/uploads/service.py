@@ -13,14 +13,13 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Final
 
+from api.context import Context
 from api.core import digests, errors
-from api.core.config import Config
 from api.core.errors import PartMismatch, Problem, StorageError, StorageFull, UploadGone
-from api.core.models import Clock, File, Identity, Upload, new_id
-from api.db.pool import Database, Statements
+from api.core.models import File, Identity, Upload, new_id
+from api.db.pool import Statements
 from api.jobs import rows as jobs
-from api.jobs.queue import Queue
-from api.storage.stores import Stores, multipart_ref
+from api.storage.stores import multipart_ref
 from api.uploads import ranges
 from api.uploads import rows as uploads
 from api.uploads.batch import Singles
@@ -46,28 +45,18 @@ class Uploads:
     """See the module's docstring."""
 
     def __init__(
-        self,
-        db: Database,
-        queue: Queue,
-        stores: Stores,
-        instant: Instant,
-        finalizer: Finalizer,
-        creation: Creation,
-        singles: Singles,
-        progress: Progress,
-        config: Config,
-        clock: Clock,
+        self, context: Context, instant: Instant, finalizer: Finalizer, creation: Creation, progress: Progress
     ) -> None:
-        self._db = db
-        self._singles = singles
-        self._queue = queue
-        self._stores = stores
+        self._db = context.db
+        self._singles = Singles(context, instant, creation)
+        self._queue = context.queue
+        self._stores = context.stores
         self._instant = instant
         self._finalizer = finalizer
         self._creation = creation
         self._progress = progress
-        self._config = config
-        self._clock = clock
+        self._config = context.config
+        self._clock = context.clock
 
     # -- create
 

@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
+from api.context import Context
 from api.core import digests, errors
 from api.core.errors import StorageError, UploadGone
-from api.core.models import Clock, File, Upload
-from api.db.pool import Database
+from api.core.models import File, Upload
 from api.files import rows as files
 from api.storage.base import SignedPart
-from api.storage.stores import Stores, multipart_ref
+from api.storage.stores import multipart_ref
 from api.uploads import ranges
 from api.uploads import rows as uploads
 from api.uploads.proof import Challenge, Instant
@@ -51,11 +51,11 @@ class UploadView:
 class Progress:
     """See the module's docstring."""
 
-    def __init__(self, db: Database, stores: Stores, instant: Instant, clock: Clock) -> None:
-        self._db = db
-        self._stores = stores
+    def __init__(self, context: Context, instant: Instant) -> None:
+        self._db = context.db
+        self._stores = context.stores
         self._instant = instant
-        self._clock = clock
+        self._clock = context.clock
 
     def ask(self, upload: Upload) -> Upload:
         """Asks the storage what it holds, unless that was asked a moment ago."""

@@ -26,13 +26,11 @@ class TestClocks:
         hands = {"database": now, "wall": now, "boot": 1000.0}
         gateway.db.execute("DELETE FROM listing")
         deployment.put(gateway.db, "swept", Moment(**hands, boot_id="here").text())
-        old = gateway.services.sweep
 
         def read() -> Moment:
             return Moment(**hands, boot_id="here")
 
-        stores, prefix, usage = old._orphans._stores, old._orphans._prefix, gateway.services.usage
-        made = Sweep(gateway.db, stores, gateway.config, gateway.clock, prefix, usage, read)
+        made = Sweep(gateway.services.context, gateway.services.usage, read)
         object.__setattr__(gateway.services, "sweep", made)
         return hands
 
