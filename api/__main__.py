@@ -18,7 +18,6 @@ from api.core import config, logs, metrics
 from api.core.errors import USERNAME_TAKEN, ConfigError, Problem, SluiceError
 from api.db.migrate import migrate
 from api.db.pool import Database
-from api.http.base import Access
 from api.worker import Worker
 
 EXIT_CONFIG, EXIT_EXISTS, EXIT_FAILED = 2, 3, 1
@@ -37,10 +36,8 @@ def _config(settings: config.Config, arguments: argparse.Namespace) -> int:
 
 
 def _routes(settings: config.Config, arguments: argparse.Namespace) -> int:
-    for path, resource in routes.routes(app.compose(settings)):
-        methods = [m for m in ("GET", "HEAD", "POST", "PATCH", "DELETE") if hasattr(resource, f"on_{m.lower()}")]
-        access = {resource.access.get(m, Access.BEARER).name.lower() for m in methods}
-        print(f"{','.join(methods):18} {path:40} {','.join(sorted(access))}")
+    for route in routes.ROUTES:
+        print(f"{route.method:6} {route.path:44} {route.access.name.lower()}")
     return 0
 
 

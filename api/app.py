@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from typing import Any
 
 import falcon
@@ -26,11 +27,13 @@ from api.core.config import Config
 from api.core.errors import StorageError
 from api.core.keys import Keyring
 from api.core.models import Clock, utc_now
+from api.core.settings import origin
 from api.core.tokens import MAX_PART_LENGTH, Tokens
 from api.db import deployment
 from api.db.pool import Database, Observer
 from api.files.service import Files
-from api.http import error_handlers
+from api.http import adapter, error_handlers
+from api.http.call import Desk
 from api.http.middleware import Authentication, Metrics, RequestId
 from api.jobs.base import Job
 from api.jobs.feeder import Feeder
@@ -195,8 +198,10 @@ def create_app(services: Services) -> falcon.App[Any, Any]:
     app.req_options.keep_blank_qs_values = True
     app.req_options.auto_parse_qs_csv = False
     error_handlers.install(app)
-    for path, resource in routes.routes(services):
-        app.add_route(path, resource)
+    desk = Desk(services.tokens, services.clock, origin(services.config.public_url))
+    offered = [getattr(services, field.name) for field in fields(services)]
+    for path, endpoint in adapter.endpoints(routes.ROUTES, offered, desk).items():
+        app.add_route(path, endpoint)
     return app
 
 

@@ -1,50 +1,90 @@
-"""Every route of the API, on one screen."""
+"""Every call of the API, on one screen; what a row leaves out stands in the handler's annotations and docstring.
+
+From this table come falcon's routes, who may make a call, the tables in docs/api.md, the OpenAPI document and the
+loops of the tests. `Route.kinds` adds the errors that follow from a row's access, body, query and id.
+"""
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Final
+
 from api.accounts import resource as accounts
+from api.core import errors as e
+from api.core.metrics import CONTENT_TYPE
 from api.edge import system, traffic
 from api.files import resource as files
-from api.http.base import Resource
-from api.http.cursors import Cursors
-from api.services import Services
+from api.http.route import Access, Route
 from api.transfers import resource as transfers
 from api.uploads import resource as uploads
 
+_PUBLIC, _ADMIN, _EDGE = Access.PUBLIC, Access.ADMIN, Access.EDGE
 
-def routes(services: Services) -> list[tuple[str, Resource]]:
-    """(path, resource) of every route; who may call it stands in the resource's ``access``."""
-    s, cursors, url = services, Cursors(services.tokens, services.clock), services.config.public_url
-    v1: list[tuple[str, Resource]] = [
-        ("/users", accounts.Users(s.accounts)),
-        ("/users/me", accounts.Me(s.accounts, s.usage)),
-        ("/sessions", accounts.Sessions(s.accounts, url)),
-        ("/sessions/refresh", accounts.RefreshSession(s.accounts, url)),
-        ("/sessions/current", accounts.CurrentSession(s.accounts, url)),
-        ("/uploads", uploads.UploadList(s.uploads, cursors)),
-        ("/uploads/batch", uploads.UploadBatch(s.uploads)),
-        ("/uploads/batch/complete", uploads.UploadBatchComplete(s.uploads)),
-        ("/uploads/{upload_id}", uploads.UploadItem(s.uploads)),
-        ("/uploads/{upload_id}/proof", uploads.UploadProof(s.uploads)),
-        ("/uploads/{upload_id}/parts", uploads.UploadParts(s.uploads)),
-        ("/uploads/{upload_id}/complete", uploads.UploadComplete(s.uploads)),
-        ("/files", files.FileList(s.files, cursors)),
-        ("/files/{file_id}", files.FileItem(s.files)),
-        ("/files/{file_id}/restore", files.FileRestore(s.files)),
-        ("/files/{file_id}/links", files.FileLinks(s.files)),
-        ("/files/{file_id}/content", files.FileContent(s.files)),
-        ("/transfers", transfers.TransferList(s.transfers, cursors)),
-        ("/transfers/{transfer_id}", transfers.TransferItem(s.transfers)),
-        ("/transfers/{transfer_id}/retry", transfers.TransferRetry(s.transfers)),
-    ]
-    return [
-        *((f"/api/v1{path}", resource) for path, resource in v1),
-        ("/healthz", system.Healthz()),
-        ("/readyz", system.Readyz(s.health)),
-        ("/internal/revocations", system.RevocationFeed(s.revocations, s.health, s.usage)),
-        ("/internal/metrics", system.Metrics(s.figures)),
-        ("/internal/tiers", traffic.Tiers(s.usage)),
-        ("/internal/usage", traffic.UsageReports(s.usage)),
-        ("/internal/usage/{kind}/{subject}", traffic.UsageTotals(s.usage)),
-        ("/internal/targets/{blob_id}", system.BlobTarget(s.files, s.config.storages)),
-    ]
+_OF_NEW = (
+    e.NAME_INVALID,
+    e.SIZE_INVALID,
+    e.DIGEST_INVALID,
+    e.DIGEST_MISMATCH,
+    e.PART_NUMBER_INVALID,
+    e.FOLDER_NOT_FOUND,
+    e.UPLOADS_LIMITED,
+    e.PARTS_LIMITED,
+    e.PART_HASH_CONFLICT,
+    e.PART_TRIES_EXHAUSTED,
+)
+_OF_STORAGE = (e.STORAGE_FULL, e.STORAGE_UNAVAILABLE)
+_OF_PARTS = (e.PART_NUMBER_INVALID, e.UPLOAD_NOT_OPEN, e.UPLOAD_GONE)
+
+# fmt: off
+_CALLS: Final = (
+    # -- accounts
+    Route("POST", "/users", accounts.sign_up, _PUBLIC, (201,),
+          (e.USERNAME_INVALID, e.PASSWORD_INVALID, e.SIGNUP_CLOSED, e.USERNAME_TAKEN)),
+    Route("GET", "/users/me", accounts.me),
+    Route("PATCH", "/users/me", accounts.change_me, errors=(e.PASSWORD_INVALID, e.PASSWORD_WRONG, e.SIGNIN_LIMITED)),
+    Route("POST", "/sessions", accounts.sign_in, _PUBLIC, (201,),
+          (e.CREDENTIALS_INVALID, e.ORIGIN_INVALID, e.SIGNIN_LIMITED)),
+    Route("POST", "/sessions/refresh", accounts.refresh, _PUBLIC,
+          errors=(e.TOKEN_MISSING, e.TOKEN_INVALID, e.TOKEN_EXPIRED, e.TOKEN_REVOKED, e.ORIGIN_INVALID)),
+    Route("DELETE", "/sessions/current", accounts.sign_out, status=(204,)),
+    # -- uploads
+    Route("POST", "/uploads", uploads.create, status=(201, 200), errors=(*_OF_NEW, e.UPLOAD_GONE, *_OF_STORAGE)),
+    Route("GET", "/uploads", uploads.page),
+    Route("POST", "/uploads/batch", uploads.create_many, errors=_OF_STORAGE),
+    Route("POST", "/uploads/batch/complete", uploads.complete_many, errors=(e.UPLOAD_NOT_FOUND, *_OF_STORAGE)),
+    Route("GET", "/uploads/{upload_id}", uploads.get),
+    Route("PATCH", "/uploads/{upload_id}", uploads.resize, errors=(e.SIZE_INVALID, e.UPLOAD_NOT_OPEN, *_OF_STORAGE)),
+    Route("DELETE", "/uploads/{upload_id}", uploads.abort, errors=(e.UPLOAD_NOT_OPEN,)),
+    Route("POST", "/uploads/{upload_id}/proof", uploads.prove, errors=(e.UPLOAD_NOT_OPEN, *_OF_STORAGE)),
+    Route("POST", "/uploads/{upload_id}/parts", uploads.sign,
+          errors=(*_OF_PARTS, e.PART_HASH_CONFLICT, e.PART_TRIES_EXHAUSTED, e.PARTS_LIMITED, *_OF_STORAGE)),
+    Route("POST", "/uploads/{upload_id}/complete", uploads.complete, status=(200, 202),
+          errors=(*_OF_PARTS, e.PARTS_MISSING, e.PART_MISMATCH, e.DIGEST_MISMATCH, *_OF_STORAGE)),
+    # -- files
+    Route("GET", "/files", files.page, errors=(e.DIGEST_INVALID, e.FOLDER_NOT_FOUND)),
+    Route("GET", "/files/{file_id}", files.get),
+    Route("PATCH", "/files/{file_id}", files.rename, errors=(e.NAME_INVALID,)),
+    Route("DELETE", "/files/{file_id}", files.trash, status=(204,)),
+    Route("POST", "/files/{file_id}/restore", files.restore),
+    Route("DELETE", "/files/{file_id}/links", files.end_links, status=(204,)),
+    Route("POST", "/files/{file_id}/links", files.link, status=(201,), errors=(e.FILE_CORRUPT,)),
+    Route("GET", "/files/{file_id}/content", files.content, errors=(e.FILE_CORRUPT,), media="*/*", head=True),
+    # -- transfers
+    Route("POST", "/transfers", transfers.start, _ADMIN, (201, 200), (e.TRANSFER_INVALID,)),
+    Route("GET", "/transfers", transfers.page, _ADMIN),
+    Route("GET", "/transfers/{transfer_id}", transfers.get, _ADMIN),
+    Route("PATCH", "/transfers/{transfer_id}", transfers.change, _ADMIN, errors=(e.TRANSFER_NOT_OPEN,)),
+    Route("POST", "/transfers/{transfer_id}/retry", transfers.retry, _ADMIN, errors=(e.TRANSFER_NOT_OPEN,)),
+)
+_SYSTEM: Final = (
+    Route("GET", "/healthz", system.healthz, _PUBLIC, (200, 503), head=True),
+    Route("GET", "/readyz", system.readyz, _PUBLIC, (200, 503), head=True),
+    Route("GET", "/internal/revocations", system.revoked, _EDGE),
+    Route("GET", "/internal/metrics", system.metrics, _EDGE, media=CONTENT_TYPE),
+    Route("GET", "/internal/tiers", traffic.tiers, _EDGE),
+    Route("POST", "/internal/usage", traffic.report, _EDGE),
+    Route("GET", "/internal/usage/{kind}/{subject}", traffic.totals, _EDGE),
+    Route("GET", "/internal/targets/{blob_id}", system.target, _EDGE, errors=(e.FILE_CORRUPT, e.CONTENT_LOST, e.STORAGE_UNAVAILABLE)),
+)
+# fmt: on
+ROUTES: Final = (*(replace(route, path=f"/api/v1{route.path}") for route in _CALLS), *_SYSTEM)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Literal
+
+from msgspec import UNSET, UnsetType
 
 from api.accounts.service import SessionTokens
-from api.accounts.usage import View as UsageView
+from api.accounts.usage import View
 from api.core.models import User
-from api.http.schemas import Body, timestamp
+from api.http.schemas import Answer, Body, Id, Moment, Size, one_of, timestamp
 
 
 class SignUp(Body):
-    """POST /users."""
+    """A new account; with the code of the invitation, if sign-up is by invitation."""
 
     username: str
     password: str
@@ -19,7 +21,7 @@ class SignUp(Body):
 
 
 class SignIn(Body):
-    """POST /sessions."""
+    """A name and a password; with `cookie`, the refresh token comes as a cookie."""
 
     username: str
     password: str
@@ -27,45 +29,75 @@ class SignIn(Body):
 
 
 class Refresh(Body):
-    """POST /sessions/refresh; without a token, the cookie's."""
+    """A refresh token; without one, the cookie's."""
 
     refresh_token: str | None = None
 
 
 class ChangeMe(Body):
-    """PATCH /users/me."""
+    """A new password, and the one that it replaces."""
 
     password: str
     current_password: str
 
 
-def user(record: User) -> dict[str, Any]:
+class UserAnswer(Answer):
     """An account."""
-    return {
-        "id": record.id.hex(),
-        "username": record.username,
-        "role": record.role,
-        "tier": record.tier,
-        "created_at": timestamp(record.created_at),
-    }
+
+    id: Id
+    username: str
+    role: Annotated[str, one_of("user", "admin")]
+    tier: str
+    created_at: Moment
 
 
-def usage(view: UsageView) -> dict[str, Any]:
-    """Traffic of the day and the month, in UTC; a limit is of what is sent, and null where there is none."""
+class Traffic(Answer):
+    """Bytes of a day or a month, in UTC; the limit is of what is sent, and null if there is none."""
+
+    sent: Size
+    received: Size
+    limit: Size | None
+
+
+class UsageAnswer(Answer):
+    """Bytes that went through the edges."""
+
+    day: Traffic
+    month: Traffic
+
+
+class MeAnswer(UserAnswer):
+    """The account that asks, and its traffic."""
+
+    usage: UsageAnswer
+
+
+class SessionAnswer(Answer):
+    """A session's tokens; the refresh token is left out if a cookie carries it."""
+
+    access_token: str
+    token_type: Literal["Bearer"]
+    expires_in: int
+    refresh_token: str | UnsetType = UNSET
+
+
+def user(record: User) -> UserAnswer:
+    """An account."""
+    return UserAnswer(record.id.hex(), record.username, record.role, record.tier, timestamp(record.created_at))
+
+
+def me(record: User, view: View) -> MeAnswer:
+    """An account with its traffic."""
     totals, tier = view.totals, view.tier
-    return {
-        "day": {"sent": totals.day_sent, "received": totals.day_received, "limit": tier.daily or None},
-        "month": {"sent": totals.month_sent, "received": totals.month_received, "limit": tier.monthly or None},
-    }
+    usage = UsageAnswer(
+        day=Traffic(totals.day_sent, totals.day_received, tier.daily or None),
+        month=Traffic(totals.month_sent, totals.month_received, tier.monthly or None),
+    )
+    shown = user(record)
+    return MeAnswer(shown.id, shown.username, shown.role, shown.tier, shown.created_at, usage)
 
 
-def session(tokens: SessionTokens, *, with_refresh: bool) -> dict[str, Any]:
-    """A session's tokens; the refresh token is left out where a cookie carries it."""
-    answer: dict[str, Any] = {
-        "access_token": tokens.access_token,
-        "token_type": "Bearer",
-        "expires_in": tokens.expires_in,
-    }
-    if with_refresh:
-        answer["refresh_token"] = tokens.refresh_token
-    return answer
+def session(tokens: SessionTokens, *, with_refresh: bool) -> SessionAnswer:
+    """A session's tokens."""
+    refresh = tokens.refresh_token if with_refresh else UNSET
+    return SessionAnswer(tokens.access_token, "Bearer", tokens.expires_in, refresh)

@@ -47,6 +47,7 @@ class Kind:
 # -- the request itself
 BODY_INVALID          = Kind("BODY_INVALID", 400, "The body is not the JSON that this call takes.")
 BODY_TOO_LARGE        = Kind("BODY_TOO_LARGE", 413, "The body is larger than this call takes.")
+MEDIA_TYPE_UNSUPPORTED = Kind("MEDIA_TYPE_UNSUPPORTED", 415, "The body's Content-Type is not application/json.")
 PARAMETER_INVALID     = Kind("PARAMETER_INVALID", 400, "A query parameter is not valid.")
 CURSOR_INVALID        = Kind("CURSOR_INVALID", 400, "The cursor is not one that this list gave out.")
 NAME_INVALID          = Kind("NAME_INVALID", 400, "The name cannot be used.")
@@ -118,7 +119,7 @@ class Problem(SluiceError):
         kind: a row of the table.
         message: what to say instead of the row's own message.
         retry_after: seconds, instead of the row's own.
-        details: further members of the error body, such as ``parts=[3, 7]``.
+        details: further members of the error body, such as ``parts=[3, 7]``; they stand in `api.http.schemas.Error`.
     """
 
     def __init__(

@@ -3,62 +3,36 @@
 from __future__ import annotations
 
 from datetime import date
-from typing import ClassVar
-
-import falcon
+from typing import Any
 
 from api.accounts.usage import KINDS, Usage
 from api.core import errors
 from api.core.errors import Problem
-from api.edge.schema import UsageReport
-from api.http.base import Access, Resource, answer, read, row_id
+from api.edge.schema import SentAnswer, TotalsAnswer, UsageReport
+from api.http.call import Call
 
 
-class Tiers(Resource):
-    """/internal/tiers."""
-
-    access: ClassVar = {"GET": Access.EDGE}
-
-    def __init__(self, usage: Usage) -> None:
-        self._usage = usage
-
-    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        answer(resp, self._usage.tiers)
+def tiers(call: Call, usage: Usage) -> dict[str, Any]:
+    """What tiers allow."""
+    return usage.tiers
 
 
-class UsageReports(Resource):
-    """/internal/usage: a batch of an edge's; one that was booked before is answered like a new one."""
-
-    access: ClassVar = {"POST": Access.EDGE}
-
-    def __init__(self, usage: Usage) -> None:
-        self._usage = usage
-
-    def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
-        body = read(req, UsageReport)
-        moved = [
-            (kind, bytes.fromhex(subject), _day(day), sent, received)
-            for kind, subject, day, sent, received in body.rows
-        ]
-        asked = [(kind, bytes.fromhex(subject)) for kind, subject in body.totals]
-        totals = self._usage.book(bytes.fromhex(body.edge), body.sequence, moved, asked)
-        found = [(kind, subject.hex(), of.day_sent, of.month_sent) for (kind, subject), of in totals.items()]
-        answer(resp, {"totals": found})
+def report(call: Call, body: UsageReport, usage: Usage) -> TotalsAnswer:
+    """Books an edge's report; one that was booked before is answered like a new one."""
+    moved = [
+        (kind, bytes.fromhex(subject), _day(day), sent, received) for kind, subject, day, sent, received in body.rows
+    ]
+    asked = [(kind, bytes.fromhex(subject)) for kind, subject in body.totals]
+    totals = usage.book(bytes.fromhex(body.edge), body.sequence, moved, asked)
+    return TotalsAnswer([(kind, subject.hex(), of.day_sent, of.month_sent) for (kind, subject), of in totals.items()])
 
 
-class UsageTotals(Resource):
-    """/internal/usage/{kind}/{subject}: for a subject with a quota that an edge sees for the first time."""
-
-    access: ClassVar = {"GET": Access.EDGE}
-
-    def __init__(self, usage: Usage) -> None:
-        self._usage = usage
-
-    def on_get(self, req: falcon.Request, resp: falcon.Response, kind: str, subject: str) -> None:
-        if kind not in KINDS:
-            raise Problem(errors.NOT_FOUND)
-        totals = self._usage.totals(kind, row_id(subject, errors.NOT_FOUND))
-        answer(resp, {"day": totals.day_sent, "month": totals.month_sent})
+def totals(call: Call, usage: Usage) -> SentAnswer:
+    """For a subject with a quota that an edge sees for the first time."""
+    if call.kind not in KINDS:
+        raise Problem(errors.NOT_FOUND)
+    found = usage.totals(call.kind, call.id)
+    return SentAnswer(found.day_sent, found.month_sent)
 
 
 def _day(text: str) -> date:

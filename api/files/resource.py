@@ -2,47 +2,38 @@
 
 from __future__ import annotations
 
-import json
-
-import falcon
-
 from api.core import errors
 from api.core.errors import Problem
 from api.files import schema
+from api.files.schema import FileAnswer, FilePage, LinkAnswer, TargetAnswer
 from api.files.service import Files
-from api.http import base
-from api.http.base import Resource, answer, identity, read, row_id
-from api.http.cursors import Cursors
-
-_DISPOSITIONS = ("attachment", "inline")
+from api.http import schemas
+from api.http.call import Call
+from api.http.route import Reply
 
 
-class FileList(Resource):
-    """/files."""
+def page(call: Call, query: schema.FileQuery, files: Files) -> FilePage:
+    """Files, newest first or by name; the trash by the time of trashing.
 
-    def __init__(self, files: Files, cursors: Cursors) -> None:
-        self._files = files
-        self._cursors = cursors
-
-    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        order = base.choice(req, "order", ("newest", "name"), "newest")
-        trashed = base.choice(req, "trashed", ("true", "false"), "false")
-        if req.get_param("folder_id") is not None:
-            raise Problem(errors.FOLDER_NOT_FOUND)
-        digest = base.digest(req.get_param("digest"))
-        who, kind = identity(req), f"files:{order}:{trashed}:{digest is not None}"
-        after = self._cursors.read(req, who, kind)
-        found = self._files.page(
-            who,
-            order=order,
-            limit=base.limit(req),
-            trashed=trashed == "true",
-            after=_after(after) if after else (),
-            text=req.get_param("q") or None,
-            digest=digest,
-        )
-        cursor = self._cursors.make(who, kind, _cursor(found.after)) if found.after else None
-        answer(resp, {"items": [schema.file(file) for file in found.files], "next_cursor": cursor})
+    A call with `q` looks at 10,000 names at most, so that a page may be short, even empty, and yet have a
+    `next_cursor`; `digest`, and the trash with `order=name`, look at 10,000 files in all.
+    """
+    if query.folder_id is not None:
+        raise Problem(errors.FOLDER_NOT_FOUND)
+    digest = schemas.digest(query.digest)
+    kind = f"files:{query.order}:{query.trashed}:{digest is not None}"
+    after = call.after(kind, query.cursor)
+    found = files.page(
+        call.identity,
+        order=query.order,
+        limit=query.limit,
+        trashed=query.trashed == "true",
+        after=_after(after) if after else (),
+        text=query.q or None,
+        digest=digest,
+    )
+    cursor = call.cursor(kind, _cursor(found.after) if found.after else None)
+    return FilePage([FileAnswer.of(file) for file in found.files], cursor)
 
 
 def _cursor(after: tuple[str | bytes, ...]) -> list[str]:
@@ -54,64 +45,40 @@ def _after(key: list[str]) -> tuple[str | bytes, ...]:
     return (*key[:-1], bytes.fromhex(key[-1]))
 
 
-class FileItem(Resource):
-    """/files/{file_id}."""
-
-    def __init__(self, files: Files) -> None:
-        self._files = files
-
-    def on_get(self, req: falcon.Request, resp: falcon.Response, file_id: str) -> None:
-        answer(resp, schema.file(self._files.get(identity(req), row_id(file_id, errors.FILE_NOT_FOUND))))
-
-    def on_patch(self, req: falcon.Request, resp: falcon.Response, file_id: str) -> None:
-        body, row = read(req, schema.ChangeFile), row_id(file_id, errors.FILE_NOT_FOUND)
-        answer(resp, schema.file(self._files.rename(identity(req), row, body.name)))
-
-    def on_delete(self, req: falcon.Request, resp: falcon.Response, file_id: str) -> None:
-        self._files.trash(identity(req), row_id(file_id, errors.FILE_NOT_FOUND))
-        resp.status = 204
+def get(call: Call, files: Files) -> FileAnswer:
+    """The file, in the trash or not."""
+    return FileAnswer.of(files.get(call.identity, call.id))
 
 
-class FileRestore(Resource):
-    """/files/{file_id}/restore."""
-
-    def __init__(self, files: Files) -> None:
-        self._files = files
-
-    def on_post(self, req: falcon.Request, resp: falcon.Response, file_id: str) -> None:
-        answer(resp, schema.file(self._files.restore(identity(req), row_id(file_id, errors.FILE_NOT_FOUND))))
+def rename(call: Call, body: schema.ChangeFile, files: Files) -> FileAnswer:
+    """The file, renamed."""
+    return FileAnswer.of(files.rename(call.identity, call.id, body.name))
 
 
-class FileLinks(Resource):
-    """/files/{file_id}/links."""
-
-    def __init__(self, files: Files) -> None:
-        self._files = files
-
-    def on_post(self, req: falcon.Request, resp: falcon.Response, file_id: str) -> None:
-        body, row = read(req, schema.CreateLink), row_id(file_id, errors.FILE_NOT_FOUND)
-        if body.disposition not in _DISPOSITIONS:
-            raise Problem(errors.BODY_INVALID, "disposition is attachment or inline.")
-        link = self._files.link(identity(req), row, body.expires_in, body.disposition)
-        answer(resp, schema.link(link), 201)
-
-    def on_delete(self, req: falcon.Request, resp: falcon.Response, file_id: str) -> None:
-        self._files.end_links(identity(req), row_id(file_id, errors.FILE_NOT_FOUND))
-        resp.status = 204
+def trash(call: Call, files: Files) -> None:
+    """Moves the file to the trash; its links end."""
+    files.trash(call.identity, call.id)
 
 
-class FileContent(Resource):
-    """/files/{file_id}/content: nginx sends the bytes, by an internal redirect."""
+def restore(call: Call, files: Files) -> FileAnswer:
+    """The file, back from the trash; earlier links stay dead."""
+    return FileAnswer.of(files.restore(call.identity, call.id))
 
-    def __init__(self, files: Files) -> None:
-        self._files = files
 
-    def on_get(self, req: falcon.Request, resp: falcon.Response, file_id: str) -> None:
-        disposition = base.choice(req, "disposition", _DISPOSITIONS, "attachment")
-        row = row_id(file_id, errors.FILE_NOT_FOUND)
-        redirect = self._files.redirect(identity(req), row, disposition)
-        resp.set_header("X-Accel-Redirect", redirect.uri)
-        if redirect.target is not None:
-            resp.set_header("X-Sluice-Target", json.dumps(schema.target(redirect.target)))
+def link(call: Call, body: schema.CreateLink, files: Files) -> LinkAnswer:
+    """A link for 1 hour, or `expires_in` seconds up to 7 days."""
+    return LinkAnswer.of(files.link(call.identity, call.id, body.expires_in, body.disposition))
 
-    on_head = on_get
+
+def end_links(call: Call, files: Files) -> None:
+    """Ends every link of the file that was made so far."""
+    files.end_links(call.identity, call.id)
+
+
+def content(call: Call, query: schema.ContentQuery, files: Files) -> Reply[None]:
+    """The bytes; nginx sends them, by an internal redirect."""
+    redirect = files.redirect(call.identity, call.id, query.disposition)
+    headers = {"X-Accel-Redirect": redirect.uri}
+    if redirect.target is not None:
+        headers["X-Sluice-Target"] = schemas.encode(TargetAnswer.of(redirect.target)).decode()
+    return Reply(None, headers=headers)

@@ -2,60 +2,131 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Literal
 
 from msgspec import Meta
 
 from api.core.models import File
 from api.files.service import Link, Target
-from api.http.schemas import Body, timestamp
+from api.http.schemas import Answer, Body, Cursor, Id, Limit, Moment, Query, Sha256, Size, one_of, timestamp
+
+Disposition = Literal["attachment", "inline"]
+_STATES = {"verified": "ready", "unverified": "verifying"}
+
+
+class FileQuery(Query):
+    """Which files a list shows, and in which order.
+
+    Attributes:
+        q: a part of the name.
+        digest: of the content.
+        folder_id: no folder can be named yet.
+    """
+
+    order: Literal["newest", "name"] = "newest"
+    trashed: Literal["true", "false"] = "false"
+    q: str | None = None
+    digest: str | None = None
+    folder_id: str | None = None
+    limit: Limit = 50
+    cursor: Cursor | None = None
+
+
+class ContentQuery(Query):
+    """How a browser should treat the content."""
+
+    disposition: Disposition = "attachment"
 
 
 class CreateLink(Body):
-    """POST /files/{id}/links."""
+    """How long a link lives, in seconds, and how a browser treats what it leads to."""
 
     expires_in: Annotated[int, Meta(ge=1, le=604_800)] | None = None
-    disposition: str = "attachment"
+    disposition: Disposition = "attachment"
 
 
 class ChangeFile(Body):
-    """PATCH /files/{id}."""
+    """A file's new name."""
 
     name: str
 
 
-def file(record: File) -> dict[str, Any]:
-    """A file."""
-    states = {"verified": "ready", "unverified": "verifying"}
-    return {
-        "id": record.id.hex(),
-        "name": record.name,
-        "size": record.size,
-        "digest": record.digest.hex(),
-        "content_type": record.content_type,
-        "folder_id": None if not any(record.folder_id) else record.folder_id.hex(),
-        "state": states.get(record.blob_state, "corrupt"),
-        "created_at": timestamp(record.created_at),
-        "updated_at": timestamp(record.updated_at),
-        "trashed_at": None if record.trashed_at is None else timestamp(record.trashed_at),
-        "sha256": None if record.sha256 is None else record.sha256.hex(),
-    }
+class FileAnswer(Answer):
+    """A file.
+
+    Attributes:
+        digest: SHA-256 of the parts' SHA-256s.
+        sha256: of the whole content, once it was read as a whole.
+    """
+
+    id: Id
+    name: str
+    size: Size
+    digest: Sha256
+    content_type: str
+    folder_id: Id | None
+    state: Annotated[str, one_of("ready", "verifying", "corrupt")]
+    created_at: Moment
+    updated_at: Moment
+    trashed_at: Moment | None
+    sha256: Sha256 | None
+
+    @classmethod
+    def of(cls, record: File) -> FileAnswer:
+        return cls(
+            id=record.id.hex(),
+            name=record.name,
+            size=record.size,
+            digest=record.digest.hex(),
+            content_type=record.content_type,
+            folder_id=record.folder_id.hex() if any(record.folder_id) else None,
+            state=_STATES.get(record.blob_state, "corrupt"),
+            created_at=timestamp(record.created_at),
+            updated_at=timestamp(record.updated_at),
+            trashed_at=None if record.trashed_at is None else timestamp(record.trashed_at),
+            sha256=None if record.sha256 is None else record.sha256.hex(),
+        )
 
 
-def target(record: Target) -> dict[str, Any]:
+class FilePage(Answer):
+    """Part of a list of files."""
+
+    items: list[FileAnswer]
+    next_cursor: str | None
+
+
+class LinkAnswer(Answer):
+    """A link, which everybody who has it may download from until it expires or is ended."""
+
+    url: str
+    expires_at: Moment
+
+    @classmethod
+    def of(cls, record: Link) -> LinkAnswer:
+        return cls(record.url, timestamp(record.expires_at))
+
+
+class TargetAnswer(Answer):
     """Where a blob lies, for the edge."""
-    return {
-        "blob": record.blob_id.hex(),
-        "size": record.size,
-        "digest": record.digest.hex(),
-        "storage": record.storage,
-        "name": record.name,
-        "uri": record.uri,
-        "cached": record.cached,
-        "others": record.others,
-    }
 
+    blob: Id
+    size: Size
+    digest: Sha256
+    storage: str
+    name: str
+    uri: str
+    cached: bool
+    others: bool
 
-def link(record: Link) -> dict[str, Any]:
-    """A link."""
-    return {"url": record.url, "expires_at": timestamp(record.expires_at)}
+    @classmethod
+    def of(cls, record: Target) -> TargetAnswer:
+        return cls(
+            blob=record.blob_id.hex(),
+            size=record.size,
+            digest=record.digest.hex(),
+            storage=record.storage,
+            name=record.name,
+            uri=record.uri,
+            cached=record.cached,
+            others=record.others,
+        )

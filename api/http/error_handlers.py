@@ -26,7 +26,7 @@ def _answer(resp: falcon.Response, problem: Problem) -> None:
     kind = problem.kind
     resp.status = kind.status
     resp.content_type = falcon.MEDIA_JSON
-    resp.data = schemas.encode({"error": schemas.error(problem, request_id.get())})
+    resp.data = schemas.encode(schemas.ErrorAnswer(schemas.error(problem, request_id.get())))
     resp.set_header("Cache-Control", "no-store")
     if problem.retry_after is not None:
         resp.set_header("Retry-After", str(problem.retry_after))

@@ -15,7 +15,8 @@ from api.core import budget, errors, metrics
 from api.core.errors import Problem
 from api.core.logs import request_id
 from api.core.models import Identity
-from api.http.base import Access, Resource
+from api.http.adapter import Endpoint
+from api.http.route import Access
 
 _REQUEST_ID: Final = re.compile(r"[0-9a-zA-Z-]{1,64}")
 
@@ -50,7 +51,7 @@ class Metrics:
 
 
 class Authentication:
-    """Lets a request through as its resource's `access` says; see `api.http.base.Access`.
+    """Lets a request through as the table of routes says; see `api.http.route.Access`.
 
     Args:
         identify: says who a bearer token speaks for, or raises Problem.
@@ -63,9 +64,10 @@ class Authentication:
     def process_resource(
         self, req: falcon.Request, resp: falcon.Response, resource: object, params: dict[str, object]
     ) -> None:
-        if not isinstance(resource, Resource):
+        if not isinstance(resource, Endpoint):
             return  # no route: falcon answers 404 by itself
-        access = resource.access.get("GET" if req.method == "HEAD" else req.method, Access.BEARER)
+        route = resource.routes.get(req.method)
+        access = route.access if route else Access.BEARER
         if access is Access.EDGE and not self._is_edge(req):
             raise Problem(errors.NOT_FOUND)
         if access in (Access.BEARER, Access.ADMIN) and req.method != "OPTIONS":

@@ -1,133 +1,100 @@
-"""Uploads; see docs/design.md's table of calls."""
+"""Uploads: create, prove, sign parts, complete, look at, abort."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
-from typing import Any
-
-import falcon
 
 from api.core import errors
 from api.core.errors import Problem
 from api.core.logs import request_id
-from api.core.models import OPEN_STATES
-from api.http import base, schemas
-from api.http.base import Resource, answer, by_number, identity, read, row_id
-from api.http.cursors import Cursors
+from api.http import schemas
+from api.http.adapter import row_id
+from api.http.call import Call
+from api.http.route import Reply
 from api.uploads import schema
 from api.uploads.create import NewUpload
 from api.uploads.proof import pack
+from api.uploads.schema import BatchAnswer, BatchItem, PartsAnswer, UploadAnswer, UploadPage
 from api.uploads.service import Uploads
 from api.uploads.status import UploadView
 
-_STATES = (*OPEN_STATES, "done", "failed", "aborted", "expired")
+
+def create(call: Call, body: schema.CreateUpload, uploads: Uploads) -> Reply[UploadAnswer]:
+    """The new upload, or the same unfinished one (200).
+
+    With `digest`, content that the caller has already is `done` at once, and other content of more than one part may
+    begin as `proving` and carry a challenge. `parts` saves the call that signs them.
+    """
+    view = uploads.create(call.identity, _new_upload(body))
+    return Reply(schema.upload(view), _status_of_new(view))
 
 
-class UploadList(Resource):
-    """/uploads."""
-
-    def __init__(self, uploads: Uploads, cursors: Cursors) -> None:
-        self._uploads = uploads
-        self._cursors = cursors
-
-    def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
-        view = self._uploads.create(identity(req), _new_upload(read(req, schema.CreateUpload)))
-        answer(resp, schema.upload(view), _status_of_new(view))
-
-    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
-        state = base.choice(req, "state", ("all", *_STATES), "all")
-        who, limit, kind = identity(req), base.limit(req), f"uploads:{state}"
-        after = self._cursors.read(req, who, kind)
-        views = self._uploads.page(
-            who, bytes.fromhex(after[0]) if after else None, None if state == "all" else state, limit + 1
-        )
-        items, more = views[:limit], len(views) > limit
-        cursor = self._cursors.make(who, kind, [items[-1].upload.id.hex()]) if more else None
-        answer(resp, {"items": [schema.upload(view) for view in items], "next_cursor": cursor})
+def page(call: Call, query: schema.UploadQuery, uploads: Uploads) -> UploadPage:
+    """Uploads, newest first; what was received is as last asked."""
+    kind = f"uploads:{query.state}"
+    after = call.after(kind, query.cursor)
+    views = uploads.page(
+        call.identity,
+        bytes.fromhex(after[0]) if after else None,
+        None if query.state == "all" else query.state,
+        query.limit + 1,
+    )
+    items = views[: query.limit]
+    cursor = call.cursor(kind, [items[-1].upload.id.hex()] if len(views) > query.limit else None)
+    return UploadPage([schema.upload(view) for view in items], cursor)
 
 
-class UploadBatch(Resource):
-    """/uploads/batch."""
+def create_many(call: Call, body: schema.CreateUploads, uploads: Uploads) -> BatchAnswer:
+    """Up to 50 uploads, each answered as by itself.
 
-    def __init__(self, uploads: Uploads) -> None:
-        self._uploads = uploads
-
-    def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
-        news: list[NewUpload | Problem] = []
-        for body in read(req, schema.CreateUploads).uploads:
-            try:
-                news.append(_new_upload(body))
-            except Problem as ex:
-                news.append(ex)
-        views = self._uploads.create_many(identity(req), news)
-        answer(resp, {"items": [_item(view, _status_of_new) for view in views]})
+    One item's error is none of the others', and the whole may be repeated.
+    """
+    news: list[NewUpload | Problem] = []
+    for each in body.uploads:
+        try:
+            news.append(_new_upload(each))
+        except Problem as ex:
+            news.append(ex)
+    return BatchAnswer([_item(found, of_new=True) for found in uploads.create_many(call.identity, news)])
 
 
-class UploadBatchComplete(Resource):
-    """/uploads/batch/complete."""
-
-    def __init__(self, uploads: Uploads) -> None:
-        self._uploads = uploads
-
-    def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
-        ids = [row_id(text, errors.UPLOAD_NOT_FOUND) for text in read(req, schema.CompleteUploads).ids]
-        views = self._uploads.complete_many(identity(req), ids)
-        answer(resp, {"items": [_item(view, _status_of_end) for view in views]})
+def complete_many(call: Call, body: schema.CompleteUploads, uploads: Uploads) -> BatchAnswer:
+    """Up to 50 uploads, each completed as by itself."""
+    ids = [row_id(text, errors.UPLOAD_NOT_FOUND) for text in body.ids]
+    return BatchAnswer([_item(found, of_new=False) for found in uploads.complete_many(call.identity, ids)])
 
 
-class UploadItem(Resource):
-    """/uploads/{upload_id}."""
-
-    def __init__(self, uploads: Uploads) -> None:
-        self._uploads = uploads
-
-    def on_get(self, req: falcon.Request, resp: falcon.Response, upload_id: str) -> None:
-        view = self._uploads.get(identity(req), row_id(upload_id, errors.UPLOAD_NOT_FOUND))
-        answer(resp, schema.upload(view))
-
-    def on_patch(self, req: falcon.Request, resp: falcon.Response, upload_id: str) -> None:
-        size, row = read(req, schema.ResizeUpload).size, row_id(upload_id, errors.UPLOAD_NOT_FOUND)
-        answer(resp, schema.upload(self._uploads.resize(identity(req), row, size)))
-
-    def on_delete(self, req: falcon.Request, resp: falcon.Response, upload_id: str) -> None:
-        view = self._uploads.abort(identity(req), row_id(upload_id, errors.UPLOAD_NOT_FOUND))
-        answer(resp, schema.upload(view))
+def get(call: Call, uploads: Uploads) -> UploadAnswer:
+    """The upload."""
+    return schema.upload(uploads.get(call.identity, call.id))
 
 
-class UploadProof(Resource):
-    """/uploads/{upload_id}/proof."""
-
-    def __init__(self, uploads: Uploads) -> None:
-        self._uploads = uploads
-
-    def on_post(self, req: falcon.Request, resp: falcon.Response, upload_id: str) -> None:
-        body, row = read(req, schema.Proof), row_id(upload_id, errors.UPLOAD_NOT_FOUND)
-        view = self._uploads.prove(identity(req), row, bytes.fromhex(body.proof), pack(body.parts))
-        answer(resp, schema.upload(view))
+def resize(call: Call, body: schema.ResizeUpload, uploads: Uploads) -> UploadAnswer:
+    """The upload, with another size."""
+    return schema.upload(uploads.resize(call.identity, call.id, body.size))
 
 
-class UploadParts(Resource):
-    """/uploads/{upload_id}/parts."""
-
-    def __init__(self, uploads: Uploads) -> None:
-        self._uploads = uploads
-
-    def on_post(self, req: falcon.Request, resp: falcon.Response, upload_id: str) -> None:
-        body, row = read(req, schema.SignPartsBody), row_id(upload_id, errors.UPLOAD_NOT_FOUND)
-        signed = self._uploads.sign(identity(req), row, by_number(body.parts))
-        answer(resp, {"parts": schema.parts(signed)})
+def abort(call: Call, uploads: Uploads) -> UploadAnswer:
+    """The upload, aborted."""
+    return schema.upload(uploads.abort(call.identity, call.id))
 
 
-class UploadComplete(Resource):
-    """/uploads/{upload_id}/complete."""
+def prove(call: Call, body: schema.Proof, uploads: Uploads) -> UploadAnswer:
+    """The upload: `done`, or `uploading` if the proof is wrong."""
+    view = uploads.prove(call.identity, call.id, bytes.fromhex(body.proof), pack(body.parts))
+    return schema.upload(view)
 
-    def __init__(self, uploads: Uploads) -> None:
-        self._uploads = uploads
 
-    def on_post(self, req: falcon.Request, resp: falcon.Response, upload_id: str) -> None:
-        etags, row = read(req, schema.CompleteUpload).etags, row_id(upload_id, errors.UPLOAD_NOT_FOUND)
-        view = self._uploads.complete(identity(req), row, by_number(etags or {}))
-        answer(resp, schema.upload(view), _status_of_end(view))
+def sign(call: Call, body: schema.SignParts, uploads: Uploads) -> PartsAnswer:
+    """URLs of up to 1,000 parts, by the parts' hashes.
+
+    A part's hash is written once. A part that the storage has may be left out.
+    """
+    return PartsAnswer(schema.parts(uploads.sign(call.identity, call.id, schemas.by_number(body.parts))))
+
+
+def complete(call: Call, body: schema.CompleteUpload, uploads: Uploads) -> Reply[UploadAnswer]:
+    """The upload: `done`, or `finalizing` (202): ask the upload until it is `done`."""
+    view = uploads.complete(call.identity, call.id, schemas.by_number(body.etags or {}))
+    return Reply(schema.upload(view), _status_of_end(view))
 
 
 def _new_upload(body: schema.CreateUpload) -> NewUpload:
@@ -137,10 +104,10 @@ def _new_upload(body: schema.CreateUpload) -> NewUpload:
     return NewUpload(
         name=body.name,
         size=body.size,
-        digest=base.digest(body.digest),
+        digest=schemas.digest(body.digest),
         resume_key=body.resume_key,
         content_type=body.content_type,
-        parts=by_number(body.parts) if body.parts else None,
+        parts=schemas.by_number(body.parts) if body.parts else None,
     )
 
 
@@ -152,8 +119,7 @@ def _status_of_end(view: UploadView) -> int:
     return 202 if view.upload.state == "finalizing" else 200
 
 
-def _item(found: UploadView | Problem, status: Callable[[UploadView], int]) -> dict[str, Any]:
-    """One answer of several: what the call by itself would have been answered with."""
+def _item(found: UploadView | Problem, *, of_new: bool) -> BatchItem:
     if isinstance(found, Problem):
-        return {"status": found.kind.status, "error": schemas.error(found, request_id.get())}
-    return {"status": status(found), "upload": schema.upload(found)}
+        return BatchItem(found.kind.status, error=schemas.error(found, request_id.get()))
+    return BatchItem(_status_of_new(found) if of_new else _status_of_end(found), upload=schema.upload(found))

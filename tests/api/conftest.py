@@ -12,6 +12,7 @@ from typing import Any, TypeVar, cast
 from urllib.parse import urlsplit
 
 import falcon.testing
+import msgspec
 import pymysql
 import pytest
 from argon2 import PasswordHasher
@@ -21,6 +22,9 @@ from api.core import digests
 from api.core.config import Config, load
 from api.db.migrate import migrate
 from api.db.pool import Database, connect_arguments
+from api.http.adapter import Endpoint
+from api.http.route import JSON
+from api.http.schemas import Answer, ErrorAnswer
 from api.jobs import rows as jobs
 from api.jobs.queue import NAMES, Queue, name_of
 from api.services import Services
@@ -145,6 +149,34 @@ class KeptQueue(Queue):
         return {name: sum(name_of(kind) == name for kind, _ in self.kept) for name in NAMES}
 
 
+class AsDeclared:
+    """Compares every answer with what the table of routes says of the call: its shape, its status, its errors."""
+
+    def process_response(
+        self, req: falcon.Request, resp: falcon.Response, resource: object, req_succeeded: bool
+    ) -> None:
+        route = resource.routes.get(req.method) if isinstance(resource, Endpoint) else None
+        if route is None:
+            return
+        status = resp.status_code
+        if resp.content_type == JSON and resp.data is not None and status not in route.status:
+            code = msgspec.json.decode(resp.data, type=ErrorAnswer).error.code
+            declared = {(kind.status, kind.code) for kind in route.kinds}
+            assert (status, code) in declared, f"{route.name}: {status} {code}"
+        elif route.answers:
+            assert status in route.status, f"{route.name}: {status}"
+            assert resp.data is not None
+            assert any(_fits(resp.data, shape) for shape in route.answers), f"{route.name}: {resp.data!r}"
+
+
+def _fits(data: bytes, shape: type[Answer]) -> bool:
+    try:
+        msgspec.json.decode(data, type=shape)
+    except msgspec.ValidationError:
+        return False
+    return True
+
+
 class Gateway:
     """A composed API and what a test wants to see of it.
 
@@ -167,7 +199,9 @@ class Gateway:
         self.services: Services = compose(
             config, db=self.db, storage=self.storages, clock=self.clock, hasher=FAST_HASHER, queue=self.queue
         )
-        self.http = falcon.testing.TestClient(create_app(self.services))
+        app = create_app(self.services)
+        app.add_middleware(AsDeclared())
+        self.http = falcon.testing.TestClient(app)
         self.config = config
 
     def due(self, kind: str) -> list[bytes]:
@@ -207,7 +241,10 @@ class User:
         self.session = gateway.http.simulate_post("/api/v1/sessions", json=body).json
 
     def call(self, method: str, path: str, **options: Any) -> falcon.testing.Result:
-        headers = {"Authorization": f"Bearer {self.session['access_token']}"} | options.pop("headers", {})
+        headers = {"Authorization": f"Bearer {self.session['access_token']}"}
+        if "body" in options:
+            headers["Content-Type"] = JSON
+        headers |= options.pop("headers", {})
         return self.gateway.http.simulate_request(method, f"/api/v1{path}", headers=headers, **options)
 
     def post(self, path: str, body: object = None) -> falcon.testing.Result:

@@ -8,7 +8,7 @@ from typing import Any
 import falcon.testing
 import pytest
 
-from api.http.base import MAX_BODY
+from api.http.adapter import MAX_BODY
 from tests.api.conftest import Content, Gateway, User, error
 
 DEEP = 10_000
@@ -91,7 +91,7 @@ def test_a_content_length_that_is_none_is_refused(gateway: Gateway, length: str)
 def test_a_body_cut_in_the_middle_is_refused(gateway: Gateway, length: int) -> None:
     whole = b'{"username": "someone", "password": "password"}'
     environ = falcon.testing.create_environ("/api/v1/sessions", method="POST", body=whole[:length])
-    environ["CONTENT_LENGTH"] = str(len(whole))
+    environ["CONTENT_LENGTH"], environ["CONTENT_TYPE"] = str(len(whole)), "application/json"
     (body,) = gateway.http.app(environ, falcon.testing.StartResponseMock())
     assert json.loads(body)["error"]["code"] == "BODY_INVALID"
 

@@ -71,12 +71,12 @@ def test_migrating_again_changes_nothing(run: Command) -> None:
 
 def test_every_route_is_listed_with_who_may_call_it(run: Command, gateway: Gateway) -> None:
     code, out, _ = run("routes")
-    listed = {line.split()[1]: line.split()[2] for line in out.splitlines()}
+    listed = {tuple(line.split()[:2]): line.split()[2] for line in out.splitlines()}
     assert code == 0
-    assert list(listed) == [path for path, _ in routes.routes(gateway.services)]
-    assert listed["/internal/revocations"] == "edge"
-    assert listed["/api/v1/users"] == "public"
-    assert listed["/api/v1/files"] == "bearer"
+    assert list(listed) == [(route.method, route.path) for route in routes.ROUTES]
+    assert listed["GET", "/internal/revocations"] == "edge"
+    assert listed["POST", "/api/v1/users"] == "public"
+    assert listed["GET", "/api/v1/files"] == "bearer"
 
 
 @pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")  # PyMySQL forgets one that was refused

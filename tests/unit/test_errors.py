@@ -26,7 +26,7 @@ def test_codes_are_unique_and_name_their_constants() -> None:
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.code)
 def test_a_row_is_well_formed(kind: Kind) -> None:
     assert re.fullmatch(r"[A-Z]+(_[A-Z]+)+", kind.code)
-    assert kind.status in {400, 401, 403, 404, 405, 409, 410, 413, 422, 429, 500, 503, 507}
+    assert kind.status in {400, 401, 403, 404, 405, 409, 410, 413, 415, 422, 429, 500, 503, 507}
     assert kind.message[0].isupper()
     assert kind.message.endswith(".")
 

@@ -1,0 +1,101 @@
+"""One call, as its handler sees it, and the cursors of lists."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import falcon
+
+from api.core import errors
+from api.core.errors import Problem, TokenError
+from api.core.models import Clock, Identity
+from api.core.tokens import Tokens
+
+CURSOR_SECONDS: Final = 7 * 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """What every call needs, whatever it is about.
+
+    Attributes:
+        origin: of the gateway's own pages, such as ``https://files.example``.
+    """
+
+    tokens: Tokens
+    clock: Clock
+    origin: str
+
+
+class Call:
+    """Who calls, from where, and about which entry.
+
+    Attributes:
+        id: the id in the path: 16 bytes; empty if the path has none.
+        kind: another name in the path.
+    """
+
+    __slots__ = ("_desk", "_req", "id", "kind")
+
+    def __init__(self, req: falcon.Request, desk: Desk) -> None:
+        self._req = req
+        self._desk = desk
+        self.id = b""
+        self.kind = ""
+
+    @property
+    def identity(self) -> Identity:
+        """Who calls; the middleware has verified it."""
+        found = self._req.context.identity
+        assert isinstance(found, Identity)
+        return found
+
+    @property
+    def address(self) -> str:
+        """The caller's address, as nginx knows it."""
+        return self._req.get_header("X-Real-IP") or self._req.remote_addr or ""
+
+    def cookie(self, name: str) -> str | None:
+        """The first cookie of that name."""
+        return next(iter(self._req.get_cookie_values(name) or ()), None)
+
+    def is_from_our_page(self, *, unsaid: bool = False) -> bool:
+        """Whether the request's Origin is the gateway's own.
+
+        Args:
+            unsaid: what holds if there is no Origin: no browser leaves it out of a POST.
+        """
+        origin = self._req.get_header("Origin")
+        return unsaid if origin is None else origin == self._desk.origin
+
+    def after(self, kind: str, cursor: str | None) -> list[str] | None:
+        """The entry behind which the page of this user's list ``kind`` begins.
+
+        Raises:
+            Problem: CURSOR_INVALID.
+        """
+        if cursor is None:
+            return None
+        try:
+            claims = self._desk.tokens.verify("cursor", cursor, now=self._desk.clock().timestamp())
+        except TokenError as ex:
+            raise Problem(errors.CURSOR_INVALID) from ex
+        if (claims["sub"], claims["list"]) != (self.identity.user_id.hex(), kind):
+            raise Problem(errors.CURSOR_INVALID)
+        after: list[str] = claims["after"]
+        return after
+
+    def cursor(self, kind: str, after: Sequence[str] | None) -> str | None:
+        """A cursor behind the entry ``after`` of this user's list ``kind``; none if there is no such entry."""
+        if after is None:
+            return None
+        now = self._desk.clock().timestamp()
+        claims = {
+            "sub": self.identity.user_id.hex(),
+            "list": kind,
+            "after": list(after),
+            "exp": int(now) + CURSOR_SECONDS,
+        }
+        return self._desk.tokens.sign("cursor", claims, now=now)
