@@ -39,11 +39,12 @@ _OF_PARTS = (e.PART_NUMBER_INVALID, e.UPLOAD_NOT_OPEN, e.UPLOAD_GONE)
 _CALLS: Final = (
     # -- accounts
     Route("POST", "/users", accounts.sign_up, _PUBLIC, (201,),
-          (e.USERNAME_INVALID, e.PASSWORD_INVALID, e.SIGNUP_CLOSED, e.USERNAME_TAKEN)),
+          (e.USERNAME_INVALID, e.PASSWORD_INVALID, e.SIGNUP_CLOSED, e.USERNAME_TAKEN, e.SIGNIN_BUSY)),
     Route("GET", "/users/me", accounts.me),
-    Route("PATCH", "/users/me", accounts.change_me, errors=(e.PASSWORD_INVALID, e.PASSWORD_WRONG, e.SIGNIN_LIMITED)),
+    Route("PATCH", "/users/me", accounts.change_me,
+          errors=(e.PASSWORD_INVALID, e.PASSWORD_WRONG, e.SIGNIN_LIMITED, e.SIGNIN_BUSY)),
     Route("POST", "/sessions", accounts.sign_in, _PUBLIC, (201,),
-          (e.CREDENTIALS_INVALID, e.ORIGIN_INVALID, e.SIGNIN_LIMITED)),
+          (e.CREDENTIALS_INVALID, e.ORIGIN_INVALID, e.SIGNIN_LIMITED, e.SIGNIN_BUSY)),
     Route("POST", "/sessions/refresh", accounts.refresh, _PUBLIC,
           errors=(e.TOKEN_MISSING, e.TOKEN_INVALID, e.TOKEN_EXPIRED, e.TOKEN_REVOKED, e.ORIGIN_INVALID)),
     Route("DELETE", "/sessions/current", accounts.sign_out, status=(204,)),
@@ -53,7 +54,8 @@ _CALLS: Final = (
     Route("POST", "/uploads/batch", uploads.create_many, errors=_OF_STORAGE),
     Route("POST", "/uploads/batch/complete", uploads.complete_many, errors=(e.UPLOAD_NOT_FOUND, *_OF_STORAGE)),
     Route("GET", "/uploads/{upload_id}", uploads.get),
-    Route("PATCH", "/uploads/{upload_id}", uploads.resize, errors=(e.SIZE_INVALID, e.UPLOAD_NOT_OPEN, *_OF_STORAGE)),
+    Route("PATCH", "/uploads/{upload_id}", uploads.resize,
+          errors=(e.SIZE_INVALID, e.UPLOAD_NOT_OPEN, e.PARTS_LIMITED, *_OF_STORAGE)),
     Route("DELETE", "/uploads/{upload_id}", uploads.abort, errors=(e.UPLOAD_NOT_OPEN,)),
     Route("POST", "/uploads/{upload_id}/proof", uploads.prove, errors=(e.UPLOAD_NOT_OPEN, *_OF_STORAGE)),
     Route("POST", "/uploads/{upload_id}/parts", uploads.sign,
@@ -84,7 +86,8 @@ _SYSTEM: Final = (
     Route("GET", "/internal/tiers", traffic.tiers, _EDGE),
     Route("POST", "/internal/usage", traffic.report, _EDGE),
     Route("GET", "/internal/usage/{kind}/{subject}", traffic.totals, _EDGE),
-    Route("GET", "/internal/targets/{blob_id}", system.target, _EDGE, errors=(e.FILE_CORRUPT, e.CONTENT_LOST, e.STORAGE_UNAVAILABLE)),
+    Route("GET", "/internal/targets/{blob_id}", system.target, _EDGE,
+          errors=(e.FILE_CORRUPT, e.CONTENT_LOST, e.STORAGE_UNAVAILABLE)),
 )
 # fmt: on
 ROUTES: Final = (*(replace(route, path=f"/api/v1{route.path}") for route in _CALLS), *_SYSTEM)

@@ -193,6 +193,14 @@ class TestCookie:
         assert "refresh_token" not in made.json
         return made.cookies["sluice_refresh"]
 
+    def test_a_foreign_page_cannot_sign_its_visitor_in(self, gateway: Gateway, user: User) -> None:
+        body = {"username": user.name, "password": user.password, "cookie": True}
+        for origin in ("http://evil.example", "null", ORIGIN + ".evil.example"):
+            answer = post(gateway, "/sessions", body, Origin=origin)
+            error(answer, 403, "ORIGIN_INVALID")
+            assert "set-cookie" not in answer.headers
+        assert post(gateway, "/sessions", body, Origin=ORIGIN).status_code == 201
+
     def renew(self, gateway: Gateway, cookie: falcon.testing.Cookie, **headers: str) -> falcon.testing.Result:
         return post(gateway, "/sessions/refresh", {}, Cookie=f"sluice_refresh={cookie.value}", **headers)
 
