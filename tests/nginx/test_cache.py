@@ -92,8 +92,8 @@ def test_many_who_wait_cost_one_fetch(edge: Edge, storage: StubStorage) -> None:
         return ranged(CONTENT)(request)
 
     blob = Blob(edge, storage, handle)
-    with ThreadPoolExecutor(20) as pool:
-        replies = [pool.submit(blob.get) for _ in range(20)]
+    with ThreadPoolExecutor(16) as pool:
+        replies = [pool.submit(blob.get) for _ in range(16)]
         assert first_came.wait(10)
         go.set()
         assert all(reply.result().body == CONTENT for reply in replies)
@@ -340,7 +340,7 @@ def test_many_who_ask_while_a_copy_is_made(make_edge: MakeEdge, storage: StubSto
     path = f"/d/{edge.token('link', blob=blob.id, size=SIZE)}/n"
     with ExitStack() as stack:
         responses = []
-        for _ in range(20):
+        for _ in range(16):
             connection = stack.enter_context(closing(http.client.HTTPConnection("127.0.0.1", edge.port, timeout=10)))
             connection.request("GET", path)
             responses.append(connection.getresponse())

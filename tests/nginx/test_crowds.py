@@ -113,5 +113,5 @@ def memory(pid: int) -> int:
 
 
 def test_and_a_limit_still_holds(crowded: Edge) -> None:
-    user = {"sub": uuid.uuid4().hex, "tier": "few"}
+    user = {"sub": uuid.uuid4().hex, "tier": "few", "jti": uuid.uuid4().hex}
     assert [statuses(crowded, "link", [user])[0] for _ in range(4)] == [200, 200, 429, 429]

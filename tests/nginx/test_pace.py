@@ -189,7 +189,7 @@ def test_downloads_at_once_are_limited_and_forgotten_at_their_end(pacing: Edge) 
 def test_a_killed_workers_downloads_are_forgotten(make_edge: Callable[..., Edge]) -> None:
     edge = make_edge(tiers=document(few=Tier(connections=2, rate=64 * 1024)))
     edge.store(BLOB, b"x" * 4 * MIB)
-    user = new_user("few")
+    user = new_user("few") | {"jti": uuid.uuid4().hex}
     two = [Download(edge, **user, size=4 * MIB) for _ in range(2)]
     wait_for(lambda: all(item.received for item in two), "bytes")
     path = f"/d/{edge.token('link', blob=BLOB, size=4 * MIB, **user)}/n"

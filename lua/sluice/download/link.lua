@@ -24,6 +24,7 @@ local function check_link(text, once)
     if not link then
         return nil, PROBLEMS[problem]
     end
+    var.reader = once and "" or link.jti
     return link, traffic.admit("download", link)
 end
 

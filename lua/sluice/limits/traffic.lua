@@ -10,6 +10,7 @@ local calls = require("sluice.limits.calls")
 local gcra = require("sluice.limits.gcra")
 local holds = require("sluice.limits.holds")
 local metrics = require("sluice.metrics")
+local readers = require("sluice.limits.readers")
 local quota = require("sluice.limits.quota")
 local tier = require("sluice.limits.tier")
 local usage = require("sluice.limits.usage")
@@ -63,7 +64,10 @@ function _M.admit(kind, claims)
     if not limit then
         return nil
     end
-    local wait, ahead = gcra.take(claims.clocks[kind], limit)
+    -- A link's readers have a clock for each link and network: they use up none of the owner's.
+    local link = kind == "download" and readers.link()
+    local clock = link and "d:" .. link .. var.client_network or claims.clocks[kind]
+    local wait, ahead = gcra.take(clock, limit)
     metrics.add("limits", kind, wait and "refused" or "passed")
     if wait then
         return refuse(limit, wait, ahead, "REQUESTS_LIMITED")
@@ -98,24 +102,52 @@ local function reserve(account, allowed, length)
     return nil
 end
 
---- Begins a response that sends a blob's bytes.
--- @param length of them, more than 0
--- @return nil, or an error code; the rate in bytes a second where the tier has one
-function _M.begin(claims, length)
-    local allowed = tier.of(claims.tier)
-    local account = claims.account
+-- Counts an open download.
+local function connect(account, allowed)
+    local link = readers.link()
+    if link then
+        local code, wait = readers.begin(link, account, allowed)
+        if code then
+            metrics.add("limits", wait and "quota" or "connections", "refused")
+            ngx.header["Retry-After"] = wait
+        end
+        return code
+    end
     local open = holds.take(account, 1)
     if allowed.connections and open > allowed.connections then
         holds.give(account, 1)
         metrics.add("limits", "connections", "refused")
         return "CONNECTIONS_LIMITED"
     end
+    return nil
+end
+
+local function disconnect(account, sent, has_quota)
+    local held = var.reading
+    if held and held ~= "" then
+        readers.finish(held, sent, has_quota)
+        var.reading = ""
+    else
+        holds.give(account, 1)
+    end
+end
+
+--- Begins a response that sends a blob's bytes.
+-- @param length of them, more than 0
+-- @return nil, or an error code; the rate in bytes a second where the tier has one
+function _M.begin(claims, length)
+    local allowed = tier.of(claims.tier)
+    local account = claims.account
+    local code = connect(account, allowed)
+    if code then
+        return code
+    end
     var.held = account
     if allowed.quota then
-        local code = reserve(account, allowed, length)
+        code = reserve(account, allowed, length)
         if code then
             -- Nothing was begun, so nothing is left for the end to settle.
-            holds.give(account, 1)
+            disconnect(account, 0, false)
             var.held = ""
             return code
         end
@@ -154,7 +186,7 @@ local function settle_rare(held, sent)
     if reserved >= 0 then
         quota.settle(account, reserved, sent)
     end
-    return account, sent - tonumber(booked)
+    return account, sent - tonumber(booked), reserved >= 0
 end
 
 --- The log phase: books what was moved, and gives back what was held.
@@ -177,10 +209,11 @@ function _M.finish()
     end
     -- The body of a refusal is not traffic.
     local sent = ngx.status < 400 and tonumber(var.body_bytes_sent) or 0
+    local moved, reserved = sent, nil
     if first == MORE then
-        account, sent = settle_rare(account, sent)
+        account, sent, reserved = settle_rare(account, sent)
     end
-    holds.give(account, 1)
+    disconnect(account, moved, reserved)
     if sent > 0 then
         usage.add(account, sent, 0)
     end
