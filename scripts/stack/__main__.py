@@ -157,38 +157,29 @@ def start_ceph(supervisor: Supervisor, ceph: Ceph, settings: dict[str, str]) -> 
         ServiceError: it cannot be made.
     """
     made = ceph.holds_data
-    for daemon in ceph.services:
-        try:
-            supervisor.prepare(daemon)
-        except ServiceError as ex:
-            if not made:
-                raise
-            say(f"{ex}; the start goes on without it")
-            supervisor.start_later(daemon)
-            continue
-        start_anyway(supervisor, daemon, even_dead=made)
+    waiting = list(ceph.services)
     try:
+        while waiting:
+            supervisor.prepare(waiting[0])
+            supervisor.start(waiting.pop(0))
         init_storage(settings)
     except ServiceError as ex:
         if not made:
             raise
-        say(f"{ex}; the start goes on without it")
+        say(f"{ex}; the start goes on, and Ceph is tried again")
+        for daemon in waiting:
+            supervisor.start_later(daemon)
 
 
-def start_anyway(supervisor: Supervisor, service: Service, even_dead: bool = False) -> None:
+def start_anyway(supervisor: Supervisor, service: Service) -> None:
     """Start a server; if it is not ready in time, say so and go on: it is watched, and may become ready later.
-
-    Args:
-        even_dead: go on also if it ended.
 
     Raises:
         ServiceError: it ended.
     """
     try:
         supervisor.start(service)
-    except ServiceError as ex:
-        if not even_dead and not isinstance(ex, NotReady):
-            raise
+    except NotReady as ex:
         say(f"{ex}; the start goes on")
 
 

@@ -226,3 +226,18 @@ def test_a_wrong_option_is_one_line(arguments: list[str]) -> None:
     result = subprocess.run([run, *arguments], capture_output=True, text=True, check=False)
     assert result.returncode == 1
     assert len(result.stderr.splitlines()) == 1
+
+
+def test_a_ceph_that_cannot_start_holds_up_nothing_else(start: Start, data: Path) -> None:
+    assert start(arguments=CEPH).ready(START).stop() == 0
+    block = data / "ceph" / "osd" / "block"
+    away = block.rename(block.with_name("block.away"))
+    stack = start(arguments=CEPH, environment={"STACK_READY_SECONDS": "5"})
+    stack.read_until(r"ceph-osd ended with \d+ at its start; the start goes on, and Ceph is tried again\n", START)
+    stack.ready(START)
+    assert stack.get("/healthz") == 200
+    stack.read_until("not well: .*storage:ceph: ")
+    away.rename(block)
+    stack.read_until("all is well again", START)
+    assert stack.get("/readyz") == 200
+    assert stack.stop() == 0
