@@ -54,6 +54,7 @@ def main() -> int:
             if not _passes(paths, {**given, **more}):
                 print(f"the variant that failed: {name}")
                 failed += 1
+        paths.free_memory()
     return failed
 
 
