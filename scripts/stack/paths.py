@@ -66,9 +66,10 @@ class Paths:
             _make_private(self.memory)
 
     def free_memory(self) -> None:
-        """Remove what is in `memory`, once nothing runs any more."""
-        if self.in_memory:
-            shutil.rmtree(self.memory, ignore_errors=True)
+        """Remove what is in memory, once nothing runs any more; if we are root, also a killed server user's."""
+        digest = _private_name(self.data).rpartition("-")[2]
+        for folder in _SHARED_MEMORY.glob(f"sluice-*-{digest}"):
+            shutil.rmtree(folder, ignore_errors=True)
 
     @property
     def pids(self) -> Path:
