@@ -35,6 +35,7 @@ from api.files.service import Files
 from api.http import adapter, error_handlers
 from api.http.call import Desk
 from api.http.middleware import Authentication, Metrics, RequestId
+from api.http.openapi import Document
 from api.jobs.base import Job
 from api.jobs.feeder import Feeder
 from api.jobs.queue import Queue
@@ -199,7 +200,7 @@ def create_app(services: Services) -> falcon.App[Any, Any]:
     app.req_options.auto_parse_qs_csv = False
     error_handlers.install(app)
     desk = Desk(services.tokens, services.clock, origin(services.config.public_url))
-    offered = [getattr(services, field.name) for field in fields(services)]
+    offered = [Document(routes.ROUTES), *(getattr(services, field.name) for field in fields(services))]
     for path, endpoint in adapter.endpoints(routes.ROUTES, offered, desk).items():
         app.add_route(path, endpoint)
     return app

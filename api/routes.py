@@ -7,13 +7,14 @@ loops of the tests. `Route.kinds` adds the errors that follow from a row's acces
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 from api.accounts import resource as accounts
 from api.core import errors as e
 from api.core.metrics import CONTENT_TYPE
 from api.edge import system, traffic
 from api.files import resource as files
+from api.http import openapi
 from api.http.route import Access, Route
 from api.transfers import resource as transfers
 from api.uploads import resource as uploads
@@ -35,8 +36,24 @@ _OF_NEW = (
 _OF_STORAGE = (e.STORAGE_FULL, e.STORAGE_UNAVAILABLE)
 _OF_PARTS = (e.PART_NUMBER_INVALID, e.UPLOAD_NOT_OPEN, e.UPLOAD_GONE)
 
+
+def _then(parameter: str, found: str, *handlers: Any) -> dict[str, Any]:
+    """Calls that take what this one's answer says at ``found`` (a JSON pointer), as Link Objects."""
+    names = [f"{handler.__module__.split('.')[1]}_{handler.__name__}" for handler in handlers]
+    return {name: {"operationId": name, "parameters": {parameter: f"$response.body#{found}"}} for name in names}
+
+
+_OF_UPLOAD = _then(
+    "upload_id", "/id", uploads.get, uploads.prove, uploads.sign, uploads.complete, uploads.resize, uploads.abort
+)
+_OF_FILE = _then(
+    "file_id", "/items/0/id", files.get, files.rename, files.trash, files.restore, files.link, files.content
+)
+_OF_TRANSFER = _then("transfer_id", "/id", transfers.get, transfers.change, transfers.retry)
+
 # fmt: off
 _CALLS: Final = (
+    Route("GET", "/openapi.json", openapi.openapi, _PUBLIC, (200, 304)),
     # -- accounts
     Route("POST", "/users", accounts.sign_up, _PUBLIC, (201,),
           (e.USERNAME_INVALID, e.PASSWORD_INVALID, e.SIGNUP_CLOSED, e.USERNAME_TAKEN, e.SIGNIN_BUSY)),
@@ -49,7 +66,8 @@ _CALLS: Final = (
           errors=(e.TOKEN_MISSING, e.TOKEN_INVALID, e.TOKEN_EXPIRED, e.TOKEN_REVOKED, e.ORIGIN_INVALID)),
     Route("DELETE", "/sessions/current", accounts.sign_out, status=(204,)),
     # -- uploads
-    Route("POST", "/uploads", uploads.create, status=(201, 200), errors=(*_OF_NEW, e.UPLOAD_GONE, *_OF_STORAGE)),
+    Route("POST", "/uploads", uploads.create, status=(201, 200), errors=(*_OF_NEW, e.UPLOAD_GONE, *_OF_STORAGE),
+          links=_OF_UPLOAD),
     Route("GET", "/uploads", uploads.page),
     Route("POST", "/uploads/batch", uploads.create_many, errors=_OF_STORAGE),
     Route("POST", "/uploads/batch/complete", uploads.complete_many, errors=(e.UPLOAD_NOT_FOUND, *_OF_STORAGE)),
@@ -63,7 +81,7 @@ _CALLS: Final = (
     Route("POST", "/uploads/{upload_id}/complete", uploads.complete, status=(200, 202),
           errors=(*_OF_PARTS, e.PARTS_MISSING, e.PART_MISMATCH, e.DIGEST_MISMATCH, *_OF_STORAGE)),
     # -- files
-    Route("GET", "/files", files.page, errors=(e.DIGEST_INVALID, e.FOLDER_NOT_FOUND)),
+    Route("GET", "/files", files.page, errors=(e.DIGEST_INVALID, e.FOLDER_NOT_FOUND), links=_OF_FILE),
     Route("GET", "/files/{file_id}", files.get),
     Route("PATCH", "/files/{file_id}", files.rename, errors=(e.NAME_INVALID,)),
     Route("DELETE", "/files/{file_id}", files.trash, status=(204,)),
@@ -72,7 +90,7 @@ _CALLS: Final = (
     Route("POST", "/files/{file_id}/links", files.link, status=(201,), errors=(e.FILE_CORRUPT,)),
     Route("GET", "/files/{file_id}/content", files.content, errors=(e.FILE_CORRUPT,), media="*/*", head=True),
     # -- transfers
-    Route("POST", "/transfers", transfers.start, _ADMIN, (201, 200), (e.TRANSFER_INVALID,)),
+    Route("POST", "/transfers", transfers.start, _ADMIN, (201, 200), (e.TRANSFER_INVALID,), links=_OF_TRANSFER),
     Route("GET", "/transfers", transfers.page, _ADMIN),
     Route("GET", "/transfers/{transfer_id}", transfers.get, _ADMIN),
     Route("PATCH", "/transfers/{transfer_id}", transfers.change, _ADMIN, errors=(e.TRANSFER_NOT_OPEN,)),

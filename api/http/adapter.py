@@ -72,14 +72,16 @@ def _responder(route: Route, offered: Mapping[type, object], desk: Desk) -> Resp
             call.kind = params.get("kind", "")
         answer = handle(call, *given)
         resp.status = status
-        if type(answer) is Reply:
-            if answer.status:
-                resp.status = answer.status
-            if answer.headers or answer.cookie:
-                _extras(resp, answer, desk)
-            answer = answer.answer
-        if answer is not None:
-            write(resp, answer)
+        if type(answer) is not Reply:
+            if answer is not None:
+                write(resp, answer)
+            return
+        if answer.status:
+            resp.status = answer.status
+        if answer.answer is not None:
+            write(resp, answer.answer)
+        if answer.headers or answer.cookie:
+            _extras(resp, answer, desk)
 
     return respond
 

@@ -61,6 +61,10 @@ class Call:
         """The first cookie of that name."""
         return next(iter(self._req.get_cookie_values(name) or ()), None)
 
+    def has_tag(self, etag: str) -> bool:
+        """Whether the caller has the answer with this ETag already (RFC 9110 section 13.1.2)."""
+        return etag in (self._req.get_header("If-None-Match") or "")
+
     def is_from_our_page(self, *, unsaid: bool = False) -> bool:
         """Whether the request's Origin is the gateway's own.
 

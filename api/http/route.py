@@ -14,7 +14,7 @@ import functools
 import inspect
 import typing
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from types import UnionType
 from typing import Any, Final, Generic, TypeVar
@@ -99,6 +99,7 @@ class Route:
         errors: what the call refuses for reasons of its own; see `kinds`.
         media: the answer's media type; any other than JSON is given as bytes.
         head: HEAD is taken as well.
+        links: what can be called next with what the answer says, as OpenAPI's Link Objects.
     """
 
     method: str
@@ -109,6 +110,7 @@ class Route:
     errors: tuple[Kind, ...] = ()
     media: str = JSON
     head: bool = False
+    links: Mapping[str, Any] = field(default_factory=dict)
 
     @functools.cached_property
     def hints(self) -> dict[str, Any]:
