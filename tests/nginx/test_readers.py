@@ -1,8 +1,11 @@
 """Readers of links are counted apart from the owner's own downloads: by link, by network, and all links together."""
 
 import socket
+import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 
 import pytest
@@ -137,3 +140,25 @@ def test_readers_have_half_of_a_quota(make_owner: Callable[[str], Owner]) -> Non
     assert refused.code == "QUOTA_EXCEEDED"
     assert 0 < int(refused.headers["Retry-After"]) <= 86_400
     assert [owner.download().status for _ in range(6)] == [200] * 5 + [429], "the other half is the owner's"
+
+
+def test_readers_leave_half_of_the_rate_to_the_owner(make_owner: Callable[[str], Owner]) -> None:
+    owner = make_owner("slow")
+    link = owner.link()
+    with ThreadPoolExecutor(9) as pool:
+        stop = threading.Event()
+
+        def read_on(number: int) -> None:
+            while not stop.is_set():
+                owner.read(link, f"10.5.{number}.1", Range="bytes=0-49999")
+
+        for number in range(8):
+            pool.submit(read_on, number)
+        began = time.monotonic()
+        bearer = owner.edge.bearer(**owner.claims)["Authorization"]
+        own = owner.edge.get("/api/v1/files/1/content", Authorization=bearer, Range="bytes=0-199999")
+        took = time.monotonic() - began
+        stop.set()
+    assert len(own.body) == 200_000
+    # 100,000 bytes a second: 4 s for half of it, 18 s for a ninth
+    assert took < 9

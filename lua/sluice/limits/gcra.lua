@@ -78,6 +78,11 @@ function _M.book(key, cost, slack)
     return at - now - cost
 end
 
+--- Whether a clock that is booked with some slack was booked a moment ago.
+function _M.is_running(key)
+    return clocks:get(key) ~= nil
+end
+
 --- Takes a booking back.
 function _M.unbook(key, cost)
     clocks:incr(key, -cost)

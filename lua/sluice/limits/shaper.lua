@@ -8,6 +8,7 @@
 
 local api = require("sluice.platform.api")
 local gcra = require("sluice.limits.gcra")
+local readers = require("sluice.limits.readers")
 local random = require("sluice.platform.random")
 local settings = require("sluice.platform.settings")
 local usage = require("sluice.limits.usage")
@@ -30,6 +31,20 @@ local feed = ngx.shared.feed
 
 local function piece(rate)
     return math.max(SMALLEST, math.min(LARGEST, math.floor(rate / PIECES_A_SECOND)))
+end
+
+-- The clock of a request, and the one that it shares the rate with: the owner's downloads and parts have one, readers
+-- of the account's links the other. While both run, each has half of the rate.
+local function clocks_of(account, is_reader)
+    local own, links = "r:" .. account, "r:links:" .. account
+    if is_reader then
+        return links, own
+    end
+    return own, links
+end
+
+local function cost(size, rate, other)
+    return gcra.is_running(other) and 2 * size / rate or size / rate
 end
 
 --- What the inner server is shown, so that nobody else who finds its socket is served.
@@ -61,10 +76,11 @@ end
 -- Sends what the socket gives, and books it as it goes.
 -- @return bytes that were sent and booked, and why it was not all where that was the storage's fault
 local function pump(socket, length, account, rate)
-    local clock, most, left = "r:" .. account, piece(rate), length
+    local clock, other = clocks_of(account, readers.link() ~= nil)
+    local most, left = piece(rate), length
     while left > 0 do
         local size = math.min(most, left)
-        local wait = gcra.book(clock, size / rate, SLACK)
+        local wait = gcra.book(clock, cost(size, rate, other), SLACK)
         if wait > 0 then
             ngx.sleep(wait)
         end
@@ -111,13 +127,15 @@ end
 --- Waits until a part's time has come.
 -- @return nil; or the seconds after which it may be tried again
 function _M.await_part(account, rate, length)
-    local clock, most = "r:" .. account, piece(rate)
+    local clock, other = clocks_of(account, false)
+    local most = piece(rate)
     local ends, left = ngx.now() + MOST_WAIT, length
     while left > 0 do
         local size = math.min(most, left)
-        local wait = gcra.book(clock, size / rate, SLACK)
+        local seconds = cost(size, rate, other)
+        local wait = gcra.book(clock, seconds, SLACK)
         if left == length and wait > MOST_AHEAD then
-            gcra.unbook(clock, size / rate)
+            gcra.unbook(clock, seconds)
             return math.ceil(wait - MOST_AHEAD)
         end
         left = left - size
