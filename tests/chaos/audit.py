@@ -57,7 +57,7 @@ class Auditor:
     # -- everything else
 
     def look(self) -> None:
-        """Files, links, sessions, counts. What one of them was refused is found, and keeps the others from nothing."""
+        """Files, links, sessions, counts. A refusal of one is a finding; the others are looked at, too."""
         for session in self._account.sessions:
             self._try(self._session, session)
         listed = {file["id"]: file for file in self._listed()}

@@ -30,7 +30,7 @@ class Abandoned(Exception):
 
 @dataclass(frozen=True)
 class Answer:
-    """What a call came to.
+    """How a call ended.
 
     Attributes:
         code: the error's; empty for a success.
@@ -84,7 +84,7 @@ class Caller:
     def call(
         self, method: str, path: str, body: Json | None = None, *, token: str = "", refusals: tuple[str, ...] = ()
     ) -> Answer:
-        """A call of the API, until it is answered for good.
+        """A call of the API, repeated until it succeeds or is refused.
 
         Args:
             refusals: codes that the caller can make sense of; any other refusal is a finding.

@@ -24,7 +24,7 @@ class Client(threading.Thread):
 
     Args:
         number: tells the clients of a run apart.
-        known: contents that were uploaded by somebody, for instant uploads; shared.
+        known: contents that some client has uploaded, for instant uploads; shared by all clients.
         over: is set when the run is over.
     """
 
@@ -134,7 +134,7 @@ class Client(threading.Thread):
         self._upload(account, content.multipart(self._noise, self._next_seed()), "multipart")
 
     def _upload_again(self, account: Account) -> None:
-        """What somebody has uploaded before: by proof, or done as soon as it is begun."""
+        """Content that some client has uploaded before: by proof, or done as soon as it is begun."""
         if self._known:
             self._upload(account, self._noise.choice(self._known), "again")
 
@@ -156,7 +156,7 @@ class Client(threading.Thread):
     # -- files
 
     def _file(self, account: Account, standing: str = "live") -> File:
-        """One that stands so; Abandoned where there is none."""
+        """One of the account's files in this standing. Raises Abandoned if there is none."""
         if not (files := [file for file in account.files.values() if file.standing == standing]):
             raise Abandoned
         return self._noise.choice(files)

@@ -24,7 +24,7 @@ _ASK_EVERY: Final = 0.05
 
 
 class Probe:
-    """What is asked to see whether the whole is well: edge, API, database, storage and /readyz, each really used.
+    """Asks whether the whole is well: edge, API, database, storage and /readyz are each really used.
 
     Args:
         stand: works, and is asked to keep a small file.

@@ -1,4 +1,4 @@
-"""What the gateway has acknowledged, what is in doubt because an answer was lost, and what went wrong.
+"""Everything that the gateway has acknowledged, that is in doubt because an answer was lost, or that went wrong.
 
 A thing is written down as in doubt before its request is sent, and as acknowledged when the answer has come: so a
 population that is cut off at any moment leaves a true ledger.
@@ -48,7 +48,7 @@ class File:
 
 @dataclass
 class Upload:
-    """An upload that somebody began.
+    """An upload that a client began.
 
     Attributes:
         state: what was acknowledged last; `doubt` while a request that ends it has no answer.

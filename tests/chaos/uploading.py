@@ -18,7 +18,7 @@ _ROUNDS: Final = 20  # of sending what is missing and completing again
 
 
 class Bell:
-    """Where completes of multipart uploads are about to be sent: some faults gather a few of them, and strike then."""
+    """Rings before each complete of a multipart upload: an aimed fault gathers a few of them, and then strikes."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -26,7 +26,7 @@ class Bell:
         self._here = 0
 
     def ring(self) -> None:
-        """A complete is sent as soon as this ends: at once, but while a fault gathers."""
+        """Called before a complete is sent. Waits while a fault gathers."""
         with self._changed:
             self._here += 1
             self._changed.notify_all()
