@@ -101,7 +101,9 @@ class Ceph:
 
 
 def _free_port(remembered: int | None, others: Iterable[int]) -> int:
-    for port in [remembered, *others] if remembered else others:
+    ports = list(others)
+    first = os.getpid() % len(ports)  # two stacks that start in the same second do not choose the same one
+    for port in [*([remembered] if remembered else []), *ports[first:], *ports[:first]]:
         try:
             check_port(_LOOPBACK, port)
         except CannotStart:

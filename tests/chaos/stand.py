@@ -169,14 +169,18 @@ class Stand(Gateway):
         command = ["radosgw-admin", "-c", str(self.data / "ceph" / "ceph.conf"), *arguments]
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
+    def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """A command of the API's, as an operator types it."""
+        command = [str(self.data / "run" / "api"), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
     def sweep(self) -> str:
         """A whole sweep by hand, as often as another one is under way; what it says."""
         said = ""
 
         def swept() -> bool:
             nonlocal said
-            command = [str(self.data / "run" / "api"), "sweep"]
-            result = subprocess.run(command, capture_output=True, text=True, check=False)
+            result = self.command("sweep")
             said = result.stdout + result.stderr
             return "another sweep" not in said and (result.returncode == 0 or "HELD BACK" in said)
 

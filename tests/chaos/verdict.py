@@ -42,6 +42,7 @@ class Verdict:
         purged = self._age_trash()
         self._say(f"sweeping; {purged} files have been in the trash for a month")
         self._sweep()
+        self._rescue()
         self._say("collecting garbage, and looking at everything that was acknowledged")
         self._collect()
         self._with_auditors(lambda auditor: auditor.look())
@@ -93,6 +94,17 @@ class Verdict:
             await_(in_order, _IN_ORDER, "rows in order")
         for text in held_back + wrong:
             self._ledger.find("orphan", text)
+
+    def _rescue(self) -> None:
+        """Brings files whose key has an open upload under a new key, as docs/storages.md has an operator do."""
+        in_use = self._stand.open_uploads() & self._pairs("SELECT storage, object_key FROM replica")
+        self._ledger.counts["open uploads of files"] = len(in_use)
+        if in_use:
+            self._say(f"rescuing {len(in_use)} files whose key has an open upload")
+            result = self._stand.command("storage", "rescue", self._stand.storage_name)
+            if result.returncode:
+                self._ledger.find("stuck", f"storage rescue: {result.stdout}{result.stderr}")
+            self._sweep()
 
     def _collect(self) -> None:
         try:
