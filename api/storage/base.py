@@ -237,6 +237,14 @@ class MultipartStorage(Storage):
         was left open by a complete that did not come to its end.
         """
 
+    def abort_strays(self, ref: MultipartRef) -> bool:
+        """Frees unfinished uploads of the key that a lost answer to `create` left, and that were never completed.
+
+        Returns:
+            Whether the upload itself is still open.
+        """
+        return True
+
     @abc.abstractmethod
     def list_uploads(self) -> Iterator[str]:
         """Our ids of the uploads that the storage holds parts of."""

@@ -15,6 +15,7 @@ from api.context import Context
 from api.core.errors import StorageError
 from api.core.models import Upload
 from api.storage.base import MultipartStorage
+from api.storage.stores import multipart_ref
 from api.sweep import known_rows as known
 from api.sweep.run import Run
 from api.uploads import ended_rows as ended_uploads
@@ -66,7 +67,8 @@ class Ended:
                     alive = known.replicas(self._db, name, [upload.object_key for upload in ended])
                     for upload in ended:
                         if upload.object_key in alive:
-                            run.did("objects_in_danger", f"object {upload.object_key} at {name}: {IN_DANGER}")
+                            if run.dry or storage.abort_strays(multipart_ref(upload)):
+                                run.did("objects_in_danger", f"object {upload.object_key} at {name}: {IN_DANGER}")
                             continue
                         if upload.is_single:
                             continue  # it has no parts, and what `abort` would delete may be a file's

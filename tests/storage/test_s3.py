@@ -199,6 +199,21 @@ class TestFaults:
         storage.abort(content.ref)
         assert content.ref.upload_id not in set(storage.list_uploads())
 
+    def test_a_create_whose_answer_was_lost_goes_without_the_upload_that_counts(self, storage: S3Storage) -> None:
+        content = Content(b"x", binds_hash=True)
+        for _ in range(2):
+            storage.create(content.ref)
+        content.open(storage)
+        assert storage.abort_strays(content.ref)
+        assert storage.list_parts(content.ref) == {}
+        assert list(storage.list_uploads()).count(content.ref.upload_id) == 1
+        storage.create(content.ref)
+        assert send(storage, content.ref, 1, content.data)
+        storage.complete(content.ref, content.hashes, nothing)
+        assert not storage.abort_strays(content.ref)
+        assert read(storage, content.ref.object_key) == content.data
+        assert content.ref.upload_id not in set(storage.list_uploads())
+
     def test_an_upload_that_lifecycle_aborted_is_gone(self, storage: S3Storage, upload: Content) -> None:
         storage._client.abort_multipart_upload(
             Bucket=storage._bucket, Key=upload.ref.object_key, UploadId=upload.ref.multipart_id

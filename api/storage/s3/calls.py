@@ -83,6 +83,19 @@ class Calls:
         headers, _ = self._call("HEAD", object_key)
         return headers
 
+    def peek(self, object_key: str, size: int) -> Mapping[str, str]:
+        """The headers of an object that is to have ``size`` bytes, once its last byte was read.
+
+        Raises:
+            ObjectNotFound: there is no object, or not its last byte.
+        """
+        answer = self._send("GET", object_key, "", {"range": f"bytes={size - 1}-{size - 1}"})
+        if answer.status == 206 and len(answer.body) == 1:
+            return {**answer.headers, "content-length": answer.headers.get("content-range", "").rpartition("/")[2]}
+        if answer.status in (200, 206, 416):
+            return self.head(object_key)  # it has another size
+        raise _error("GET", _text(_parse(answer.body), "Code") or str(answer.status))
+
     def delete(self, object_key: str) -> None:
         """Deletes an object; one that is not there is deleted already."""
         with suppress(ObjectNotFound):
@@ -181,6 +194,15 @@ class Calls:
             if key == object_key:
                 with suppress(UploadGone, ObjectNotFound):
                     self.abort(key, upload_id)
+
+    def abort_strays(self, object_key: str, upload_id: str) -> bool:
+        """Frees the key's unfinished uploads but for one; whether that one is unfinished, too."""
+        found = [other for key, other in self.open_uploads(object_key) if key == object_key]
+        for other in found:
+            if other != upload_id:
+                with suppress(UploadGone, ObjectNotFound):
+                    self.abort(object_key, other)
+        return upload_id in found
 
     def open_uploads(self, prefix: str) -> Iterator[tuple[str, str]]:
         """(object key, upload id) of the unfinished uploads below a prefix."""

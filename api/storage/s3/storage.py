@@ -345,6 +345,9 @@ class S3Storage(ProbedStorage, Administered, Copies):
         # a create whose answer was lost left an upload that no row names: all of the key's are aborted
         self._calls.abort_all(ref.object_key)
 
+    def abort_strays(self, ref: MultipartRef) -> bool:
+        return self._calls.abort_strays(ref.object_key, ref.multipart_id)
+
     def list_uploads(self) -> Iterator[str]:
         for key, _ in self._calls.open_uploads(f"{self._prefix()}/"):
             yield key.rpartition("/")[2]

@@ -1,0 +1,158 @@
+"""A second radosgw on a Ceph, which is killed, stopped or fails at any of its writes: see steps.c."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from urllib.request import urlopen
+
+from api.core.config import S3Config
+from tests.servers import free_port
+from tests.storage.ceph import Ceph
+
+SOURCE = Path(__file__).with_name("steps.c")
+LOCK_SECONDS = 2
+"""How long a complete that was cut off keeps others out; 600 by default."""
+
+DATA, META = "default.rgw.buckets.data", "default.rgw.buckets.non-ec"
+
+
+def compiled(folder: Path) -> Path:
+    """The library, made of steps.c."""
+    made = folder / "steps.so"
+    command = ["gcc", "-O1", "-Wall", "-Werror", "-shared", "-fPIC", "-o", str(made), str(SOURCE), "-ldl"]
+    subprocess.run(command, check=True)
+    return made
+
+
+class Stepped:
+    """See the module's docstring.
+
+    Attributes:
+        config: how to reach it.
+    """
+
+    def __init__(self, ceph: Ceph, config: S3Config, folder: Path) -> None:
+        self._ceph = ceph
+        self._library = compiled(folder)
+        self._file = folder / "steps"
+        self._folder = folder
+        self._port = free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._armed = 0
+        self.config = replace(config, endpoint=f"http://127.0.0.1:{self._port}")
+        self.arm("none", 0)
+        self.start()
+
+    def start(self) -> None:
+        """Starts it, if it does not run."""
+        if self._process is not None and self._process.poll() is None:
+            return
+        settings = {
+            "rgw_frontends": f"beast endpoint=127.0.0.1:{self._port} tcp_nodelay=1",
+            "rgw_data": self._folder,
+            "admin_socket": "",
+            "log_file": self._folder / "steps.log",
+            "rgw_enable_gc_threads": "false",
+            "rgw_enable_lc_threads": "false",
+            "rgw_mp_lock_max_time": LOCK_SECONDS,
+            "rgw_thread_pool_size": 32,
+            "rgw_num_rados_handles": 1,
+            "rgw_dynamic_resharding": "false",
+            "rgw_override_bucket_index_max_shards": 1,
+            "rgw_crypt_require_ssl": "false",
+            "rgw_multipart_min_part_size": 65536,
+        }
+        arguments = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
+        command = ["radosgw", "-c", str(self._ceph.folder / "ceph.conf"), "-n", "client.steps", "-f", *arguments]
+        environ = os.environ | {"LD_PRELOAD": str(self._library), "STEPS": str(self._file), "MALLOC_ARENA_MAX": "2"}
+        with (self._folder / "steps.out").open("ab") as out:
+            self._process = subprocess.Popen(command, env=environ, stdout=out, stderr=out)
+        deadline = time.monotonic() + 60
+        while True:
+            with contextlib.suppress(OSError), urlopen(self.config.endpoint, timeout=5) as answer:  # noqa: S310
+                if answer.status == 200:
+                    return
+            assert self._process.poll() is None, (self._folder / "steps.out").read_text()[-2000:]
+            assert time.monotonic() < deadline, "radosgw does not start"
+            time.sleep(0.02)
+
+    def arm(self, action: str, at: int) -> None:
+        """Does so before its next ``at``-th write, counted from here."""
+        self._armed += 1
+        self._file.with_suffix(".n").write_text("0")
+        text = self._file.with_suffix(".new")
+        text.write_text(f"{action} {at} {self._armed}")
+        text.replace(self._file)
+
+    def writes(self) -> int:
+        """Writes since it was armed."""
+        return int(self._file.with_suffix(".n").read_text() or 0)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether it stands still."""
+        assert self._process is not None
+        state = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()[0]
+        return state == "T"
+
+    def thaw(self) -> None:
+        """Lets it go on, and waits until it has done what it was at."""
+        assert self._process is not None
+        self.arm("none", 0)
+        os.kill(self._process.pid, signal.SIGCONT)
+        last, since = -1, time.monotonic()
+        while time.monotonic() - since < 0.5:
+            if (now := self.writes()) != last:
+                last, since = now, time.monotonic()
+            time.sleep(0.02)
+
+    def kill(self) -> None:
+        """Ends it at once."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+
+@contextlib.contextmanager
+def running(ceph: Ceph, config: S3Config, folder: Path) -> Iterator[Stepped]:
+    made = Stepped(ceph, config, folder)
+    try:
+        yield made
+    finally:
+        made.kill()
+
+
+def collect(ceph: Ceph) -> None:
+    """Garbage collection, until nothing waits for it."""
+    deadline = time.monotonic() + 120
+    while True:
+        ceph.tool("radosgw-admin", "gc", "process", "--include-all")
+        if ceph.tool("radosgw-admin", "gc", "list", "--include-all").split() == ["[", "]"] or _empty(ceph):
+            return
+        assert time.monotonic() < deadline, "garbage stays"
+        time.sleep(0.2)
+
+
+def _empty(ceph: Ceph) -> bool:
+    return ceph.tool("radosgw-admin", "gc", "list", "--include-all").strip() == "[]"
+
+
+def stored(ceph: Ceph) -> set[str]:
+    """Every RADOS object of the bucket's data, and of unfinished uploads."""
+    pools = set(ceph.tool("rados", "lspools").split()) & {DATA, META}
+    return {line for pool in pools for line in ceph.tool("rados", "-p", pool, "ls").splitlines()}
+
+
+def until(act: Callable[[], bool], seconds: float = 30) -> None:
+    """Repeats until it succeeds."""
+    deadline = time.monotonic() + seconds
+    while not act():
+        assert time.monotonic() < deadline, "never"
+        time.sleep(0.1)
