@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from api import app, routes
 from api.accounts import rows as account_rows
+from api.commands import docs as docs_commands
 from api.commands import jobs as job_commands
 from api.commands import keys as key_commands
 from api.commands import lost as lost_commands
@@ -137,6 +138,7 @@ def parser() -> argparse.ArgumentParser:
     command("config", _config, "check the settings and print what is in force")
     command("routes", _routes, "list the routes and who may call them")
     command("worker", _worker, "run a worker")
+    docs_commands.add(commands)
     job_commands.add(commands)
     sweep_commands.add(commands)
     lost_commands.add(commands)
@@ -180,6 +182,8 @@ def main(argv: list[str] | None = None) -> int:
     """Runs a command; answers the exit code: 0, 1 failed, 2 settings, 3 it exists already."""
     arguments = parser().parse_args(argv)
     try:
+        if arguments.run == docs_commands.run:
+            return docs_commands.run(arguments)
         settings = config.load()
         run: Command = arguments.run
         return run(settings, arguments)

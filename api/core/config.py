@@ -15,7 +15,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from api.core.errors import ConfigError
@@ -94,7 +94,10 @@ class Config:
 
     public_url: str = setting(url("http", "https"), "Where clients reach the gateway", "http://127.0.0.1:8080")
     web_origins: tuple[str, ...] = setting(
-        origins, "Where pages come from that send parts from browsers; empty: SLUICE_PUBLIC_URL's origin", ""
+        origins,
+        "Where pages come from that send parts from browsers, such as `https://a.example,https://b.example:8443`;"
+        " empty: SLUICE_PUBLIC_URL's origin",
+        "",
     )
     secret_keys: tuple[Key, ...] = setting(parse, "Keys that sign tokens, oldest first", secret=True)
     edge_key: str = setting(secret, "What the edge shows to the API's internal calls", secret=True)
@@ -108,7 +111,9 @@ class Config:
     )
     database_pool: int = setting(integer(1, 256), "Database connections of one process, at most", "16")
     storages: Mapping[str, str] = setting(storages, "name:kind of each storage; the first takes new uploads", "local")
-    tiers: Mapping[str, Tier] = setting(parse_tiers, "What tiers allow: name:limit=value,limit=value; name:…", "")
+    tiers: Mapping[str, Tier] = setting(
+        parse_tiers, "What tiers allow: name:limit=value,limit=value; name:… (docs/edge.md)", ""
+    )
     link_tier: str = setting(one_of("owner", "anonymous"), "Whose tier downloads by link have", "owner")
     signup_rate: int = setting(integer(1, 10**6), "Sign-ups of an address in an hour", "60")
     signin_rate: int = setting(
@@ -143,19 +148,30 @@ class Config:
     user_parts: int = setting(integer(10_000, 10**7), "Parts of one user's unfinished uploads, at most", "100000")
     upload_retention: int = setting(integer(3600, 10**8), "Seconds that an ended upload can be asked for", "604800")
     transfer_policies: tuple[Policy, ...] = setting(
-        policies, "What is copied or moved by itself: replicate:main>archive after 0s; move:local>main after 1h", ""
+        policies,
+        "What is copied or moved by itself, as `replicate:main>archive after 0s; move:local>main after 1h keep "
+        "7d`: [transfers](transfers.md)",
+        "",
     )
     transfer_parallel: int = setting(integer(1, 64), "Parts that one worker copies at once", "4")
-    transfer_rate: int = setting(integer(0, 2**63 - 1), "Bytes a second that one worker copies; 0: no limit", "0")
+    transfer_rate: int = setting(
+        integer(0, 2**63 - 1),
+        "Bytes a second that one worker copies and reads back, all its transfers together; 0: no limit",
+        "0",
+    )
     transfer_drain: int = setting(
-        integer(0, 604_800), "Seconds that a moved object is kept for downloads that are under way", "3600"
+        integer(0, 604_800),
+        "Seconds that a moved object is kept for downloads that are under way, after the edges stopped asking for it",
+        "3600",
     )
     sweep_interval: int = setting(integer(1, 86400), "Seconds between two sweeps", "30")
     sweep_list_interval: int = setting(
-        integer(60, 604800), "Seconds between two lists of all that a storage holds", "21600"
+        integer(60, 604800), "Seconds between two lists of all that a storage holds, see [the sweep](sweep.md)", "21600"
     )
     orphan_age: int = setting(
-        integer(86400, 10**8), "Seconds that an object stays that no row knows, at least", "86400"
+        integer(86400, 10**8),
+        "Seconds that an object stays that no row knows, at least; never less than a day",
+        "86400",
     )
     trash_days: int = setting(integer(1, 36500), "Days that a file lies in the trash before it is deleted", "30")
 
@@ -242,22 +258,60 @@ def env_name(attribute: str) -> str:
 CLIENT = "SLUICE_CLIENT_"
 """Settings of the command `sluice`, which may stand in the same environment."""
 
-# Settings of the same prefix that other parts read: the edge's template, gunicorn_conf, `core.metrics`, `scripts/run`.
-ELSEWHERE = frozenset(
-    {
-        "SLUICE_EDGE_SOCKET",
-        "SLUICE_RESOLVER",
-        "SLUICE_CA_BUNDLE",
-        "SLUICE_API_BIND",
-        "SLUICE_API_DRAIN",
-        "SLUICE_API_WORKERS",
-        "SLUICE_API_THREADS",
-        "SLUICE_METRICS_FOLDER",
-        "SLUICE_TLS_CERT",
-        "SLUICE_TLS_KEY",
-        "SLUICE_REDIRECT_LISTEN",
-    }
-)
+# Settings of the same prefix that other parts read (the edge's template, gunicorn_conf, `core.metrics`, `scripts/run`):
+# default and meaning.
+ELSEWHERE: Final[Mapping[str, tuple[str, str]]] = {
+    "SLUICE_EDGE_SOCKET": (
+        "",
+        "A unix socket by which the edge asks itself for paced downloads; empty: `edge.sock` in the folder that "
+        "nginx' configuration is written to",
+    ),
+    "SLUICE_RESOLVER": (
+        "",
+        "DNS servers that the edge asks for storages' host names (after /etc/hosts), as `10.0.0.1 10.0.0.2:5353`;"
+        " empty: those of /etc/resolv.conf. Names are asked as they are: no search domains",
+    ),
+    "SLUICE_CA_BUNDLE": (
+        "",
+        "The file of certificates that the edge believes storages' TLS endpoints by; empty: "
+        "/etc/ssl/certs/ca-certificates.crt",
+    ),
+    "SLUICE_API_BIND": (
+        "127.0.0.1:8000",
+        "What gunicorn listens on, such as `unix:/path/api.sock`. Beside it, for the edge's own questions, which "
+        "have two threads of their own in each process: the next port, or the socket's path with `.internal`",
+    ),
+    "SLUICE_API_DRAIN": (
+        "0",
+        "Seconds between SIGTERM and the API's orderly stop in which it serves on and `/healthz` says `stopping` "
+        "(503): an edge that reaches it by TCP gives its requests to others meanwhile. 2 is enough",
+    ),
+    "SLUICE_API_WORKERS": (
+        "2",
+        "gunicorn's processes",
+    ),
+    "SLUICE_API_THREADS": (
+        "8",
+        "Threads of each process for clients' calls",
+    ),
+    "SLUICE_METRICS_FOLDER": (
+        "",
+        "Where the API's processes and workers of one machine keep what they count, to be asked as one; empty: "
+        "each answers for itself alone",
+    ),
+    "SLUICE_TLS_CERT": (
+        "",
+        "The edge's certificate with its chain, a PEM file; with it the edge speaks TLS and HTTP/2",
+    ),
+    "SLUICE_TLS_KEY": (
+        "",
+        "The certificate's key, a PEM file",
+    ),
+    "SLUICE_REDIRECT_LISTEN": (
+        "",
+        "PORT or ADDRESS:PORT where plain HTTP is sent on to SLUICE_PUBLIC_URL",
+    ),
+}
 
 
 def load(environ: Mapping[str, str] = os.environ) -> Config:
@@ -292,7 +346,7 @@ def load(environ: Mapping[str, str] = os.environ) -> Config:
             problems.append(f"SLUICE_CACHE_STORAGES names {name}, which is no storage that nginx proxies")
     if values.get("signup") == "invite" and not values.get("signup_code"):
         problems.append("SLUICE_SIGNUP_CODE is missing: SLUICE_SIGNUP=invite needs it")
-    known = reader.known | ELSEWHERE
+    known = reader.known | ELSEWHERE.keys()
     for name in sorted(environ):
         if name.startswith("SLUICE_") and not name.startswith(CLIENT) and name not in known:
             near = difflib.get_close_matches(name, sorted(known), n=1)

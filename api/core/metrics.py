@@ -101,22 +101,28 @@ _SHORT: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2
 _LONG: Final = (0.01, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0)
 
 REGISTRY: Final = CollectorRegistry()
+DECLARED: Final[list[tuple[str, str, tuple[str, ...], str]]] = []
+"""Name, kind, labels and meaning of every figure that is counted, for the documents."""
 
 
 def _counter(name: str, text: str, *labels: str) -> Counter:
+    DECLARED.append((f"sluice_{name}_total", "counter", labels, text))
     return Counter(f"sluice_{name}", text, labels, registry=REGISTRY)
 
 
 def _histogram(name: str, text: str, *labels: str, buckets: Sequence[float] = _SHORT) -> Histogram:
+    DECLARED.append((f"sluice_{name}", "histogram", labels, text))
     return Histogram(f"sluice_{name}", text, labels, registry=REGISTRY, buckets=buckets)
 
 
 def _gauge(name: str, text: str, *labels: str) -> Gauge:
+    DECLARED.append((f"sluice_{name}", "gauge", labels, text))
     return Gauge(f"sluice_{name}", text, labels, registry=REGISTRY, multiprocess_mode="sum")
 
 
 def _shared_gauge(name: str, text: str, *labels: str) -> Gauge:
     """One thing that several processes look at: the newest look counts."""
+    DECLARED.append((f"sluice_{name}", "gauge", labels, text))
     return Gauge(f"sluice_{name}", text, labels, registry=REGISTRY, multiprocess_mode="mostrecent")
 
 

@@ -30,8 +30,9 @@ def healthz(call: Call) -> Reply[AliveAnswer]:
 def readyz(call: Call, health: Health) -> Reply[ReadyAnswer]:
     """Whether the gateway can do its work; for SLUICE_READY_NETWORKS.
 
-    Every dependency by name, and what was found out about storages by trying (`notes`). `status` is `ok`, `full` (200:
-    no room for new uploads) or `unready` (503).
+    Every dependency by name, and what was found out about storages by trying (`notes`). `status` is `ok`, `degraded`
+    (200: Redis or a storage that takes no new uploads is away), `full` (200: no room for new uploads) or `unready`
+    (503).
     """
     ready, checks = health.ready()
     if not ready:

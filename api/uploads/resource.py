@@ -68,7 +68,7 @@ def get(call: Call, uploads: Uploads) -> UploadAnswer:
 
 
 def resize(call: Call, body: schema.ResizeUpload, uploads: Uploads) -> UploadAnswer:
-    """The upload, with another size."""
+    """The upload, with another size: see "Upload"."""
     return schema.upload(uploads.resize(call.identity, call.id, body.size))
 
 

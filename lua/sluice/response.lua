@@ -1,4 +1,4 @@
---- Every way in which the edge says no, in one table, and the body that all of them have.
+--- How the edge says no: the body that all refusals have. The table is in errors.lua.
 -- The API's answers have the same shape (api/core/errors.py) and pass untouched. A status is chosen by what a client's
 -- retry loop will do with it; what carries retry_after is worth repeating as it is.
 
@@ -6,57 +6,7 @@ local cjson = require("cjson.safe")
 
 local _M = {}
 
-local KINDS = {
-    -- the request itself
-    BAD_REQUEST = { 400, "The request is malformed." },
-    FORBIDDEN = { 403, "This address is not open to you." },
-    NOT_FOUND = { 404, "There is nothing at this address." },
-    METHOD_NOT_ALLOWED = { 405, "This address does not take that method." },
-    REQUEST_TIMEOUT = { 408, "The request did not arrive in time." },
-    LENGTH_REQUIRED = { 411, "A Content-Length is needed." },
-    LENGTH_MISMATCH = { 400, "The body has not the length that the URL was signed for." },
-    PRECONDITION_FAILED = { 412, "The content is not what the request's conditions name." },
-    BODY_TOO_LARGE = { 413, "The body is larger than this call takes." },
-    URI_TOO_LONG = { 414, "The address is too long." },
-    RANGE_NOT_SATISFIABLE = { 416, "The range lies beyond the content's end." },
-    HEADERS_TOO_LARGE = { 431, "The request's headers are too large." },
-    METHOD_NOT_IMPLEMENTED = { 501, "The server does not know how to do that." },
-    HTTP_VERSION_UNSUPPORTED = { 505, "This version of HTTP is not spoken here." },
-    -- bearer tokens
-    TOKEN_MISSING = { 401, "This call needs a bearer token." },
-    TOKEN_INVALID = { 401, "The token is not valid." },
-    TOKEN_EXPIRED = { 401, "The token has expired." },
-    TOKEN_REVOKED = { 401, "The session has ended." },
-    -- links and part URLs
-    LINK_INVALID = { 403, "The link is not valid." },
-    LINK_EXPIRED = { 410, "The link has expired." },
-    LINK_REVOKED = { 410, "The link was withdrawn." },
-    FILE_NOT_FOUND = { 404, "There is no such file." },
-    FILE_CORRUPT = { 410, "The stored content is damaged." },
-    PART_URL_INVALID = { 403, "The part's URL is not valid." },
-    PART_URL_EXPIRED = { 403, "The part's URL has expired." },
-    PART_URL_REVOKED = { 403, "The part's URL was withdrawn." },
-    PART_HASH_MISMATCH = { 400, "The body is not the one whose hash the URL was signed for." },
-    PART_TRIES_LIMITED = { 429, "This part was sent too often; wait a little.", 60 },
-    REQUESTS_LIMITED = { 429, "Too many requests; wait a little.", 1 },
-    SIGNIN_LIMITED = { 429, "Too many sign-ins from this address; wait a little.", 60 },
-    SIGNUPS_LIMITED = { 429, "Too many sign-ups from this address; wait a little.", 60 },
-    CALLS_LIMITED = { 429, "Too many calls of this account at once; wait until one has ended.", 1 },
-    CONNECTIONS_LIMITED = { 429, "Too many downloads at once; wait until one has ended.", 1 },
-    BANDWIDTH_LIMITED = { 429, "More parts are being sent than the account's rate allows; wait a little.", 10 },
-    QUOTA_EXCEEDED = { 429, "The account's traffic for this time is used up.", 3600 },
-    PART_BUSY = { 429, "This part is being sent too often at once; wait a little.", 5 },
-    UPLOAD_NOT_OPEN = { 409, "The upload's state does not allow this." },
-    -- ourselves
-    INTERNAL_ERROR = { 500, "Something went wrong here." },
-    STORAGE_UNSUPPORTED = { 501, "The edge cannot read from this storage." },
-    EDGE_STALE = { 503, "The edge does not know which tokens are still good; repeat the call.", 1 },
-    API_UNAVAILABLE = { 503, "The API is away; repeat the call.", 1 },
-    API_TIMEOUT = { 504, "The API did not answer in time; repeat the call.", 1 },
-    STORAGE_UNAVAILABLE = { 503, "The storage is away; repeat the call.", 1 },
-    STORAGE_FULL = { 507, "The storage has no room for this." },
-    STORAGE_TIMEOUT = { 504, "The storage did not answer in time; repeat the call.", 1 },
-}
+local KINDS = require("sluice.errors")
 
 -- Each body is the same but for the request's id, which needs no escapes.
 for code, kind in pairs(KINDS) do

@@ -1,73 +1,52 @@
-"""The documents name every setting, error code and route; a new one without a line fails here."""
+"""What `python -m api docs` writes, and the documents around it."""
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from pathlib import Path
 
 import pytest
 
-from api.core.config import ELSEWHERE, Config, OSSConfig, S3Config, env_name
-from api.core.errors import KINDS, Kind
-from api.core.settings import declared
-from api.http.route import Access, Route
-from api.routes import ROUTES
+from api.__main__ import main
+from api.commands import docs
+from api.core.errors import KINDS
 
 DOCS = Path(__file__).parents[2] / "docs"
-# (name, field) of every setting; those of s3 and oss stand for every storage of their kind
-FIELDS = [
-    *((env_name(field.name), field) for field in declared(Config)),
-    *((f"SLUICE_S3_{field.name.upper()}", field) for field in declared(S3Config)),
-    *((f"SLUICE_OSS_{field.name.upper()}", field) for field in declared(OSSConfig)),
-]
-SETTINGS = [name for name, _ in FIELDS]
 
 
-@pytest.mark.parametrize("name", [*SETTINGS, *sorted(ELSEWHERE)])
-def test_a_setting_is_documented(name: str) -> None:
-    assert f"| `{name}` |" in (DOCS / "configuration.md").read_text()
+def test_nothing_differs_from_the_code(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["docs", "--check"]) == 0, capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("name", "field"), FIELDS, ids=SETTINGS)
-def test_a_settings_documented_default_is_the_one_in_force(name: str, field: dataclasses.Field[object]) -> None:
-    (row,) = re.findall(rf"^\| `{name}` \|([^|]*)\|", (DOCS / "configuration.md").read_text(), re.M)
-    default = field.metadata["default"]
-    assert row.strip() == ("required" if default is None else f"`{default}`" if default else "empty")
+def test_a_difference_is_named_and_mended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path, text in docs.wanted(docs.ROOT):
+        copy = tmp_path / path.relative_to(docs.ROOT)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_text(text.replace("PARAMETER_INVALID", "PARAMETER_WRONG"))
+    monkeypatch.setattr(docs, "ROOT", tmp_path)
+    assert main(["docs", "--check"]) == 1
+    assert capsys.readouterr().out == "docs/api.md differs from the code\n"
+    assert main(["docs", "--write"]) == 0
+    assert main(["docs", "--check"]) == 0
+
+
+def test_an_unknown_block_is_no_silence() -> None:
+    with pytest.raises(ValueError, match="page has not one block errors"):
+        docs._filled("a page without a block\n", {"errors": docs.errors_table}, "page")
+
+
+def test_errors_of_both_are_in_both_tables() -> None:
+    lua = docs.errors_lua()
+    assert sum(f"    {kind.code} = {{ {kind.status}, " in lua for kind in KINDS) == lua.count(" = {") > 30
+    assert "UPLOAD_GONE" not in lua
 
 
 def test_no_setting_is_documented_that_is_none() -> None:
     named = set(re.findall(r"`(SLUICE_[A-Z_]+)`", (DOCS / "configuration.md").read_text()))
-    secret = {f"{name}_FILE" for name, field in FIELDS if field.metadata["secret"]}
-    assert named - {*SETTINGS, *ELSEWHERE} - secret == set()
-
-
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.code)
-def test_an_error_is_documented_with_its_status(kind: Kind) -> None:
-    assert f"| {kind.status} | `{kind.code}` |" in (DOCS / "api.md").read_text()
-
-
-def edge_errors() -> list[tuple[str, str]]:
-    """(code, status) of every row of the edge's own table."""
-    table = (DOCS.parent / "lua" / "sluice" / "response.lua").read_text()
-    return re.findall(r"^    ([A-Z_]+) = \{ (\d+), \"", table, re.M)
-
-
-@pytest.mark.parametrize(("code", "status"), edge_errors())
-def test_an_error_of_the_edge_is_documented_with_its_status(code: str, status: str) -> None:
-    assert f"| {status} | `{code}` |" in (DOCS / "api.md").read_text()
-
-
-def test_api_and_edge_give_one_code_one_status() -> None:
-    of_api = {kind.code: kind.status for kind in KINDS}
-    shared = {code: int(status) for code, status in edge_errors() if code in of_api}
-    assert shared == {code: of_api[code] for code in shared}
-    assert len(shared) > 5
-
-
-@pytest.mark.parametrize("route", [route for route in ROUTES if route.access is not Access.EDGE], ids=lambda r: r.name)
-def test_a_call_is_documented(route: Route) -> None:
-    assert re.search(rf"^\| `{route.method} {re.escape(route.path)}`", (DOCS / "api.md").read_text(), re.M)
+    known = set(docs.settings()) | docs.ELSEWHERE.keys()
+    assert named - known - {f"{name}_FILE" for name in known} == set()
 
 
 @pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=lambda page: page.name)
