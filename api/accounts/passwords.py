@@ -30,7 +30,7 @@ _NICE: Final = 10
 
 
 def _be_nice() -> None:
-    # on Linux a priority is a thread's own; where it may not be changed, hashes are computed all the same
+    # on Linux a priority is a thread's own; if it may not be changed, hashes are computed all the same
     with contextlib.suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
 

@@ -13,7 +13,7 @@ local var = ngx.var
 
 local _M = {}
 
--- Calls without a token at once, and how many of one network may wait.
+-- Calls without a token under way, and how many of one network may wait.
 local OF_STRANGERS, WAITING_OF_NETWORK = 3, 8
 -- So many times the calls at once may wait, for so many seconds.
 local WAITING_TIMES, WAIT_SECONDS = 16, 10
