@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, Meta, UnsetType
 
 from api.accounts.service import SessionTokens
 from api.accounts.usage import View
@@ -15,8 +15,8 @@ from api.http.schemas import Answer, Body, Id, Moment, Size, one_of, timestamp
 class SignUp(Body):
     """A new account; with the code of the invitation, if sign-up is by invitation."""
 
-    username: str
-    password: str
+    username: Annotated[str, Meta(extra_json_schema={"pattern": r"^[a-z0-9][a-z0-9._-]{2,63}$"})]
+    password: Annotated[str, Meta(extra_json_schema={"minLength": 8, "maxLength": 1024})]
     code: str | None = None
 
 

@@ -8,7 +8,21 @@ from msgspec import Meta
 
 from api.core.models import File
 from api.files.service import Link, Target
-from api.http.schemas import Answer, Body, Cursor, Id, Limit, Moment, Query, Sha256, Size, one_of, timestamp
+from api.http.schemas import (
+    Answer,
+    Body,
+    Cursor,
+    Digest,
+    Id,
+    Limit,
+    Moment,
+    Name,
+    Query,
+    Sha256,
+    Size,
+    one_of,
+    timestamp,
+)
 
 Disposition = Literal["attachment", "inline"]
 _STATES = {"verified": "ready", "unverified": "verifying"}
@@ -26,7 +40,7 @@ class FileQuery(Query):
     order: Literal["newest", "name"] = "newest"
     trashed: Literal["true", "false"] = "false"
     q: str | None = None
-    digest: str | None = None
+    digest: Digest | None = None
     folder_id: str | None = None
     limit: Limit = 50
     cursor: Cursor | None = None
@@ -48,7 +62,7 @@ class CreateLink(Body):
 class ChangeFile(Body):
     """A file's new name."""
 
-    name: str
+    name: Name
 
 
 class FileAnswer(Answer):

@@ -23,6 +23,15 @@ Size = Annotated[int, Meta(ge=0)]
 """Bytes, or how many."""
 
 
+# What the documents say of a member that is checked further in, with an error of its own.
+Name = Annotated[
+    str, Meta(extra_json_schema={"minLength": 1, "maxLength": 255, "pattern": r"^[^/\\\u0000-\u001f\u007f]+$"})
+]
+Digest = Annotated[str, Meta(extra_json_schema={"pattern": r"^[0-9a-f]{64}$"})]
+FileSize = Annotated[int, Meta(extra_json_schema={"minimum": 0})]
+NoFolder = Annotated[str | None, Meta(extra_json_schema={"enum": [None], "description": "No folder can be named yet."})]
+
+
 def one_of(*values: str) -> Meta:
     """Says in the documents which strings a member may be; answers are not checked."""
     return Meta(extra_json_schema={"enum": list(values)})

@@ -9,14 +9,32 @@ from msgspec import UNSET, Meta, UnsetType
 
 from api.core.models import Upload
 from api.files.schema import FileAnswer
-from api.http.schemas import Answer, Body, Cursor, Error, Id, Limit, Moment, Query, Sha256, Size, one_of, timestamp
+from api.http.schemas import (
+    Answer,
+    Body,
+    Cursor,
+    Digest,
+    Error,
+    FileSize,
+    Id,
+    Limit,
+    Moment,
+    Name,
+    NoFolder,
+    Query,
+    Sha256,
+    Size,
+    one_of,
+    timestamp,
+)
 from api.uploads import ranges
 from api.uploads.proof import Challenge
 from api.uploads.status import SignedParts, UploadView
 
 MOST_AT_ONCE: Final = 50
 """Uploads of one call."""
-PartHashes = Annotated[dict[str, Sha256], Meta(min_length=1, max_length=1000)]
+_NUMBERS: Final = {"propertyNames": {"pattern": r"^[1-9][0-9]{0,3}$"}}
+PartHashes = Annotated[dict[str, Sha256], Meta(min_length=1, max_length=1000, extra_json_schema=_NUMBERS)]
 ETags = Annotated[
     dict[str, Annotated[str, Meta(pattern=r"^[ -~]+(?!\n)$", max_length=128)]], Meta(min_length=1, max_length=10_000)
 ]
@@ -32,11 +50,11 @@ class CreateUpload(Body):
         parts: SHA-256 by part number, of the parts whose URLs the answer should have.
     """
 
-    name: str
-    size: int
-    digest: str | None = None
+    name: Name
+    size: FileSize
+    digest: Digest | None = None
     resume_key: Annotated[str, Meta(min_length=1, max_length=1024)] | None = None
-    folder_id: str | None = None
+    folder_id: NoFolder = None
     content_type: str | None = None
     parts: PartHashes | None = None
 
@@ -44,7 +62,7 @@ class CreateUpload(Body):
 class ResizeUpload(Body):
     """PATCH /uploads/{id}."""
 
-    size: int
+    size: FileSize
 
 
 class CreateUploads(Body):

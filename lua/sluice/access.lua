@@ -24,11 +24,12 @@ local get_method = ngx.req.get_method
 local _M = {}
 
 -- Calls that are there before anybody has a token; an Authorization header, even a bad one, means nothing to them.
--- Each with the limit per address that it has beside nginx' own, and the code that says so.
+-- Each with the limit per address that it has beside nginx' own, if any, and the code that says so.
 local PUBLIC = {
     ["POST /api/v1/users"] = { "signup", "SIGNUPS_LIMITED" },
     ["POST /api/v1/sessions"] = { "signin", "SIGNIN_LIMITED" },
     ["POST /api/v1/sessions/refresh"] = { "refresh", "REQUESTS_LIMITED" },
+    ["GET /api/v1/openapi.json"] = {},
 }
 
 -- What the API's framework knows; it calls anything else malformed.
@@ -131,7 +132,8 @@ local function decide_bearer()
     local public = PUBLIC[get_method() .. " " .. var.uri]
     if public then
         ngx.req.clear_header("Authorization")
-        return traffic.admit_stranger(public[1], public[2]) or calls.begin_stranger(var.client_network)
+        local refused = public[1] and traffic.admit_stranger(public[1], public[2])
+        return refused or calls.begin_stranger(var.client_network)
     end
     if not METHODS[get_method()] then
         return "METHOD_NOT_IMPLEMENTED"
