@@ -1,9 +1,9 @@
 """Writes sluice.json, the Grafana dashboard, from the panels below.
 
     python deploy/grafana/make_dashboard.py            writes the file beside this one
-    python deploy/grafana/make_dashboard.py --check    fails when the file is not what would be written
+    python deploy/grafana/make_dashboard.py --check    fails if the file is out of date
 
-tests/nginx/test_metrics.py holds every name in it against what the gateway really gives.
+tests/nginx/test_metrics.py checks that the gateway exports every metric in it.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ class Panel:
     """One graph.
 
     Attributes:
-        lines: (query, legend) of each.
-        unit: Grafana's name of it.
+        lines: (query, legend) of each line.
+        unit: Grafana's name of the unit.
     """
 
     title: str

@@ -1,4 +1,4 @@
-"""The private servers of one Sluice on one machine: how each is configured, started, watched and stopped.
+"""The private servers of one Sluice on one machine: configuration, start, supervision and stop.
 
-Standard library only: it runs before (and without) the virtual environment.
+Uses the standard library only, because it runs before (and without) the virtual environment.
 """

@@ -1,4 +1,4 @@
-"""What `scripts/run` starts, as the unprivileged user: all servers of one data folder, until told to stop."""
+"""The entry point of `scripts/run`: runs all servers of one data folder as the unprivileged user, until stopped."""
 
 import argparse
 import errno
@@ -33,7 +33,7 @@ from scripts.stack.services import MariaDB, Redis, Service
 from scripts.stack.supervisor import Stopped, Supervisor
 from scripts.stack.tls import Certificate
 
-# Debian's own Python takes no packages from pip, so the client gets an environment.
+# Debian's Python refuses installs by pip, so the client gets a virtual environment.
 CLIENT = "python3 -m venv ~/.sluice && ~/.sluice/bin/pip install ./client && ~/.sluice/bin/sluice"
 ALREADY_EXISTS = 3  # the exit code of `python -m api user create` for a name that is taken
 
@@ -68,7 +68,7 @@ def say(text: str) -> None:
 
 
 def tell(*lines: str) -> None:
-    """Print; a terminal that has gone away, or a file on a full disk, stops nothing."""
+    """Print. If the terminal is gone, or stdout is a file on a full disk, the text is dropped."""
     with suppress(OSError):
         os.write(sys.stdout.fileno(), "".join(f"{line}\n" for line in lines).encode(errors="replace"))
 
@@ -76,18 +76,18 @@ def tell(*lines: str) -> None:
 def run(
     address: Address, data: Path, with_ceph: bool = False, ceph_port: int | None = None, on_trial: bool = False
 ) -> None:
-    """Start everything, show the logs, and stay until told to stop.
+    """Start all servers, show the logs, and run until told to stop.
 
     Args:
         address: where nginx listens.
         data: the data folder.
-        with_ceph: start a Ceph, too, which takes new uploads.
-        ceph_port: where its S3 answers.
-        on_trial: make a certificate that is signed by itself.
+        with_ceph: also start a Ceph, which takes new uploads.
+        ceph_port: the port of Ceph's S3.
+        on_trial: make a self-signed certificate.
 
     Raises:
-        Stopped: when told.
-        CannotStart, ServiceError: with one line for a person; nothing runs any more.
+        Stopped: told to stop.
+        CannotStart, ServiceError: the message is one line for the user; all servers have stopped.
     """
     begun = time.monotonic()
     paths = Paths.of(data)
@@ -98,11 +98,11 @@ def run(
     with lock, closing_memory(paths), Supervisor(say) as supervisor:
         adopt_orphans()
         database, redis, ceph = MariaDB(paths), Redis(paths), Ceph(paths, ceph_port)
-        supervisor.end_leftovers(ceph.services)  # they hold ports
+        supervisor.end_leftovers(ceph.services)  # leftover daemons hold ports
         if with_ceph:
             ceph.configure()
         elif ceph.holds_data:
-            say(f"{ceph.folder} holds a Ceph, which is not started: files on it cannot be reached (--storage ceph)")
+            say(f"{ceph.folder} holds a Ceph, which is not started: files on it are unavailable (use --storage ceph)")
         certificate = Certificate(paths.secrets) if on_trial else None
         if certificate:
             certificate.make(address.reachable_host)
@@ -114,7 +114,7 @@ def run(
         nginx = Nginx(paths, {**in_force, **settings}, address)
         supervisor.end_leftovers([database, redis, api, worker, nginx])
         check_port(address.host, address.port)
-        if not database.datadir.exists():  # what is there already can be read, deleted and signed in to on a full disk
+        if not database.datadir.exists():  # with a database, reads, deletions and sign-ins work on a full disk
             check_disk(paths.data, int(in_force["SLUICE_MIN_FREE"]))
 
         supervisor.prepare(database)
@@ -122,7 +122,7 @@ def run(
         database.tend()
         supervisor.prepare(api)
         if with_ceph:
-            start_ceph(supervisor, ceph, settings)  # whose bucket's rules follow from rows
+            start_ceph(supervisor, ceph, settings)  # after the API's migrations: the bucket's rules depend on rows
         make_admin(secrets, settings)
         start_anyway(supervisor, api)
         supervisor.start(worker)
@@ -143,7 +143,7 @@ def run(
 
 @contextmanager
 def closing_memory(paths: Paths) -> Iterator[None]:
-    """Frees the folder in memory when everything has stopped."""
+    """Remove the folder in memory when all servers have stopped."""
     try:
         yield
     finally:
@@ -151,10 +151,10 @@ def closing_memory(paths: Paths) -> Iterator[None]:
 
 
 def start_ceph(supervisor: Supervisor, ceph: Ceph, settings: dict[str, str]) -> None:
-    """Start Ceph's daemons and make its bucket. One that worked before keeps nothing else from starting.
+    """Start Ceph's daemons and make its bucket. If an existing Ceph fails, the other servers start without it.
 
     Raises:
-        ServiceError: it cannot be made.
+        ServiceError: a new Ceph could not be made.
     """
     made = ceph.holds_data
     waiting = list(ceph.services)
@@ -166,28 +166,28 @@ def start_ceph(supervisor: Supervisor, ceph: Ceph, settings: dict[str, str]) -> 
     except ServiceError as ex:
         if not made:
             raise
-        say(f"{ex}; the start goes on, and Ceph is tried again")
+        say(f"{ex}; startup continues, and Ceph is tried again")
         for daemon in waiting:
             supervisor.start_later(daemon)
 
 
 def start_anyway(supervisor: Supervisor, service: Service) -> None:
-    """Start a server; if it is not ready in time, say so and go on: it is watched, and may become ready later.
+    """Start a server. If it is not ready in time, say so and continue: the supervisor watches it.
 
     Raises:
-        ServiceError: it ended.
+        ServiceError: the server ended.
     """
     try:
         supervisor.start(service)
     except NotReady as ex:
-        say(f"{ex}; the start goes on")
+        say(f"{ex}; startup continues")
 
 
 def init_storage(settings: dict[str, str]) -> None:
-    """Make Ceph's bucket, with its rules; repeatable.
+    """Make Ceph's bucket, with its rules. Can be repeated.
 
     Raises:
-        ServiceError: it cannot be made.
+        ServiceError: the bucket could not be made.
     """
     result = api_command(["storage", "init", STORAGE], settings)
     if result.returncode:
@@ -196,10 +196,10 @@ def init_storage(settings: dict[str, str]) -> None:
 
 
 def make_admin(secrets: Secrets, settings: dict[str, str]) -> None:
-    """Make the first account; a start that was cut off before its password was shown is made good.
+    """Make the first account, if its password has not been shown yet.
 
     Raises:
-        ServiceError: the API refuses.
+        ServiceError: the API refused.
     """
     password = secrets.admin_password()
     if password is None:
@@ -217,7 +217,7 @@ def show_admin(secrets: Secrets) -> None:
 
 
 def show(address: Address, paths: Paths, in_force: dict[str, str], seconds: float, ceph: Ceph | None) -> None:
-    """Say where it runs and what is in force."""
+    """Print the address, the data folder, the versions and the settings in force."""
     listens = "every address" if address.host in ANY_ADDRESS else address.host
     free = shutil.disk_usage(paths.storage).free // 1024**3
     own = [f"{name}={in_force.get(name, '')}" for name in sorted(os.environ) if name.startswith("SLUICE_")]
@@ -228,7 +228,7 @@ def show(address: Address, paths: Paths, in_force: dict[str, str], seconds: floa
         f"  data      {paths.data}, as user {_user_name()}",
         f"  storage   {f'ceph, S3 on {ceph.url}; ' if ceph else ''}local, {free} GiB free",
         f"  servers   {', '.join(_versions(['radosgw'] if ceph else []))}",
-        f"  commands  {paths.run / 'api'} storage check, and others: --help",
+        f"  commands  {paths.run / 'api'} storage check (others: --help)",
         f"  client    {CLIENT} login {in_force.get('SLUICE_PUBLIC_URL', address.url)}",
         f"  settings  {', '.join(own) or 'the defaults'}",
     )
@@ -242,7 +242,7 @@ def _user_name() -> str:
 
 
 def _versions(more: list[str]) -> list[str]:
-    """The installed versions of what runs, by their packages."""
+    """The installed versions of the servers' packages."""
     packages = ["nginx", "mariadb-server-core", "redis-tools", "python3", *more]
     command = ["dpkg-query", "-W", "-f", "${Package} ${Version}\n", *packages]
     result = subprocess.run(command, capture_output=True, text=True, check=False)

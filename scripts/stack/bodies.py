@@ -1,4 +1,4 @@
-"""What a killed nginx worker leaves of bodies that were on their way: files that no process has open any more."""
+"""Deletes the body files that a killed nginx worker left: half-received bodies that no process has open."""
 
 import os
 import time
@@ -9,16 +9,16 @@ _STILL_FOR = 60.0
 
 
 def drop_dead_bodies(folder: Path, session: int) -> int:
-    """Delete files that nobody of nginx' session has open, and that have not changed for a minute.
+    """Delete files that no process of nginx's session has open, and that have not changed for a minute.
 
-    nginx keeps a body's file open until its request ends, so this does not depend on how slowly a client sends.
+    nginx keeps a body's file open until its request ends, so a slow client's body is never deleted.
 
     Args:
-        folder: nginx' client_body_temp_path, used by this nginx alone.
-        session: whose processes may have them open.
+        folder: nginx's client_body_temp_path, used by this nginx alone.
+        session: the session id of nginx; only its processes can have these files open.
 
     Returns:
-        How many were deleted; 0 if it cannot be known which are open.
+        Number of deleted files; 0 if it cannot be known which files are open.
     """
     before = time.time() - _STILL_FOR
     try:
@@ -34,18 +34,18 @@ def drop_dead_bodies(folder: Path, session: int) -> int:
 
 
 def _open_files(session: int) -> set[Path]:
-    """What the processes of a session have open.
+    """The files that the processes of a session have open.
 
     Raises:
-        OSError: one of them cannot be looked into.
+        OSError: the files of one process could not be listed.
     """
     found: set[Path] = set()
     for entry in os.listdir("/proc"):
         if not entry.isdigit():
             continue
-        with suppress(ProcessLookupError, FileNotFoundError):  # it has just ended
+        with suppress(ProcessLookupError, FileNotFoundError):  # the process has just ended
             if os.getsid(int(entry)) == session:
                 for descriptor in os.listdir(f"/proc/{entry}/fd"):
-                    with suppress(FileNotFoundError):  # it was just closed
+                    with suppress(FileNotFoundError):  # the file was just closed
                         found.add(Path(os.readlink(f"/proc/{entry}/fd/{descriptor}")))
     return found

@@ -1,4 +1,4 @@
-"""A private Ceph of one data folder: mon, osd and radosgw as services; scripts/ceph knows how each is made and run."""
+"""A private Ceph of one data folder: mon, osd and radosgw as services. scripts/ceph makes and runs each daemon."""
 
 import http.client
 import json
@@ -15,19 +15,19 @@ from scripts.stack.paths import CODE, Paths
 from scripts.stack.services import Pause, Service
 
 SCRIPT = str(CODE / "scripts" / "ceph")
-STORAGE = "ceph"  # the storage's name; replicas' rows hold it
+STORAGE = "ceph"  # the storage's name, as in the rows of replicas
 _LOOPBACK = "127.0.0.1"
 _S3_PORTS = range(8480, 8580)
-_MON_PORTS = range(16780, 26780, 100)  # the osd takes ports from 10 above; all below those that the kernel gives out
-_OSD_GB = (4, 64)  # at least, at most; a sparse file, half of what is free when it is made
+_MON_PORTS = range(16780, 26780, 100)  # the osd uses ports from 10 above; all are below the ephemeral ports
+_OSD_GB = (4, 64)  # min, max size of the sparse file; half of the free space when it is made
 
 
 class Ceph:
-    """See the module's docstring.
+    """One private Ceph, see the module's docstring.
 
     Args:
-        paths: the stack's folders; everything of Ceph's lies in `ceph`, but for sockets, pids and logs.
-        s3_port: where radosgw listens; by default a free one, kept for good.
+        paths: the stack's folders. All files are in `ceph`, except for sockets, pids and logs.
+        s3_port: where radosgw listens; default: a free port, kept for later starts.
     """
 
     def __init__(self, paths: Paths, s3_port: int | None = None) -> None:
@@ -48,14 +48,14 @@ class Ceph:
         return f"http://{_LOOPBACK}:{self.s3_port}"
 
     def environment(self) -> Mapping[str, str]:
-        """What makes scripts/ceph mean this one."""
+        """The environment that points scripts/ceph at this Ceph."""
         return self._environment
 
     def configure(self) -> None:
         """Choose ports, and write the configuration and the keys.
 
         Raises:
-            CannotStart: the port that was asked for is taken, or Ceph is not installed.
+            CannotStart: the requested port is taken, or Ceph is not installed.
         """
         remembered = self._remembered()
         if self._given_port is None:
@@ -90,7 +90,7 @@ class Ceph:
         return self.folder / "settings"
 
     def settings(self) -> dict[str, str]:
-        """SLUICE_… that name it as a storage, with its keys by file."""
+        """The SLUICE_… settings that name this Ceph as a storage, with its keys in files."""
         prefix = f"SLUICE_S3_{STORAGE.upper()}_"
         return {
             f"{prefix}ENDPOINT": self.url,
@@ -102,7 +102,7 @@ class Ceph:
 
 def _free_port(remembered: int | None, others: Iterable[int]) -> int:
     ports = list(others)
-    first = os.getpid() % len(ports)  # two stacks that start in the same second do not choose the same one
+    first = os.getpid() % len(ports)  # so that two stacks that start in the same second choose different ports
     for port in [*([remembered] if remembered else []), *ports[first:], *ports[:first]]:
         try:
             check_port(_LOOPBACK, port)
@@ -113,10 +113,10 @@ def _free_port(remembered: int | None, others: Iterable[int]) -> int:
 
 
 class _Daemon(Service):
-    """One of Ceph's daemons, in the foreground.
+    """One of Ceph's daemons, run in the foreground.
 
     Attributes:
-        daemon: its name in Ceph; its log and its pid file are called so, too.
+        daemon: its name in Ceph, also used for its log and its pid file.
     """
 
     daemon: str
@@ -140,7 +140,7 @@ class _Daemon(Service):
         return [SCRIPT, "run", self.daemon]
 
     def state(self, command: str) -> object:
-        """The `state` that it tells on its own socket; None where it does not answer."""
+        """The daemon's `state`, read from its admin socket; None if the socket gives no answer."""
         path = self.paths.run / f"{self.daemon.partition('.')[0]}.asok"
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(5)
@@ -148,14 +148,14 @@ class _Daemon(Service):
                 connection.connect(os.fspath(path))
                 connection.sendall(json.dumps({"prefix": command}).encode() + b"\0")
                 answer = connection.makefile("rb").read()
-                found: object = json.loads(answer[4:]).get("state")  # the first four bytes say how long it is
+                found: object = json.loads(answer[4:]).get("state")  # the first four bytes are the length
             except (OSError, ValueError):
                 return None
             return found
 
 
 class Mon(_Daemon):
-    """The map of the cluster."""
+    """The mon, which holds the cluster map."""
 
     name = "ceph-mon"
     daemon = "mon.a"
@@ -169,7 +169,7 @@ class Mon(_Daemon):
 
 
 class Osd(_Daemon):
-    """The bytes."""
+    """The osd, which stores the bytes."""
 
     name = "ceph-osd"
     daemon = "osd.0"
@@ -183,11 +183,11 @@ class Osd(_Daemon):
 
 
 class RadosGW(_Daemon):
-    """S3."""
+    """radosgw, which serves S3."""
 
     name = "radosgw"
     daemon = "client.rgw"
-    stop_seconds = 5  # killing it is safe, and an idle connection may keep it for longer
+    stop_seconds = 5  # killing it is safe, and an idle connection may keep it running longer
 
     def ready(self) -> bool:
         return self._ask() == 200

@@ -1,4 +1,4 @@
-"""Lets nginx test its configuration in every variant that can be rendered; `scripts/check` runs it."""
+"""Runs `nginx -t` on every variant of the configuration that can be rendered. `scripts/check` runs this."""
 
 import os
 import subprocess
@@ -24,7 +24,7 @@ ADDRESSES = {
 CONTENT = {"SLUICE_CONTENT_HOST": "content.example:8443"}
 CACHE = {"SLUICE_CACHE_STORAGES": "main", "SLUICE_CACHE_SIZE": "1048576"}
 TCP = {"SLUICE_API_SOCKET": "", "SLUICE_API_ADDRESS": "api.example:8000"}
-# (name, whether with TLS, settings beside the stack's)
+# (name, whether with TLS, settings added to the stack's)
 VARIANTS: tuple[tuple[str, bool, dict[str, str]], ...] = (
     ("plain", False, {}),
     ("TLS", True, TLS),

@@ -1,4 +1,4 @@
-"""What must hold before anything is started, each with one line for the person when it does not."""
+"""Conditions that must hold before any server starts. Each failure is one line for the user."""
 
 import errno
 import fcntl
@@ -11,14 +11,14 @@ from typing import IO
 
 
 class CannotStart(Exception):
-    """The stack cannot start; the text is one line for a person."""
+    """The stack cannot start. The message is one line for the user."""
 
 
 def take_lock(path: Path) -> IO[str]:
-    """Hold a data folder for one supervisor; the kernel lets go when it dies, however it dies.
+    """Lock a data folder for one supervisor. The kernel releases the lock when the supervisor dies, even by SIGKILL.
 
     Raises:
-        CannotStart: another one holds it.
+        CannotStart: another supervisor holds the lock.
     """
     file = open(path, "a+")  # noqa: SIM115 - kept open for as long as the lock is held
     try:
@@ -26,17 +26,17 @@ def take_lock(path: Path) -> IO[str]:
     except BlockingIOError:
         file.seek(0)
         raise CannotStart(f"already running, pid {file.read().strip() or 'unknown'}") from None
-    with suppress(OSError):  # on a full disk the old text stays, or none: the lock itself needs no room
+    with suppress(OSError):  # on a full disk the text may be missing; the lock itself needs no space
         file.truncate(0)
         os.write(file.fileno(), f"{os.getpid()}\n".encode())
     return file
 
 
 def check_port(host: str, port: int) -> None:
-    """Try to listen where nginx will.
+    """Try to listen on nginx's address and port.
 
     Raises:
-        CannotStart: somebody listens there, or we may not.
+        CannotStart: the port is taken, or this user may not listen there.
     """
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[
@@ -50,19 +50,19 @@ def check_port(host: str, port: int) -> None:
         if ex.errno == errno.EADDRINUSE:
             raise CannotStart(f"port {port} is in use") from ex
         if ex.errno == errno.EACCES:
-            raise CannotStart(f"port {port} is root's alone; choose one from 1024 on by --port") from ex
+            raise CannotStart(f"port {port} needs root; choose one from 1024 up with --port") from ex
         raise CannotStart(f"cannot listen on {host}, port {port}: {ex.strerror or ex}") from ex
 
 
 def check_disk(folder: Path, min_free: int) -> None:
-    """A database that is made on a full disk fails in ways that are hard to read.
+    """Check free space before the first start: making a database on a full disk fails with unclear errors.
 
     Raises:
-        CannotStart: less than SLUICE_MIN_FREE is free.
+        CannotStart: free space is below SLUICE_MIN_FREE.
     """
     free = shutil.disk_usage(folder).free
     if free < min_free:
         raise CannotStart(
             f"the disk is full: {free // 1024**2} MiB are free at {folder},"
-            f" SLUICE_MIN_FREE asks for {min_free // 1024**2} MiB"
+            f" SLUICE_MIN_FREE is {min_free // 1024**2} MiB"
         )

@@ -1,4 +1,4 @@
-"""Sluice's own servers, the API, the worker and nginx, and the settings they get from the stack."""
+"""Sluice's servers (the API, the worker and nginx) and the settings they get from the stack."""
 
 import http.client
 import json
@@ -31,7 +31,7 @@ PYTHON = str(CODE / ".venv" / "bin" / "python")
 RENDER = str(CODE / "scripts" / "render-nginx")
 _FIND_CODE = {"PYTHONPATH": str(CODE)}
 CLIENTS_SECONDS = 4 * HANG_SECONDS
-"""An API whose threads for clients all stand still for so long hangs."""
+"""Seconds. If all threads for clients have been busy for longer than this, the API hangs."""
 ANY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 - compared with, and printed
 
 
@@ -49,7 +49,7 @@ class Address:
 
     @property
     def reachable_host(self) -> str:
-        """A host by which this machine reaches it."""
+        """A host name or address by which this machine reaches nginx."""
         return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104
 
     @property
@@ -57,7 +57,7 @@ class Address:
         return f"{'https' if self.tls else 'http'}://{_join(self.reachable_host, self.port)}"
 
     def connection(self) -> http.client.HTTPConnection:
-        """A connection to it, for a question about how it is: whoever answers on our own port will do."""
+        """A local connection for health checks. TLS certificates are not verified: the port is the stack's own."""
         if self.tls:
             context = ssl._create_unverified_context()  # noqa: S323
             return http.client.HTTPSConnection(self.reachable_host, self.port, timeout=5, context=context)
@@ -65,7 +65,7 @@ class Address:
 
     @property
     def listen(self) -> str:
-        """As nginx' `listen` has it."""
+        """As in nginx's `listen` directive."""
         return _join(self.host, self.port)
 
 
@@ -81,14 +81,14 @@ def stack_settings(
     ceph: Ceph | None = None,
     certificate: Certificate | None = None,
 ) -> dict[str, str]:
-    """The settings that follow from the stack itself, beside the person's own.
+    """The settings that the stack sets, added to the user's settings.
 
     Args:
-        ceph: takes new uploads where it is given; what lies on the local disk stays readable.
-        certificate: the edge's, where the person has none.
+        ceph: takes new uploads, if given; content on the local disk stays readable.
+        certificate: the edge's, if the user has none.
 
     Raises:
-        CannotStart: the person has set one that would point away from the stack's own servers.
+        CannotStart: the user has set one of these settings, so it would point away from the stack's servers.
     """
     secrets = Secrets(paths.secrets)
     fixed = {
@@ -105,17 +105,17 @@ def stack_settings(
     }
     ours = {*fixed, *(name.removesuffix("_FILE") for name in fixed), *(f"{name}_FILE" for name in fixed)}
     if clash := sorted(ours & os.environ.keys()):
-        raise CannotStart(f"{', '.join(clash)} is set, but scripts/run starts servers of its own: unset it")
+        raise CannotStart(f"{', '.join(clash)} is set, but scripts/run starts this server itself: unset it")
     own = _own_settings()
     chosen = ceph_choices(own) if ceph else {}
     return {"SLUICE_PUBLIC_URL": address.url, **chosen, **fixed, **own}
 
 
 def ceph_choices(own: Mapping[str, str]) -> dict[str, str]:
-    """What follows from having a Ceph, where the person says nothing else.
+    """The settings for a Ceph, unless the user has set them.
 
     Raises:
-        CannotStart: the person's storages leave it out.
+        CannotStart: the user's SLUICE_STORAGES does not name it.
     """
     if f"{STORAGE}:s3" not in own.get("SLUICE_STORAGES", f"{STORAGE}:s3").split(","):
         raise CannotStart(f"SLUICE_STORAGES does not name {STORAGE}:s3, which --storage ceph starts")
@@ -123,7 +123,7 @@ def ceph_choices(own: Mapping[str, str]) -> dict[str, str]:
     public = urlsplit(own.get("SLUICE_PUBLIC_URL", "")).hostname
     ways = [f"SLUICE_S3_{name}{way}" for name in ("", f"{STORAGE.upper()}_") for way in ("PUBLIC_ENDPOINT", "VIA_EDGE")]
     if public not in (None, "localhost", "127.0.0.1", "::1") and not own.keys() & set(ways):
-        settings[f"SLUICE_S3_{STORAGE.upper()}_VIA_EDGE"] = "1"  # radosgw listens on this machine alone
+        settings[f"SLUICE_S3_{STORAGE.upper()}_VIA_EDGE"] = "1"  # radosgw listens on loopback only
     return settings
 
 
@@ -132,7 +132,7 @@ def _own_settings() -> dict[str, str]:
 
 
 def settings_in_force(settings: Mapping[str, str]) -> dict[str, str]:
-    """Let the API check its settings, before anything runs.
+    """Let the API check all settings before any server starts.
 
     Raises:
         CannotStart: with every problem.
@@ -147,7 +147,7 @@ def settings_in_force(settings: Mapping[str, str]) -> dict[str, str]:
 def api_command(
     arguments: Sequence[str], settings: Mapping[str, str], text: str = ""
 ) -> "subprocess.CompletedProcess[str]":
-    """Run a short command of the API's: `python -m api …`."""
+    """Run a short command: `python -m api …`."""
     return subprocess.run(
         [PYTHON, "-m", "api", *arguments],
         input=text,
@@ -159,7 +159,7 @@ def api_command(
 
 
 def write_command(paths: Paths, settings: Mapping[str, str]) -> Path:
-    """Write a program that is `python -m api` with the stack's settings, for the person at the terminal."""
+    """Write a script that runs `python -m api` with the stack's settings, for the user's terminal."""
     path = paths.run / "api"
     given = " ".join(f"{name}={shlex.quote(value)}" for name, value in {**settings, **_FIND_CODE}.items())
     drop = f"setpriv --reuid={os.geteuid()} --regid={os.getegid()} --clear-groups --"
@@ -189,7 +189,7 @@ class API(_ApiProcess):
     _clients_at = 0.0
 
     def prepare(self, pause: Pause) -> None:
-        """Bring the database's tables up to date, and let all counting begin anew: names may be others now."""
+        """Migrate the database, and restart all counts of busy threads: process names may have changed."""
         shutil.rmtree(self.settings["SLUICE_METRICS_FOLDER"], ignore_errors=True)
         self.run([PYTHON, "-m", "api", "migrate"], pause)
 
@@ -198,13 +198,13 @@ class API(_ApiProcess):
         return [PYTHON, "-m", "gunicorn", "-c", config, "api.app:get_app()"]
 
     def ready(self) -> bool:
-        """Whether it answers; what it needs beside itself, a storage for instance, keeps no start."""
+        """Whether the API is up. A dependency that is down, for example a storage, does not delay startup."""
         return self._ask("api.sock.internal") == 200
 
     def alive(self) -> bool:
-        """Whether it answers the edge, and has answered clients lately: calls that wait for a storage may take long.
+        """Whether the edge gets answers, and clients have got some lately. Calls that wait for a storage may take long.
 
-        gunicorn itself ends a process only if its main thread stands still, not if all others do.
+        gunicorn ends a process only if its main thread hangs, not if all other threads do.
         """
         now = time.monotonic()
         if self._ask("api.sock"):
@@ -212,7 +212,7 @@ class API(_ApiProcess):
         return self._ask("api.sock.internal") != 0 and now - self._clients_at < CLIENTS_SECONDS
 
     def spawn(self, command: Sequence[str] | None = None) -> "subprocess.Popen[bytes]":
-        """Start it; what was known of its threads is forgotten."""
+        """Start it, with the counts of busy threads forgotten."""
         self._clients_at = time.monotonic()
         return super().spawn(command)
 
@@ -223,16 +223,16 @@ class API(_ApiProcess):
 
 
 class Worker(_ApiProcess):
-    """What goes on in the background; it listens nowhere, so running is ready.
+    """Runs background jobs. It listens on no port, so it is ready as soon as it runs.
 
     Args:
         paths: the stack's folders.
-        settings: the stack's.
-        database: whose absence explains that the worker has no heartbeat.
+        settings: the stack's settings.
+        database: if it is down, that explains a missing heartbeat.
     """
 
     name = "worker"
-    stop_seconds = 30  # a running segment saves its place
+    stop_seconds = 30  # a running segment saves its position
 
     def __init__(self, paths: Paths, settings: Mapping[str, str], database: MariaDB) -> None:
         super().__init__(paths, settings)
@@ -247,7 +247,7 @@ class Worker(_ApiProcess):
         return True
 
     def alive(self) -> bool:
-        """Whether its heartbeat, which says that it saw its rows, has come since the last call."""
+        """Whether the worker has written a heartbeat since the last call. It writes one after it has read its rows."""
         try:
             beat = self._heartbeat.stat().st_mtime_ns
         except OSError:
@@ -261,13 +261,13 @@ class Nginx(Service):
 
     Args:
         paths: the stack's folders.
-        settings: what is in force, the stack's own settings included.
+        settings: all settings in force, the stack's included.
         address: where it listens.
     """
 
     name = "nginx"
     _session = 0
-    stop_signal = SIGQUIT  # lets short requests end; a longer download is cut, and goes on by a Range
+    stop_signal = SIGQUIT  # lets short requests end; a longer download is cut, and the client resumes it with a Range
 
     def __init__(self, paths: Paths, settings: Mapping[str, str], address: Address) -> None:
         super().__init__(paths)
@@ -275,7 +275,7 @@ class Nginx(Service):
         self.address = address
 
     def environment(self) -> Mapping[str, str]:
-        """What `scripts/render-nginx --variables` asks for; nginx itself reads no variables."""
+        """The variables of `scripts/render-nginx --variables`. nginx itself reads no environment variables."""
         known = {
             **self.settings,
             "SLUICE_LISTEN": self.address.listen,
@@ -287,19 +287,20 @@ class Nginx(Service):
         return {name: known.get(name, "") for name in _edge_variables()}
 
     def prepare(self, pause: Pause) -> None:
-        """Write the configuration, and drop what killed requests left half received."""
+        """Write the configuration, and delete half-received bodies of killed requests."""
         with suppress(OSError):
-            for body in (self.paths.storage / "incoming").iterdir():  # the folder stays: a full disk has no room for it
+            # The folder stays: a full disk has no space for a new one.
+            for body in (self.paths.storage / "incoming").iterdir():
                 body.unlink()
         self.run([RENDER, str(self.config.parent)], pause)
 
     @property
     def config(self) -> Path:
-        """The configuration, beside nginx' pid: in memory, since a full disk has no room for either."""
+        """The configuration's folder, beside nginx's pid file: in memory, since a full disk has no space for them."""
         return self.paths.memory / "nginx" / "nginx.conf"
 
     def spawn(self, command: Sequence[str] | None = None) -> "subprocess.Popen[bytes]":
-        """Start it, with its configuration written again if the folder in memory has vanished."""
+        """Start nginx. If the folder in memory has vanished, write the configuration again first."""
         if command is None and not self.config.exists():
             self.paths.make_memory()
             environment = {**os.environ, **self.environment()}
@@ -309,7 +310,7 @@ class Nginx(Service):
         return process
 
     def tend(self) -> None:
-        """Free what killed workers left of bodies."""
+        """Delete the body files that killed workers left."""
         super().tend()
         drop_dead_bodies(self.paths.storage / "incoming", self._session)
 
@@ -319,9 +320,9 @@ class Nginx(Service):
         return [nginx, "-e", str(self.paths.log / "edge.log"), "-c", str(config), "-g", "daemon off;"]
 
     def ready(self) -> bool:
-        """Its /readyz knows of the API, of what that needs, and of the revocations' feed.
+        """Whether /readyz returns 200. It checks the API, the API's dependencies, and the revocation feed.
 
-        SLUICE_READY_NETWORKS may keep it from us (403): then the process' own answer has to do.
+        If SLUICE_READY_NETWORKS denies this machine (403), a working edge is enough.
         """
         status = self._ask("/readyz")[0]
         return status == 200 or (status == 403 and self._ask("/healthz")[0] == 200)
@@ -330,7 +331,7 @@ class Nginx(Service):
         return self._ask("/healthz")[0] != 0
 
     def trouble(self) -> str:
-        """What /readyz names, one after another; empty if all is well."""
+        """The problems that /readyz names, joined; empty if there are none."""
         status, body = self._ask("/readyz")
         if status == 0:
             return f"{self.address.url} gives no answer"

@@ -1,4 +1,4 @@
-"""The logs: shown while the stack runs, quoted when a server fails, and kept from filling the disk."""
+"""The logs: shown while the stack runs, quoted when a server fails, and capped in size."""
 
 import os
 import shutil
@@ -11,17 +11,17 @@ LOG_MAX = 100 * 1024**2
 
 
 def follow(logs: Iterable[Path]) -> "subprocess.Popen[bytes]":
-    """Show what is added to the logs, until we end."""
+    """Show lines as they are added to the logs, until this process ends."""
     paths = list(logs)
     for path in paths:
-        with suppress(OSError):  # a full disk: tail waits for it
+        with suppress(OSError):  # if the disk is full, tail waits for the file
             path.touch()
     command = ["setpriv", "--pdeathsig", "KILL", "--", "tail", "-q", "-n", "0", "-F", *map(str, paths)]
     return subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
 
 
 def last_lines(log: Path, count: int = 10) -> list[str]:
-    """The end of a log; at most its last 16 KiB are read."""
+    """The last lines of a log. Reads at most its last 16 KiB."""
     try:
         with log.open("rb") as file:
             file.seek(max(0, log.stat().st_size - 16384))
@@ -31,11 +31,11 @@ def last_lines(log: Path, count: int = 10) -> list[str]:
 
 
 def cap(folder: Path) -> None:
-    """Copy and empty each log that has grown too large; the one before it goes.
+    """Copy and empty each log that is larger than the limit. The previous copy is replaced.
 
-    The servers append to files that they keep open, so a log cannot be moved away from under them. Lines
-    written between the copy and the cut are lost: with 100 MiB kept, that is a fair price for no signals. On a disk
-    without room for the copy, the log is cut all the same.
+    The servers keep their log files open for appending, so a log cannot be renamed. Lines written between the
+    copy and the truncation are lost: with 100 MiB kept, this is acceptable, and no server needs a signal. If the
+    disk has no space for the copy, the log is truncated without one.
     """
     for log in folder.glob("*.log"):
         with suppress(OSError):

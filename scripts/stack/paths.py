@@ -1,4 +1,4 @@
-"""Where everything of one stack lies: the data folder's layout, and the checkout."""
+"""Where the files of one stack are: the layout of the data folder, and the checkout."""
 
 import hashlib
 import os
@@ -12,11 +12,11 @@ from scripts.stack.process import give_to_server, server_uid
 
 CODE = Path(__file__).resolve().parents[2]
 
-# sockaddr_un.sun_path has 108 bytes with the closing zero (unix(7)).
+# sockaddr_un.sun_path has 108 bytes, including the final zero (unix(7)).
 SOCKET_PATH_MAX = 107
 _LONGEST_SOCKET = "/run/api.sock.internal"
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - a private folder is made there, and checked
-_MEMORY_ROOM = 32 * 1024**2  # what the files there need, with some to spare
+_MEMORY_ROOM = 32 * 1024**2  # enough for the files there, with a margin
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Paths:
 
     Attributes:
         data: the data folder (`--data`, ./var by default).
-        run: sockets, pids and the lock; elsewhere when the data folder's path is too long for a socket.
+        run: sockets, pids and the lock; outside `data` if its path is too long for a socket.
     """
 
     data: Path
@@ -33,7 +33,7 @@ class Paths:
 
     @classmethod
     def of(cls, data: Path) -> "Paths":
-        """The layout below `data`, whose sockets move to /tmp when their paths would be too long."""
+        """The layout below `data`. Sockets move to /tmp if their paths would be too long."""
         data = data.resolve()
         if len(os.fsencode(data)) + len(_LONGEST_SOCKET) > SOCKET_PATH_MAX:
             return cls(data, _short_run_folder(data))
@@ -41,10 +41,10 @@ class Paths:
 
     @cached_property
     def memory(self) -> Path:
-        """A private folder in memory, made now, for files that a full disk must not be able to refuse; else `run`.
+        """A private folder in memory, for files that must be writable on a full disk; `run` if there is none.
 
-        It may vanish while the stack runs (systemd-logind's RemoveIPC), so whoever starts a server calls
-        `make_memory` first.
+        It may vanish while the stack runs (systemd-logind's RemoveIPC), so call `make_memory` before each start
+        of a server.
         """
         folder = _SHARED_MEMORY / _private_name(self.data)
         try:
@@ -57,16 +57,16 @@ class Paths:
 
     @property
     def in_memory(self) -> bool:
-        """Whether `memory` is one."""
+        """Whether `memory` is a folder in memory."""
         return self.memory != self.run
 
     def make_memory(self) -> None:
-        """Make `memory` again, if it has vanished."""
+        """Make `memory` again if it has vanished."""
         if self.in_memory:
             _make_private(self.memory)
 
     def free_memory(self) -> None:
-        """Remove what is in memory, once nothing runs any more; if we are root, also a killed server user's."""
+        """Remove the folder in memory after all servers have ended. As root, also remove that of the servers' user."""
         digest = _private_name(self.data).rpartition("-")[2]
         for folder in _SHARED_MEMORY.glob(f"sluice-*-{digest}"):
             shutil.rmtree(folder, ignore_errors=True)
@@ -92,13 +92,13 @@ class Paths:
         return self.data / "nginx"
 
     def make(self) -> None:
-        """Make the folders that are missing, for their owner only."""
+        """Make the missing folders, with access for their owner only."""
         for folder in (self.data, self.run, self.pids, self.log, self.secrets, self.storage, self.nginx):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
 def _private_name(data: Path) -> str:
-    """The same for the same user and data folder at every start."""
+    """A path that depends on the user and the data folder only, so every start finds it."""
     return f"sluice-{os.geteuid()}-{hashlib.sha256(os.fsencode(data)).hexdigest()[:16]}"
 
 
@@ -106,7 +106,7 @@ def _short_run_folder(data: Path) -> Path:
     """A private folder under /tmp.
 
     Raises:
-        PermissionError: somebody else made a folder of that name.
+        PermissionError: another user made a folder of that name.
     """
     folder = Path("/tmp") / _private_name(data)  # noqa: S108 - checked below
     _make_private(folder)
@@ -114,10 +114,10 @@ def _short_run_folder(data: Path) -> Path:
 
 
 def _make_private(folder: Path) -> None:
-    """Make a folder where everybody may make one.
+    """Make a private folder inside a folder that every user can write to.
 
     Raises:
-        PermissionError: somebody else made one of that name.
+        PermissionError: another user made a folder of that name.
     """
     try:
         folder.mkdir(mode=0o700)
@@ -128,5 +128,5 @@ def _make_private(folder: Path) -> None:
             or status.st_uid not in (os.geteuid(), server_uid())
             or status.st_mode & 0o077
         ):
-            raise PermissionError(f"{folder} is not a private folder of ours") from None
+            raise PermissionError(f"{folder} is not a private folder of this user") from None
     give_to_server(folder)

@@ -1,4 +1,4 @@
-"""Starting a server, ending it with all it has spawned, and ending what a killed supervisor left behind."""
+"""Starts a server, ends it with all its descendants, and ends processes that a killed supervisor left."""
 
 import ctypes
 import os
@@ -17,11 +17,11 @@ _RECORD_SIZE = 40
 
 
 class ServiceError(Exception):
-    """A server could not be made ready; the text is one line for a person.
+    """A server could not be made ready. The message is one line for the user.
 
     Args:
         text: what went wrong.
-        log: whose last lines say more.
+        log: the file whose last lines say more.
     """
 
     def __init__(self, text: str, log: Path | None = None) -> None:
@@ -30,11 +30,11 @@ class ServiceError(Exception):
 
 
 class NotReady(ServiceError):
-    """A server runs, and gave no answer, or a bad one, for longer than its start may take."""
+    """A server runs, but is not ready within the time allowed for its start."""
 
 
 def as_server_user(command: Sequence[str]) -> list[str]:
-    """The command, run as the unprivileged user where we are root (mariadbd refuses to be root)."""
+    """The command, run as the unprivileged user if this process is root (mariadbd refuses to run as root)."""
     if os.geteuid() != 0:
         return list(command)
     user = _server_user()
@@ -43,21 +43,21 @@ def as_server_user(command: Sequence[str]) -> list[str]:
 
 
 def make_folder(folder: Path) -> Path:
-    """Make a private folder that belongs to whom the servers run as."""
+    """Make a private folder that belongs to the servers' user."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     give_to_server(folder)
     return folder
 
 
 def give_to_server(path: Path) -> None:
-    """Let a file or folder belong to whom the servers run as."""
+    """Give a file or folder to the servers' user."""
     if os.geteuid() == 0:
         user = _server_user()
         os.chown(path, user.pw_uid, user.pw_gid, follow_symlinks=False)
 
 
 def server_uid() -> int:
-    """Whom the servers run as."""
+    """The user that the servers run as."""
     return _server_user().pw_uid if os.geteuid() == 0 else os.geteuid()
 
 
@@ -71,9 +71,9 @@ def _server_user() -> pwd.struct_passwd:
 def spawn(
     command: Sequence[str], *, log: Path, folder: Path, environment: Mapping[str, str]
 ) -> "subprocess.Popen[bytes]":
-    """Start a process in a session of its own, so that it and its workers can be ended as one group.
+    """Start a process in a new session, so that it and its workers can be ended as one group.
 
-    It is told to end (SIGTERM) when we die, however we die. A log that cannot be opened is done without.
+    The kernel sends it SIGTERM when this process dies, for any reason. If the log cannot be opened, output is dropped.
     """
     with _open_log(log) as output:
         return subprocess.Popen(
@@ -95,7 +95,7 @@ def _open_log(log: Path) -> BinaryIO:
 
 
 def stop(process: "subprocess.Popen[bytes]", ask: signal.Signals, seconds: float) -> None:
-    """Ask a process to end, wait, and kill whatever is left of its group."""
+    """Ask a process to end, wait, and kill what remains of its group."""
     if process.poll() is None:
         process.send_signal(ask)
         with suppress(subprocess.TimeoutExpired):
@@ -104,9 +104,9 @@ def stop(process: "subprocess.Popen[bytes]", ask: signal.Signals, seconds: float
 
 
 def end_group(process: "subprocess.Popen[bytes]") -> None:
-    """Kill what is left of a group: nginx' and gunicorn's workers outlive a killed master, and hold its port.
+    """Kill the rest of a process group: nginx's and gunicorn's workers outlive a killed master and hold its port.
 
-    Returns when they are gone, which a subreaper knows from their exit statuses.
+    Returns when they are gone, which this process knows from their exit statuses, as their subreaper.
     """
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
@@ -117,16 +117,16 @@ def end_group(process: "subprocess.Popen[bytes]") -> None:
 
 
 def adopt_orphans() -> None:
-    """Let our children's children become ours when their parent dies (PR_SET_CHILD_SUBREAPER, prctl(2))."""
+    """Adopt the children of child processes that die (PR_SET_CHILD_SUBREAPER, prctl(2))."""
     if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
         raise OSError(ctypes.get_errno(), "prctl")
 
 
 def reap_adopted(own: Container[int]) -> None:
-    """Take leave of dead orphans that we adopted; without it each stays as a zombie.
+    """Reap dead processes that were adopted. Without this, each stays as a zombie.
 
     Args:
-        own: children whose ends somebody else asks for.
+        own: process ids whose exit statuses other code reads.
     """
     while True:
         try:
@@ -139,17 +139,17 @@ def reap_adopted(own: Container[int]) -> None:
 
 
 def describe_end(returncode: int) -> str:
-    """How a process ended, in words."""
+    """How a process ended, as text."""
     if returncode >= 0:
         return f"ended with {returncode}"
     return f"was killed by {signal.Signals(-returncode).name}"
 
 
 def remember(record: Path, process: "subprocess.Popen[bytes]") -> None:
-    """Write down who a child is, for the next supervisor should this one be killed.
+    """Write down the identity of a child process, for the next supervisor if this one is killed.
 
-    The record is written over the last one, within its block, so a full disk does not matter. If it cannot be
-    written at all, a killed supervisor's children still get their SIGTERM.
+    The new record overwrites the old one within its disk block, so it works on a full disk. If it cannot be
+    written, the children of a killed supervisor still get SIGTERM.
     """
     start = _start_time(process.pid)
     if start is None:
@@ -163,13 +163,13 @@ def remember(record: Path, process: "subprocess.Popen[bytes]") -> None:
 
 
 def end_leftover(record: Path, folder: Path, seconds: float) -> int:
-    """End what is left of a group that `remember` wrote down; never anybody else's process.
+    """End what is left of a process group that `remember` wrote down; never another process.
 
-    A process is ours when it is the remembered one (same id, same start) or belongs to that session and works
-    in our folder: an id can have been given to somebody else since.
+    A process belongs to the group if it is the remembered one (same id, same start time), or if it belongs to
+    that session and its working folder is in the data folder. The process id alone can have been reused since.
 
     Returns:
-        How many processes were ended.
+        Number of processes that were ended.
     """
     try:
         pid, start = (int(word) for word in record.read_text().split())
@@ -184,7 +184,7 @@ def end_leftover(record: Path, folder: Path, seconds: float) -> int:
             if late or member not in ended:
                 with suppress(ProcessLookupError):
                     os.kill(member, signal.SIGKILL if late else signal.SIGTERM)
-                    os.kill(member, signal.SIGCONT)  # a stopped one obeys only when it goes on
+                    os.kill(member, signal.SIGCONT)  # a stopped process handles the signal only after SIGCONT
         ended.update(ours)
         time.sleep(0.05)
     record.unlink()
@@ -213,7 +213,7 @@ def _works_in(pid: int, folder: Path) -> bool:
 
 
 def _stat(pid: int) -> list[str] | None:
-    """The fields of /proc/<pid>/stat from the third one, the state, on (proc(5))."""
+    """The fields of /proc/<pid>/stat, beginning with the third, the state (proc(5))."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

@@ -1,4 +1,4 @@
-"""Asks each running server, in a thread of its own, whether it still answers."""
+"""Asks each running server regularly, in one thread per server, whether it still answers."""
 
 import threading
 import time
@@ -11,13 +11,13 @@ _MOST_PER_ASK = ASK_EVERY + 10.0
 
 
 class Pulse:
-    """What is known of one server that runs.
+    """The state of health of one running server.
 
     Attributes:
         answered: whether it has answered since `restarted`.
-        silent: seconds without an answer. Time in which nobody asked, because the whole machine or we stood still,
-            is not counted.
-        trouble: what keeps it from doing all of its work, in words; empty if nothing does.
+        silent: seconds without an answer. Time in which this thread could not ask (the machine was suspended or
+            overloaded) is not counted.
+        trouble: why the server cannot do all of its work, as text; empty if it can.
     """
 
     def __init__(self, service: Service) -> None:
@@ -29,11 +29,11 @@ class Pulse:
         self.trouble = ""
 
     def start(self) -> None:
-        """Begin to ask, until the process ends."""
+        """Ask in the background until this process ends."""
         threading.Thread(target=self._run, name=f"pulse {self._service.name}", daemon=True).start()
 
     def restarted(self) -> None:
-        """What was found out about the process before does not count any more."""
+        """Forget all results of the previous process."""
         self._starts += 1
         self.answered, self.silent = False, 0.0
 
@@ -56,6 +56,6 @@ class Pulse:
         try:
             answered = self._service.alive()
             self.trouble = self._service.trouble()
-        except Exception:  # whatever it is, it is no answer; this thread has to go on
+        except Exception:  # any error counts as no answer; this thread must keep running
             return False
         return answered

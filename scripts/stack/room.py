@@ -1,4 +1,4 @@
-"""Room on the disk that belongs to one file before the file needs it."""
+"""Disk space that is reserved for a file before the file needs it."""
 
 import ctypes
 import os
@@ -9,13 +9,12 @@ _FALLOC_FL_KEEP_SIZE = 1  # linux/falloc.h
 
 
 def reserve(files: Iterable[tuple[Path, int]]) -> None:
-    """Allocate blocks behind the ends of files, so that these can grow on a full disk; the sizes stay.
+    """Reserve disk blocks after the ends of files, so that they can grow on a full disk. Their sizes stay the same.
 
-    What cannot be had is left: a disk that is full already, a file that is gone, a file system without
-    fallocate(2).
+    Ignores errors: the disk is full already, a file is gone, or the file system has no fallocate(2).
 
     Args:
-        files: each with the bytes it should be able to grow by.
+        files: (path, bytes that it should be able to grow by) of each.
     """
     fallocate = ctypes.CDLL(None, use_errno=True).fallocate
     for path, room in files:
@@ -31,10 +30,10 @@ def reserve(files: Iterable[tuple[Path, int]]) -> None:
 
 
 def write_if_other(path: Path, text: str, mode: int = 0o600) -> None:
-    """Write a small file whole, if its text is another: a start needs no room for what is there already.
+    """Write a small file atomically, if its text has changed. An unchanged file needs no free space at a start.
 
     Raises:
-        OSError: it cannot be written; the old text stays.
+        OSError: the file cannot be written; the old text stays.
     """
     try:
         if path.read_text() == text:

@@ -1,4 +1,4 @@
-"""What a stack must keep to itself: made at the first start, kept for good, for their owner's eyes only."""
+"""A stack's secrets: made at the first start, kept for later starts, readable by their owner only."""
 
 import os
 import secrets
@@ -6,12 +6,12 @@ from pathlib import Path
 
 
 class Secrets:
-    """The files of the secrets' folder.
+    """The files of the folder of secrets.
 
     Attributes:
-        token_keys: keys that sign tokens, a line each, oldest first.
-        edge_key: what nginx shows to the API's internal calls.
-        admin: the first account's password until it was shown, then empty.
+        token_keys: keys that sign tokens, one per line, oldest first.
+        edge_key: the key that nginx sends with internal calls to the API.
+        admin: the first account's password until it has been shown, then empty.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -21,7 +21,7 @@ class Secrets:
         self.admin = folder / "admin"
 
     def make(self) -> None:
-        """Make what is missing."""
+        """Make the missing secrets."""
         for path in (self.token_keys, self.edge_key):
             if not path.exists():
                 write_secret(path, secrets.token_hex(32) + "\n")
@@ -29,7 +29,7 @@ class Secrets:
             write_secret(self.admin, secrets.token_urlsafe(15) + "\n")
 
     def admin_password(self) -> str | None:
-        """The first account's password, while nobody has seen it."""
+        """The first account's password; None after it has been shown."""
         return self.admin.read_text().strip() or None
 
     def forget_admin_password(self) -> None:
@@ -37,7 +37,7 @@ class Secrets:
 
 
 def write_secret(path: Path, text: str) -> None:
-    """Write a file whole or not at all, readable by its owner alone from the first byte on."""
+    """Write a file atomically. Only its owner can read it, at any moment."""
     unfinished = path.with_suffix(".new")
     unfinished.unlink(missing_ok=True)
     descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

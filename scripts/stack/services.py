@@ -1,9 +1,9 @@
-"""How MariaDB and Redis are configured and started; tests use it for just one of them.
+"""Configuration and start of MariaDB and Redis. Tests also use it to start only one of them.
 
     with server_folder() as folder, started(MariaDB(folder)) as database:
         connect(database.url)
 
-Both listen on a unix socket in a private folder: who cannot enter the folder cannot reach them, so their
+Both listen on a unix socket in a private folder. Only users who can enter the folder can connect, so the
 accounts need no passwords.
 """
 
@@ -24,22 +24,22 @@ from scripts.stack.process import ServiceError, describe_end, end_group, make_fo
 from scripts.stack.room import reserve
 
 HANG_SECONDS = float(os.environ.get("STACK_HANG_SECONDS", "30"))
-"""A server that gives no answer for so long is ended and started again; tests wait for less."""
+"""Seconds. A server that gives no answer for longer is killed and started again; tests set less."""
 READY_SECONDS = float(os.environ.get("STACK_READY_SECONDS", "30"))
-"""The start waits so long for a server to be ready; tests wait for less."""
+"""Seconds that a server may take until it is ready; tests set less."""
 Pause = Callable[[float], None]
 _COMMON_OPTIONS = (
-    "--innodb-log-file-size=48M",  # the default of 96 MB takes longer to write at the first start, for nothing here
+    "--innodb-log-file-size=48M",  # the default of 96 MB only makes the first start slower
     "--skip-name-resolve",
 )
 
 
 class Service:
-    """One server: what to run, when it is ready, how it is asked to stop.
+    """One server: its command, its readiness check, and how to stop it.
 
     Attributes:
         name: also names the log and the record of its process id.
-        stop_signal: asks for an orderly end; after `stop_seconds` it is killed.
+        stop_signal: asks for an orderly end; the server is killed after `stop_seconds`.
         ready_seconds: how long it may take until `ready()`.
     """
 
@@ -56,13 +56,13 @@ class Service:
         return self.paths.log / f"{self.name}.log"
 
     def prepare(self, pause: Pause) -> None:
-        """Make what the server needs on disk; repeatable."""
+        """Make the files that the server needs. Can be repeated."""
 
     def command(self) -> Sequence[str]:
         raise NotImplementedError
 
     def environment(self) -> Mapping[str, str]:
-        """Variables beyond our own."""
+        """Environment variables to add to those of this process."""
         return {}
 
     def ready(self) -> bool:
@@ -70,29 +70,29 @@ class Service:
         raise NotImplementedError
 
     def alive(self) -> bool:
-        """Whether it answers at all, however busy or hindered it is; one that does not for long is started again."""
+        """Whether it answers at all, even if busy or impaired. If it does not for long, it is started again."""
         return self.ready()
 
     def trouble(self) -> str:
-        """What keeps it from doing all of its work; empty if nothing does."""
+        """Why it cannot do all of its work; empty if it can."""
         return ""
 
     def tend(self) -> None:
-        """Called once a minute while it runs. Its log keeps room, so that it can say what a full disk does to it."""
+        """Called once per minute while it runs. Reserves log space, so that errors of a full disk are logged."""
         reserve([(self.log, 1 << 20)])
 
     def spawn(self, command: Sequence[str] | None = None) -> "subprocess.Popen[bytes]":
-        """Start the server, or another command in its place."""
+        """Start the server, or another command instead."""
         self.paths.make_memory()
         process = spawn(command or self.command(), log=self.log, folder=self.paths.data, environment=self.environment())
         remember(self.paths.pids / self.name, process)
         return process
 
     def run(self, command: Sequence[str], pause: Pause) -> None:
-        """Run a command of the server's to its end.
+        """Run one of the server's commands until it ends.
 
         Raises:
-            ServiceError: it failed.
+            ServiceError: the command failed.
         """
         process = self.spawn(command)
         try:
@@ -108,7 +108,7 @@ class Service:
         """Wait until the server answers.
 
         Raises:
-            ServiceError: it ended, or did not answer in time.
+            ServiceError: it ended, or gave no answer in time.
         """
         deadline = time.monotonic() + self.ready_seconds
         while not self.ready():
@@ -120,17 +120,17 @@ class Service:
 
 
 class MariaDB(Service):
-    """MariaDB with a database `sluice` and an account of that name that has rights on it alone.
+    """MariaDB with a database `sluice` and an account `sluice` that has rights on this database only.
 
     Args:
         folder: the data folder.
-        durable: a commit survives a power cut; tests do without (a killed process loses nothing either way).
-        databases: a LIKE pattern of the databases that the account may make and use; tests want several.
+        durable: whether a commit survives a power cut. Tests set False (a killed process loses nothing either way).
+        databases: LIKE pattern of the databases that the account may make and use; tests use several.
     """
 
     name = "mariadb"
     stop_seconds = 60
-    ready_seconds = 600  # recovery after a power cut takes a while
+    ready_seconds = 600  # recovery after a power cut may take minutes
 
     def __init__(self, folder: Path | Paths, durable: bool = True, databases: str = "sluice") -> None:
         super().__init__(folder)
@@ -144,7 +144,7 @@ class MariaDB(Service):
         return f"mysql://sluice@localhost/sluice?unix_socket={self.socket}"
 
     def prepare(self, pause: Pause) -> None:
-        """Make system tables and account, elsewhere first: a `mariadb` folder is there complete or not at all."""
+        """Make system tables and account in another folder and rename it: `mariadb` is complete or absent."""
         make_folder(self.paths.data / "mariadb-tmp")
         if self.datadir.exists():
             return
@@ -159,9 +159,9 @@ class MariaDB(Service):
             f"GRANT ALL ON `{self.databases}`.* TO sluice@localhost;\n"
         )
         accounts.chmod(0o644)
-        # mariadb-install-db splits paths at spaces, so they are relative: to our folder, and to the new one.
+        # mariadb-install-db splits paths at spaces, so both are relative: the working folder's, and the new folder's.
         options = ["--no-defaults", f"--datadir=./{unfinished.name}", "--tmpdir=../mariadb-tmp", *_COMMON_OPTIONS]
-        # the database's root is the machine's root; the stack itself needs none
+        # The database's root is the machine's root. The stack does not use it.
         options += ["--auth-root-authentication-method=socket", "--auth-root-socket-user=root"]
         self.run(["mariadb-install-db", *options, "--skip-test-db", f"--extra-file=./{accounts.name}"], pause)
         accounts.unlink()
@@ -178,7 +178,7 @@ class MariaDB(Service):
             f"--pid-file={self.paths.memory / 'mariadbd.pid'}",
             "--skip-networking",
             "--local-infile=OFF",
-            "--log-warnings=1",  # no line for each connection that only asks whether it greets
+            "--log-warnings=1",  # logs no line for a connection that only reads the greeting
             "--character-set-server=utf8mb4",
             "--default-time-zone=+00:00",
             "--transaction-isolation=READ-COMMITTED",
@@ -187,31 +187,31 @@ class MariaDB(Service):
             f"--innodb-flush-log-at-trx-commit={1 if self.durable else 2}",
         ]
         if self.paths.in_memory:
-            # 12 MiB that are written anew at each start, which a full disk would refuse
+            # 12 MiB that are written at each start, which would fail on a full disk
             temporary = self.paths.memory / "ibtmp1"
             options += ["--innodb-data-home-dir=", f"--innodb-temp-data-file-path={temporary}:12M:autoextend"]
             if not (self.datadir / "ddl_recovery.log").exists() and self._disk_is_full():
-                # made anew after an orderly end, which leaves nothing to recover; no table is changed on a full disk
+                # Made again after an orderly end, when nothing is left to recover. No table is changed on a full disk.
                 options.append(f"--log-ddl-recovery={self.paths.memory / 'ddl_recovery.log'}")
-        return [shutil.which("mariadbd") or "/usr/sbin/mariadbd", *options]  # an ordinary user's PATH has no sbin
+        return [shutil.which("mariadbd") or "/usr/sbin/mariadbd", *options]  # the PATH of ordinary users has no sbin
 
     def _disk_is_full(self) -> bool:
         return self.datadir.exists() and shutil.disk_usage(self.datadir).free < 1 << 20
 
     def alive(self) -> bool:
-        return bool(_exchange(self.socket, b""))  # even if it only says that it has too many connections
+        return bool(_exchange(self.socket, b""))  # "too many connections" counts as an answer
 
     def tend(self) -> None:
-        """Keep room for the tables to grow.
+        """Reserve space for the tables to grow.
 
-        On a full disk MariaDB refuses a row only if it can roll back, and that takes room as well: without any, it
-        aborts. So sign-ins and deletions go on for thousands of rows after the disk is full.
+        On a full disk MariaDB refuses a row if it can roll back, but a rollback needs space as well: without any,
+        MariaDB aborts. With reserved space, thousands of sign-ins and deletions still work on a full disk.
         """
         super().tend()
         system, tables = self.datadir / "mysql", self.datadir / "sluice"
         reserve(
             [
-                (self.datadir / "ibdata1", 8 << 20),  # has the undo logs
+                (self.datadir / "ibdata1", 8 << 20),  # contains the undo logs
                 *((path, 2 << 20) for path in tables.glob("*.ibd")),
                 *((path, 1 << 20) for path in self.datadir.glob("aria_log.*")),
                 *((path, 1 << 16) for path in [*system.glob("*.ibd"), *system.glob("*.MA?")]),
@@ -220,13 +220,13 @@ class MariaDB(Service):
         )
 
     def ready(self) -> bool:
-        """It greets (protocol version 10): that comes after recovery and the init file."""
+        """Whether it sends a greeting (protocol version 10). It does so after recovery and the init file."""
         greeting = _exchange(self.socket, b"")
         return len(greeting) > 4 and greeting[4] == 10
 
 
 class Redis(Service):
-    """Redis without persistence: all that is in it may be lost at any moment."""
+    """Redis without persistence: it holds only data that may be lost at any moment."""
 
     name = "redis"
 
@@ -253,7 +253,7 @@ class Redis(Service):
         arguments = [text for key, value in options.items() for text in (f"--{key}", value)]
         if server := shutil.which("redis-server"):
             return [server, *arguments]
-        # Debian's redis-tools has the server too, under another name, and without a unit that would start it.
+        # Debian's redis-tools contains the server under another name, without the systemd unit that would start it.
         return ["bash", "-c", 'exec -a redis-server redis-check-rdb "$@"', "redis-server", *arguments]
 
     def ready(self) -> bool:
@@ -264,7 +264,7 @@ class Redis(Service):
 
 
 def _exchange(path: Path, request: bytes) -> bytes:
-    """What a server's socket answers within a second; nothing where it does not."""
+    """The bytes that a server's socket returns within a second; empty if there are none."""
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(1)
         try:
@@ -277,7 +277,7 @@ def _exchange(path: Path, request: bytes) -> bytes:
 
 @contextmanager
 def server_folder() -> Iterator[Path]:
-    """A temporary folder that the servers' user can enter (pytest's own are root's alone)."""
+    """A temporary folder that the servers' user can enter (only root can enter pytest's folders)."""
     folder = make_folder(Path(tempfile.mkdtemp(prefix="sluice-")))
     try:
         yield folder
@@ -291,7 +291,7 @@ S = TypeVar("S", bound=Service)
 
 @contextmanager
 def started(service: S) -> Iterator[S]:
-    """A server that runs inside the `with` block. For tests."""
+    """A server that runs inside the `with` block, for tests."""
     for folder in (service.paths.data, service.paths.run, service.paths.log, service.paths.pids):
         make_folder(folder)
     service.prepare(time.sleep)

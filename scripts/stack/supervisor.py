@@ -1,7 +1,7 @@
-"""Starts the servers in order, keeps them running, and stops them in the opposite order.
+"""Starts the servers in order, keeps them running, and stops them in reverse order.
 
-One loop, which sleeps until a signal (a child's end is one) or the next thing that is due; beside it a thread per
-server asks whether it answers (`pulse`). Nothing here needs the disk: on a full one, a server is still started again.
+One loop sleeps until a signal (SIGCHLD included) or the next due action. One thread per server asks whether it
+answers (`pulse`). The loop needs no disk space: on a full disk, a server that ended is still started again.
 """
 
 import os
@@ -18,8 +18,8 @@ from scripts.stack.process import NotReady, ServiceError, describe_end, end_grou
 from scripts.stack.pulse import Pulse
 from scripts.stack.services import HANG_SECONDS, Service
 
-BACKOFF = (0.1, 30.0)  # seconds before the second try, and at most; doubled each time
-# Seconds after which a server that runs and answers begins with the short pauses again; tests take less.
+BACKOFF = (0.1, 30.0)  # seconds before the second try, and the maximum; doubled each time
+# Seconds. The backoff is reset after a server has run and answered for longer than this; tests set less.
 WELL_AFTER = float(os.environ.get("STACK_WELL_SECONDS", "60"))
 LOOK_EVERY = 1.0
 LOGS_EVERY = 10.0
@@ -29,7 +29,7 @@ Say = Callable[[str], None]
 
 
 class Stopped(BaseException):
-    """The person (or the machine) wants the stack to stop; raised out of any wait."""
+    """The user (or the machine) wants the stack to stop. Raised out of any wait."""
 
 
 class _Child:
@@ -37,10 +37,10 @@ class _Child:
         self.service = service
         self.pulse = Pulse(service)
         self.process: subprocess.Popen[bytes] | None = None
-        self.deaths = 0  # in a row
+        self.deaths = 0  # consecutive
         self.started_at = 0.0
-        self.start_at: float | None = None  # set while it waits to be started again
-        self.was_ready = False  # at the start of the stack
+        self.start_at: float | None = None  # set while it waits for a restart
+        self.was_ready = False  # during startup of the stack
 
     def spawn(self) -> None:
         self.start_at = None
@@ -50,7 +50,7 @@ class _Child:
 
     @property
     def hangs(self) -> bool:
-        """Whether it has given no answer for too long; a first answer may take as long as a start may."""
+        """Whether it has given no answer for too long. The first answer may take as long as its start."""
         patience = HANG_SECONDS if self.pulse.answered else max(HANG_SECONDS, self.service.ready_seconds)
         return self.pulse.silent > patience
 
@@ -58,7 +58,7 @@ class _Child:
 class Supervisor:
     """Holds the running servers.
 
-    Use as a context manager: leaving it, for whatever reason, stops all that was started.
+    Use as a context manager: leaving the block, for any reason, stops all servers.
     """
 
     def __init__(self, say: Say) -> None:
@@ -67,13 +67,13 @@ class Supervisor:
         self._wanted_to_stop = False
         self._wake, waker = socket.socketpair()
         waker.setblocking(False)
-        self._waker = waker  # kept from being closed
+        self._waker = waker  # a reference, so that it is not closed
 
     def __enter__(self) -> "Supervisor":
         signal.set_wakeup_fd(self._waker.fileno(), warn_on_full_buffer=False)
-        signal.signal(signal.SIGCHLD, lambda number, frame: None)  # enough to wake the loop
+        signal.signal(signal.SIGCHLD, lambda number, frame: None)  # this wakes the loop
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            # nohup asks to outlive the terminal
+            # With nohup, the stack outlives the terminal.
             if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
                 signal.signal(number, self._on_stop)
         return self
@@ -89,10 +89,10 @@ class Supervisor:
         self._wanted_to_stop = True
 
     def pause(self, seconds: float) -> None:
-        """Sleep until a signal comes or the time is over.
+        """Sleep until a signal arrives or the time is over.
 
         Raises:
-            Stopped: the signal was one that ends the stack.
+            Stopped: the signal asks the stack to stop.
         """
         if not self._wanted_to_stop and select.select([self._wake], [], [], max(0.0, seconds))[0]:
             self._wake.recv(4096)
@@ -100,7 +100,7 @@ class Supervisor:
             raise Stopped
 
     def end_leftovers(self, services: list[Service]) -> None:
-        """End what a killed supervisor left; the edge first, the database last."""
+        """End processes that a killed supervisor left; the edge first, the database last."""
         for service in reversed(services):
             record = service.paths.pids / service.name
             if count := end_leftover(record, service.paths.data, service.stop_seconds):
@@ -113,7 +113,7 @@ class Supervisor:
         """Start servers at the same time and wait until all of them answer.
 
         Raises:
-            ServiceError: one ended. It is kept all the same: `watch` would start it again.
+            ServiceError: one ended. It is kept: `watch` would start it again.
             NotReady: one gave no answer in time.
         """
         children = [_Child(service) for service in services]
@@ -141,21 +141,21 @@ class Supervisor:
                     self._look_after(other, now)
             if now > say_at:
                 say_at = now + SAY_EVERY
-                self._say(f"{service.name} is not ready after {now - begun:.0f} s; it is waited for")
+                self._say(f"{service.name} is not ready after {now - begun:.0f} s; still waiting")
             self.pause(0.05)
         child.was_ready = True
 
     def start_later(self, service: Service) -> None:
-        """Leave the start of a server to `watch`, with all its tries."""
+        """Let `watch` start a server, with retries."""
         child = _Child(service)
         child.start_at = time.monotonic()
         self._children.append(child)
 
     def watch(self) -> None:
-        """Start again whatever ends or hangs, until told to stop.
+        """Restart servers that end or hang, until told to stop.
 
         Raises:
-            Stopped: when told. Nothing else ends it.
+            Stopped: told to stop. No other exception ends it.
         """
         for child in self._children:
             child.pulse.start()
@@ -187,7 +187,7 @@ class Supervisor:
         if child.process.poll() is None:
             if child.hangs:
                 self._say(f"{name} gave no answer for {child.pulse.silent:.0f} s: it is killed")
-                child.pulse.restarted()  # once: a process that waits for a dead disk may take a while to go
+                child.pulse.restarted()  # only once: a process that waits for a failed disk may take long to end
                 child.process.kill()
             elif child.pulse.answered and now - child.started_at > WELL_AFTER:
                 child.deaths = 0
@@ -207,7 +207,7 @@ class Supervisor:
                 self._say(f"  | {line}")
 
     def _tell_trouble(self, child: _Child, told: dict[str, str]) -> None:
-        """Say once what keeps a server from its work, and once that nothing does any more."""
+        """Print a server's problem once, and once more when it is over."""
         name, trouble = child.service.name, child.pulse.trouble
         if trouble != told.get(name, ""):
             told[name] = trouble

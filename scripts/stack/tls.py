@@ -1,4 +1,4 @@
-"""A certificate for trial, signed by itself: `scripts/run --tls`."""
+"""A self-signed certificate for trials: `scripts/run --tls`."""
 
 import subprocess
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ class Certificate:
 
     Attributes:
         file: the certificate, in PEM.
-        key: its key, for its owner's eyes only.
+        key: its key, readable by its owner only.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -21,7 +21,7 @@ class Certificate:
         self.key = folder / "tls.key"
 
     def make(self, host: str) -> None:
-        """Make it where it is missing, or ends within a day; for this host and this machine's own names."""
+        """Make the certificate if it is missing or expires within a day. It names this host and localhost."""
         if self.file.exists() and self._openssl(["x509", "-noout", "-checkend", str(_SECONDS_LEFT), "-in"]):
             return
         names = ["DNS:localhost", "IP:127.0.0.1", "IP:::1"]
@@ -35,7 +35,7 @@ class Certificate:
         self.key.chmod(0o600)
 
     def settings(self) -> dict[str, str]:
-        """How the edge finds it."""
+        """The settings that name it to the edge."""
         return {"SLUICE_TLS_CERT": str(self.file), "SLUICE_TLS_KEY": str(self.key)}
 
     def _openssl(self, arguments: Sequence[str]) -> bool:

@@ -160,7 +160,7 @@ def test_a_port_in_use_is_one_line_and_nothing_is_made(start: Start, data: Path)
     ("settings", "says"),
     [
         ({"SLUICE_STORAGES": "local"}, "SLUICE_STORAGES does not name ceph:s3, which --storage ceph starts"),
-        ({"SLUICE_S3_CEPH_BUCKET": "mine"}, "SLUICE_S3_CEPH_BUCKET is set, but scripts/run starts servers of its own"),
+        ({"SLUICE_S3_CEPH_BUCKET": "mine"}, "SLUICE_S3_CEPH_BUCKET is set, but scripts/run starts this server itself"),
         ({"SLUICE_S3_CEPH_SECRET_KEY": "x"}, "SLUICE_S3_CEPH_SECRET_KEY is set, but scripts/run starts servers"),
     ],
 )
@@ -233,7 +233,7 @@ def test_a_ceph_that_cannot_start_holds_up_nothing_else(start: Start, data: Path
     block = data / "ceph" / "osd" / "block"
     away = block.rename(block.with_name("block.away"))
     stack = start(arguments=CEPH, environment={"STACK_READY_SECONDS": "5"})
-    stack.read_until(r"ceph-osd ended with \d+ at its start; the start goes on, and Ceph is tried again\n", START)
+    stack.read_until(r"ceph-osd ended with \d+ at its start; startup continues, and Ceph is tried again\n", START)
     stack.ready(START)
     assert stack.get("/healthz") == 200
     stack.read_until("not well: .*storage:ceph: ")

@@ -79,7 +79,7 @@ def test_an_edge_that_is_not_ready_stops_nothing(start: Start, data: Path) -> No
     settings.update({k: v for k, v in SECOND_STORAGE.items() if k != "SLUICE_STORAGES"})
     settings["SLUICE_S3_AWAY_ENDPOINT"] = f"http://127.0.0.1:{free_port()}"
     stack = start(environment=settings)
-    stack.read_until(r"nginx is not ready after 3 s: storage:away: .+; the start goes on\n")
+    stack.read_until(r"nginx is not ready after 3 s: storage:away: .+; startup continues\n")
     stack.ready()
     assert stack.get("/healthz") == 200
     assert stack.get("/readyz") == 503

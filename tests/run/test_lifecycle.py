@@ -125,7 +125,7 @@ def test_wrong_settings_are_named_before_anything_starts(start: Start, data: Pat
 def test_a_setting_that_points_away_from_the_stack_is_refused(start: Start) -> None:
     stack = start(environment={"SLUICE_DATABASE_URL": "mysql://elsewhere/sluice"})
     assert stack.end() == 1
-    assert "sluice: SLUICE_DATABASE_URL is set, but scripts/run starts servers of its own" in stack.output
+    assert "sluice: SLUICE_DATABASE_URL is set, but scripts/run starts this server itself" in stack.output
 
 
 def test_a_disk_below_the_reserve_is_one_line_and_nothing_is_started(start: Start, data: Path) -> None:
