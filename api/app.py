@@ -52,11 +52,9 @@ from api.sweep.moments import of_this_machine
 from api.transfers.job import TransferJob
 from api.transfers.plan import TransferPlanner
 from api.transfers.service import Transfers
-from api.uploads.create import Creation
 from api.uploads.finalize import Finalizer
 from api.uploads.proof import Instant
 from api.uploads.service import Uploads
-from api.uploads.status import Progress
 
 # OWASP's second choice for argon2id (Password Storage Cheat Sheet): 19 MiB, two passes, one lane.
 HASHER = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
@@ -153,8 +151,6 @@ def compose(
     instant = Instant(context)
     finalizer = Finalizer(context, instant)
     verifier = Verifier(context)
-    progress = Progress(context, instant)
-    creation = Creation(context, instant, progress)
     files = Files(context, Replicas(context))
     usage = Usage(context)
     planner = TransferPlanner(context)
@@ -172,7 +168,7 @@ def compose(
         clock=clock,
         tokens=tokens,
         accounts=Accounts(context, cache, hasher),
-        uploads=Uploads(context, instant, finalizer, creation, progress),
+        uploads=Uploads(context, instant, finalizer),
         files=files,
         transfers=Transfers(context, planner),
         revocations=Revocations(context),

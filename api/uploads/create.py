@@ -1,27 +1,39 @@
-"""How an upload begins: as a new row, as the same unfinished upload again, or done at once."""
+"""How uploads begin: as new rows, as the same unfinished uploads again, or done immediately.
+
+A call begins a list of uploads; a single call passes a list of one. All new rows of the list are written in one
+transaction. If they cannot be (a limit is reached, or another call was first with one of them), each upload gets a
+transaction of its own, so that each gets the answer it would have got alone.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from typing import Final
 
 from api.accounts import rows as accounts
 from api.blobs import rows as blobs
 from api.context import Context
 from api.core import digests, errors
-from api.core.errors import DatabaseUnavailable, DuplicateRow, Problem, StorageFull
+from api.core.errors import DatabaseUnavailable, DuplicateRow, Problem, StorageError, StorageFull
 from api.core.models import OPEN_STATES, ROOT_FOLDER, SINGLE_PUT, Blob, File, Identity, Upload, new_id
 from api.db.pool import Statements
 from api.files import rows as files
 from api.files.names import check_name, content_type
 from api.storage.base import MultipartStorage
 from api.storage.keys import object_key
-from api.storage.stores import multipart_ref
-from api.uploads import rows as uploads
+from api.uploads import create_rows, rows
+from api.uploads.create_rows import Known
 from api.uploads.proof import Instant
+from api.uploads.sign import Signing, check_numbers
 from api.uploads.status import Progress, UploadView
+
+_TRIES: Final = 3
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,84 +48,165 @@ class NewUpload:
     parts: Mapping[int, str] | None = None
 
 
-_UNLIMITED = 2**31
-"""Uploads that are done at once do not count as unfinished."""
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """An upload that is to be made.
+
+    Attributes:
+        key: what finds it again while it is unfinished.
+        blob: the user's own content: the upload is done with a file on it.
+    """
+
+    new: NewUpload
+    upload: Upload
+    key: bytes | None
+    blob: Blob | None = None
+
+    @property
+    def parts(self) -> Mapping[int, str]:
+        """Parts whose hashes are written down with the upload; a proof comes before parts."""
+        return self.new.parts or {} if self.upload.state == "uploading" else {}
+
+
+class _Apart(Exception):
+    """These uploads cannot be made in one transaction now."""
 
 
 class Creation:
     """See the module's docstring."""
 
-    def __init__(self, context: Context, instant: Instant, progress: Progress) -> None:
+    def __init__(self, context: Context, instant: Instant, progress: Progress, signing: Signing) -> None:
         self._db = context.db
         self._stores = context.stores
         self._instant = instant
         self._progress = progress
-        self._config = context.config
-        self._clock = context.clock
-        self._prefix = context.prefix
+        self._signing = signing
+        self._context = context
 
-    def check(self, new: NewUpload) -> None:
-        """Raises Problem NAME_INVALID, SIZE_INVALID, DIGEST_MISMATCH (of an empty file), PART_NUMBER_INVALID."""
-        check_name(new.name)
-        if not 0 <= new.size <= self._config.max_file_size:
-            raise Problem(errors.SIZE_INVALID, f"The size is from 0 to {self._config.max_file_size} bytes.")
-        if new.size == 0 and new.digest not in (None, digests.EMPTY_DIGEST):
-            raise Problem(errors.DIGEST_MISMATCH, "The digest of an empty file is SHA-256 of nothing.")
-        check_numbers(new.parts or {}, digests.part_count(new.size))
+    def create(self, identity: Identity, news: Sequence[NewUpload | Problem]) -> list[UploadView | Problem]:
+        """Begins uploads of one user.
 
-    def find_or_make(self, identity: Identity, new: NewUpload) -> UploadView:
-        """The upload that stands for ``new``.
+        Args:
+            news: what is wanted; a Problem stays one.
 
-        Raises:
-            Problem: STORAGE_FULL, UPLOADS_LIMITED, PARTS_LIMITED, TOKEN_REVOKED.
+        Returns:
+            For each, in order, a new upload, the same unfinished one again, one that is done, or a Problem:
+            NAME_INVALID, SIZE_INVALID, DIGEST_MISMATCH (of an empty file), PART_NUMBER_INVALID, STORAGE_FULL,
+            UPLOADS_LIMITED, PARTS_LIMITED, TOKEN_REVOKED, and what `Signing.sign` raises if parts are named.
         """
-        storage_name, storage = self._stores.for_new_upload(identity.tier)
-        scope = self._instant.scope(identity.user_id)
-        digest = digests.EMPTY_DIGEST if new.size == 0 else new.digest
-        key = open_key(identity.user_id, storage_name, new)
-        for _ in range(3):
-            same, own_id = uploads.same_or_own(self._db, key, identity.user_id, digest, new.size, scope)
-            if same is not None:
-                upload = uploads.by_id(self._db, same, identity.user_id)
-                if upload is not None and upload.state in OPEN_STATES:
-                    if upload.state == "finalizing" or upload.expires_at > self._clock():
-                        return self._found_again(upload)
-                    # its time is over: the sweep, which has not come by yet, frees its parts
-                    uploads.end(self._db, upload.id, "expired", "UPLOAD_EXPIRED", self._clock())
-                continue
+        wanted = [self._checked(new) for new in news]
+        good = [new for new in wanted if isinstance(new, NewUpload)]
+        answers = iter(self._create_all(identity, good))
+        return [next(answers) if isinstance(new, NewUpload) else new for new in wanted]
+
+    def _checked(self, new: NewUpload | Problem) -> NewUpload | Problem:
+        if isinstance(new, Problem):
+            return new
+        most = self._context.config.max_file_size
+        try:
+            check_name(new.name)
+            if not 0 <= new.size <= most:
+                raise Problem(errors.SIZE_INVALID, f"The size is from 0 to {most} bytes.")
+            if new.size == 0 and new.digest not in (None, digests.EMPTY_DIGEST):
+                raise Problem(errors.DIGEST_MISMATCH, "The digest of an empty file is SHA-256 of nothing.")
+            check_numbers(new.parts or {}, digests.part_count(new.size))
+        except Problem as ex:
+            return ex
+        return new
+
+    def _create_all(self, identity: Identity, news: Sequence[NewUpload]) -> list[UploadView | Problem]:
+        if len(news) > 1:
             try:
-                own = blobs.by_id(self._db, own_id) if own_id else self._empty_blob(scope) if not new.size else None
-                if own is None:
-                    _check_room(storage, new.size)
-                upload = self.plan(identity, new, storage_name, digest, instant=own is not None)
-                return self._make(upload, own, key)
-            except DuplicateRow:
+                return self._create(identity, news)
+            except (_Apart, Problem):
+                pass
+        return [self._create_alone(identity, new) for new in news]
+
+    def _create_alone(self, identity: Identity, new: NewUpload) -> UploadView | Problem:
+        for _ in range(_TRIES):
+            try:
+                return self._create(identity, [new])[0]
+            except _Apart:
                 continue
+            except Problem as ex:
+                return ex
         raise DatabaseUnavailable("the same upload came and went")
 
-    def plan(
-        self, identity: Identity, new: NewUpload, storage_name: str, digest: bytes | None, *, instant: bool
-    ) -> Upload:
-        """The row of a new upload, of content that is there already (``instant``) or not."""
-        now, upload_id = self._clock(), new_id()
-        storage, count = self._stores.named(storage_name), digests.part_count(new.size)
-        single = not instant and count == 1 and new.size <= storage.single_put_max
-        proving = not instant and new.digest is not None and count > 1
+    def _create(self, identity: Identity, news: Sequence[NewUpload]) -> list[UploadView | Problem]:
+        """Begins uploads in one transaction.
+
+        Raises:
+            _Apart: another call was first with one of them; with several uploads, also if one breaks a limit.
+            Problem: the only one breaks a limit.
+        """
+        name, storage = self._stores.for_new_upload(identity.tier)
+        scope = self._instant.scope(identity.user_id)
+        keys = [open_key(identity.user_id, name, new) for new in news]
+        known = create_rows.known(self._db, keys, [_digest_of(new) for new in news], identity.user_id, scope)
+        again = self._unfinished(identity, known)
+        steps: list[Upload | Plan | Problem] = []
+        for new, key in zip(news, keys, strict=True):
+            if key in again:
+                steps.append(again[key])
+                continue
+            try:
+                steps.append(self._plan(identity, new, key, self._own(new, known, scope), storage, name))
+            except StorageFull:
+                steps.append(Problem(errors.STORAGE_FULL))
+        self._insert(identity, [step for step in steps if isinstance(step, Plan)])
+        return [self._answer(identity, step, new) for step, new in zip(steps, news, strict=True)]
+
+    def _unfinished(self, identity: Identity, known: Known) -> dict[bytes | None, Upload]:
+        """The unfinished uploads that are asked for again, by their keys."""
+        found: dict[bytes | None, Upload] = {}
+        for key, upload_id in known.uploads.items():
+            upload = rows.by_id(self._db, upload_id, identity.user_id)
+            if upload is None or upload.state not in OPEN_STATES:
+                raise _Apart
+            if upload.state != "finalizing" and upload.expires_at <= self._context.clock():
+                # Its time is over: the sweep, which has not come by yet, frees its parts.
+                rows.end(self._db, upload.id, "expired", "UPLOAD_EXPIRED", self._context.clock())
+                raise _Apart
+            found[key] = upload
+        return found
+
+    def _own(self, new: NewUpload, known: Known, scope: bytes) -> Blob | None:
+        """Content that the user has a live file of, and the content of an empty file."""
+        if new.size == 0:
+            return self._empty_blob(scope)
+        blob_id = known.blobs.get((_digest_of(new) or b"", new.size))
+        return blobs.by_id(self._db, blob_id) if blob_id else None
+
+    def _plan(
+        self,
+        identity: Identity,
+        new: NewUpload,
+        key: bytes | None,
+        own: Blob | None,
+        storage: MultipartStorage,
+        storage_name: str,
+    ) -> Plan:
+        """The row of a new upload. Raises StorageFull."""
+        now, upload_id, count = self._context.clock(), new_id(), digests.part_count(new.size)
+        if own is None:
+            storage.check_room(new.size, count)
+        single = own is None and count == 1 and new.size <= storage.single_put_max
+        proving = own is None and new.digest is not None and count > 1
         nonce, challenge_expires_at = self._instant.new_nonce(now) if proving else (None, None)
-        return Upload(
+        upload = Upload(
             id=upload_id,
             user_id=identity.user_id,
-            state="done" if instant else "proving" if proving else "uploading",
+            state="done" if own else "proving" if proving else "uploading",
             name=new.name,
             folder_id=ROOT_FOLDER,
             content_type=content_type(new.content_type),
             size=new.size,
-            digest=digest,
+            digest=_digest_of(new) if own or single else new.digest,
             part_size=digests.part_size(new.size),
             part_count=count,
             storage=storage_name,
             # by this key a storage's unfinished upload is known for ours
-            object_key=object_key(self._prefix(), upload_id),
+            object_key=object_key(self._context.prefix(), upload_id),
             multipart_id=SINGLE_PUT if single else "",
             binds_hash=storage.enforces_sha256,
             nonce=nonce,
@@ -122,77 +215,104 @@ class Creation:
             received_at=None,
             completes=0,
             lease_until=None,
-            file_id=new_id() if instant else None,
+            file_id=new_id() if own else None,
             failure=None,
             created_at=now,
-            expires_at=now + timedelta(seconds=self._config.upload_ttl),
+            expires_at=now + timedelta(seconds=self._context.config.upload_ttl),
         )
+        return Plan(new, upload, key if own is None else None, own)
 
-    def _make(self, upload: Upload, own: Blob | None, open_key: bytes | None) -> UploadView:
-        """Writes the row and, where the content is there already, the file.
-
-        Raises:
-            DuplicateRow: the same upload is there by now, or the content is not any more; nothing is written.
-        """
-        file = File.of(upload, own, upload.file_id, upload.created_at) if own and upload.file_id else None
+    def _insert(self, identity: Identity, plans: Sequence[Plan]) -> None:
+        """Writes the rows, the hashes that came along, and the files of content that is there. Raises as `_create`."""
+        if not plans:
+            return
+        done, unfinished = [p for p in plans if p.blob], [p for p in plans if not p.blob]
+        most, most_parts = self._context.config.user_uploads, self._context.config.user_parts
 
         def insert(tx: Statements) -> None:
-            if not accounts.lock_live(tx, upload.user_id):
+            if unfinished and not accounts.lock_live(tx, identity.user_id):
                 raise Problem(errors.TOKEN_REVOKED)
-            most, most_parts = self._config.user_uploads, self._config.user_parts
-            if not uploads.insert(tx, upload, open_key, most, most_parts):
-                count, _ = uploads.open_totals(tx, upload.user_id)
+            new = [(plan.upload, plan.key) for plan in unfinished]
+            if new and not create_rows.insert(tx, new, most, most_parts):
+                if len(plans) > 1:
+                    raise _Apart
+                count, _ = rows.open_totals(tx, identity.user_id)
                 raise Problem(errors.UPLOADS_LIMITED if count >= most else errors.PARTS_LIMITED)
+            create_rows.record_parts(tx, [(plan.upload.id, plan.parts) for plan in unfinished])
+            create_rows.insert_done(tx, [plan.upload for plan in done])
+            for plan in done:
+                if not files.link_blob(tx, _file_of(plan)):
+                    raise _Apart  # the content went away
 
-        def insert_done(tx: Statements) -> None:
-            assert file is not None
-            uploads.insert(tx, upload, None, _UNLIMITED, _UNLIMITED)
-            if not files.link_blob(tx, file):
-                raise DuplicateRow("the blob went away")
+        try:
+            self._db.transaction(insert)
+        except DuplicateRow as ex:
+            raise _Apart from ex
 
-        self._db.transaction(insert if file is None else insert_done)
-        return replace(self._progress.brief(upload), file=file, created=True)
+    def _answer(self, identity: Identity, step: Upload | Plan | Problem, new: NewUpload) -> UploadView | Problem:
+        """What a client gets for one upload whose row is written."""
+        if isinstance(step, Problem):
+            return step
+        try:
+            return self._made(identity, step) if isinstance(step, Plan) else self._found_again(identity, step, new)
+        except Problem as ex:
+            return ex
+        except StorageError as ex:
+            _log.error("a storage failed", extra={"error": str(ex), "kind": type(ex).__name__})
+            return errors.problem_of(ex)
+
+    def _made(self, identity: Identity, plan: Plan) -> UploadView:
+        if plan.blob:
+            return replace(self._progress.brief(plan.upload), file=_file_of(plan), created=True)
+        upload = self._signing.open(plan.upload)
+        signed = self._signing.urls(identity, upload, plan.parts) if plan.parts else None
+        return replace(self._progress.brief(upload), created=True, parts=signed)
+
+    def _found_again(self, identity: Identity, upload: Upload, new: NewUpload) -> UploadView:
+        """The same unfinished upload; a proving one gets a new nonce."""
+        if upload.state == "proving":
+            now = self._context.clock()
+            nonce, expires_at = self._instant.new_nonce(now)
+            if rows.set_challenge(self._db, upload.id, nonce, expires_at, now):
+                upload = replace(upload, nonce=nonce, challenge_expires_at=expires_at)
+        view = self._progress.view(self._progress.ask(upload))
+        upload = view.upload
+        if upload.state in ("proving", "uploading"):
+            upload = self._signing.open(upload)
+        wants_parts = new.parts and upload.state == "uploading"
+        signed = self._signing.sign(identity, upload.id, new.parts or {}) if wants_parts else None
+        return replace(view, upload=upload, parts=signed)
 
     def _empty_blob(self, scope: bytes) -> Blob:
         """The blob of no bytes, made on first use; it has no replica, for there is nothing to read."""
         blob = Blob(new_id(), 0, digests.EMPTY_DIGEST, "verified", digests.EMPTY_DIGEST, None, None)
 
         def make(tx: Statements) -> None:
-            if not blobs.insert_verified(tx, blob, scope, b"", self._clock()):
-                raise DuplicateRow("the empty blob is there")
+            if not blobs.insert_verified(tx, blob, scope, b"", self._context.clock()):
+                raise _Apart
 
         found = blobs.verified(self._db, digests.EMPTY_DIGEST, 0, scope)
         if not found:
-            self._db.transaction(make)
+            try:
+                self._db.transaction(make)
+            except DuplicateRow as ex:
+                raise _Apart from ex
         return found[0] if found else blob
 
-    def _found_again(self, upload: Upload) -> UploadView:
-        """The same unfinished upload; a proving one gets a new nonce."""
-        if upload.state == "proving":
-            now = self._clock()
-            nonce, expires_at = self._instant.new_nonce(now)
-            if uploads.set_challenge(self._db, upload.id, nonce, expires_at, now):
-                upload = replace(upload, nonce=nonce, challenge_expires_at=expires_at)
-        return self._progress.view(self._progress.ask(upload))
 
-    def open(self, upload: Upload) -> Upload:
-        """Makes the storage take parts for it, once. Raises Problem UPLOAD_NOT_FOUND."""
-        if upload.multipart_id:
-            return upload
-        multipart_id = self._stores.named(upload.storage).create(multipart_ref(upload))
-        if uploads.set_opened(self._db, upload.id, multipart_id):
-            return replace(upload, multipart_id=multipart_id)
-        # another call was faster: all parts go to one place, and ours is the sweep's
-        found = uploads.by_id(self._db, upload.id, upload.user_id)
-        if found is None:
-            raise Problem(errors.UPLOAD_NOT_FOUND)
-        return replace(upload, multipart_id=found.multipart_id)
+def _file_of(plan: Plan) -> File:
+    assert plan.blob is not None
+    assert plan.upload.file_id is not None
+    return File.of(plan.upload, plan.blob, plan.upload.file_id, plan.upload.created_at)
 
 
-def check_numbers(parts: Mapping[int, str], count: int) -> None:
-    """Raises Problem PART_NUMBER_INVALID where one of ``parts`` is not from 1 to ``count``."""
-    if parts and not (min(parts) >= 1 and max(parts) <= count):
-        raise Problem(errors.PART_NUMBER_INVALID, f"This upload has {count} parts, numbered from 1.")
+def _digest_of(new: NewUpload) -> bytes | None:
+    """The digest as the client says, or as the hash of its only part makes it."""
+    if new.size == 0:
+        return digests.EMPTY_DIGEST
+    if new.digest is None and new.parts and digests.part_count(new.size) == 1:
+        return digests.composite(bytes.fromhex(new.parts[1]))
+    return new.digest
 
 
 def open_key(user_id: bytes, storage: str, new: NewUpload) -> bytes | None:
@@ -207,10 +327,3 @@ def open_key(user_id: bytes, storage: str, new: NewUpload) -> bytes | None:
     key = hashlib.sha256(user_id + new.size.to_bytes(8) + storage.encode() + b"\0")
     key.update(hashlib.sha256(place).digest() + hashlib.sha256(named).digest())
     return key.digest()
-
-
-def _check_room(storage: MultipartStorage, size: int) -> None:
-    try:
-        storage.check_room(size, digests.part_count(size))
-    except StorageFull as ex:
-        raise Problem(errors.STORAGE_FULL) from ex

@@ -10,24 +10,21 @@ from __future__ import annotations
 from dataclasses import replace
 
 from api.accounts import rows as accounts
+from api.context import Context
 from api.core import digests, errors
-from api.core.config import Config
 from api.core.errors import Problem, StorageFull
-from api.core.models import Clock, Identity, Upload
-from api.db.pool import Database, Statements
-from api.storage.stores import Stores
+from api.core.models import Identity, Upload
+from api.db.pool import Statements
 from api.uploads import rows as uploads
 
 
-def resize(
-    db: Database, stores: Stores, config: Config, clock: Clock, identity: Identity, upload: Upload, size: int
-) -> Upload:
+def resize(context: Context, identity: Identity, upload: Upload, size: int) -> Upload:
     """The upload with another size.
 
     Raises:
         Problem: SIZE_INVALID, UPLOAD_NOT_OPEN, PARTS_LIMITED, STORAGE_FULL, TOKEN_REVOKED.
     """
-    count = digests.part_count(size) if 0 < size <= config.max_file_size else 0
+    count = digests.part_count(size) if 0 < size <= context.config.max_file_size else 0
     if count < 2 or digests.part_size(size) != upload.part_size:
         raise Problem(errors.SIZE_INVALID, "The size would need parts of another size.")
     if upload.state != "uploading" or upload.is_single or upload.digest is not None:
@@ -36,7 +33,7 @@ def resize(
         return upload
     if size > upload.size:
         try:
-            stores.named(upload.storage).check_room(size - upload.size, count)
+            context.stores.named(upload.storage).check_room(size - upload.size, count)
         except StorageFull as ex:
             raise Problem(errors.STORAGE_FULL) from ex
 
@@ -44,12 +41,12 @@ def resize(
         if not accounts.lock_live(tx, identity.user_id):
             raise Problem(errors.TOKEN_REVOKED)
         _, parts = uploads.open_totals(tx, identity.user_id)
-        if count > upload.part_count and parts - upload.part_count + count > config.user_parts:
+        if count > upload.part_count and parts - upload.part_count + count > context.config.user_parts:
             raise Problem(errors.PARTS_LIMITED)
         # every part up to there has the same length by either size
         same = min(upload.size, size) // upload.part_size
-        return uploads.set_size(tx, upload, size, count, same, clock())
+        return uploads.set_size(tx, upload, size, count, same, context.clock())
 
-    if not db.transaction(body):
+    if not context.db.transaction(body):
         raise Problem(errors.SIZE_INVALID, "A part was signed that would have another length.")
     return replace(upload, size=size, part_count=count)

@@ -23,7 +23,7 @@ def create(call: Call, body: schema.CreateUpload, uploads: Uploads) -> Reply[Upl
     With `digest`, content that the caller has already is `done` at once, and other content of more than one part may
     begin as `proving` and carry a challenge. `parts` saves the call that signs them.
     """
-    view = uploads.create(call.identity, _new_upload(body))
+    view = _only(uploads.create(call.identity, [_new_upload(body)]))
     return Reply(schema.upload(view), _status_of_new(view))
 
 
@@ -53,13 +53,13 @@ def create_many(call: Call, body: schema.CreateUploads, uploads: Uploads) -> Bat
             news.append(_new_upload(each))
         except Problem as ex:
             news.append(ex)
-    return BatchAnswer([_item(found, of_new=True) for found in uploads.create_many(call.identity, news)])
+    return BatchAnswer([_item(found, of_new=True) for found in uploads.create(call.identity, news)])
 
 
 def complete_many(call: Call, body: schema.CompleteUploads, uploads: Uploads) -> BatchAnswer:
     """Up to 50 uploads, each completed as by itself."""
     ids = [row_id(text, errors.UPLOAD_NOT_FOUND) for text in body.ids]
-    return BatchAnswer([_item(found, of_new=False) for found in uploads.complete_many(call.identity, ids)])
+    return BatchAnswer([_item(found, of_new=False) for found in uploads.complete(call.identity, ids)])
 
 
 def get(call: Call, uploads: Uploads) -> UploadAnswer:
@@ -93,7 +93,7 @@ def sign(call: Call, body: schema.SignParts, uploads: Uploads) -> PartsAnswer:
 
 def complete(call: Call, body: schema.CompleteUpload, uploads: Uploads) -> Reply[UploadAnswer]:
     """The upload: `done`, or `finalizing` (202): ask the upload until it is `done`."""
-    view = uploads.complete(call.identity, call.id, schemas.by_number(body.etags or {}))
+    view = _only(uploads.complete(call.identity, [call.id], schemas.by_number(body.etags or {})))
     return Reply(schema.upload(view), _status_of_end(view))
 
 
@@ -109,6 +109,14 @@ def _new_upload(body: schema.CreateUpload) -> NewUpload:
         content_type=body.content_type,
         parts=schemas.by_number(body.parts) if body.parts else None,
     )
+
+
+def _only(answers: list[UploadView | Problem]) -> UploadView:
+    """The answer of a call about one upload."""
+    (answer,) = answers
+    if isinstance(answer, Problem):
+        raise answer
+    return answer
 
 
 def _status_of_new(view: UploadView) -> int:

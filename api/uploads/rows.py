@@ -28,19 +28,9 @@ COLUMNS = (
     "multipart_id, open_key, binds_hash, nonce, challenge_expires_at, file_id, created_at, updated_at, expires_at"
 )
 """Those of a new row, in the order of `row_of`."""
-_OPEN_TOTALS = f"SELECT COUNT(*), SUM(c.part_count) FROM upload c WHERE c.user_id = %s AND c.state IN {_OPEN}"
-_INSERT = (
-    f"INSERT INTO upload ({COLUMNS}) SELECT "
-    + placeholders(21)
-    + f" FROM DUAL WHERE EXISTS ({_OPEN_TOTALS} HAVING COUNT(*) < %s AND COALESCE(SUM(c.part_count), 0) + %s <= %s)"
-)
-_SAME_OR_OWN = (
-    "SELECT (SELECT u.id FROM upload u WHERE u.open_key = %s), (SELECT b.id FROM blob_digest d "
-    "JOIN `blob` b ON b.id = d.blob_id AND b.state = 'verified' AND b.size = %s "
-    # content whose object is gone is taken again: its owner is who can heal it
-    "AND (b.size = 0 OR EXISTS (SELECT 1 FROM replica r WHERE r.blob_id = b.id AND r.missing_at IS NULL)) "
-    "JOIN file f ON f.blob_id = b.id AND f.user_id = %s AND f.trashed_at IS NULL "
-    "WHERE d.digest = %s AND d.scope = %s LIMIT 1)"
+OPEN_TOTALS = (
+    "SELECT COUNT(*) AS uploads, COALESCE(SUM(c.part_count), 0) AS parts FROM upload c "
+    f"WHERE c.user_id = %s AND c.state IN {_OPEN}"
 )
 _OPENED = "UPDATE upload SET multipart_id = %s WHERE id = %s AND multipart_id = ''"
 _RESIZE = (
@@ -173,35 +163,11 @@ def row_of(upload: Upload, open_key: bytes | None) -> tuple[object, ...]:
     )
 
 
-def insert(db: Statements, upload: Upload, open_key: bytes | None, most: int, most_parts: int) -> bool:
-    """A new upload; the caller holds the user's lock.
-
-    Returns:
-        False if the user's unfinished uploads would be more than ``most``, or have more than ``most_parts`` parts.
-
-    Raises:
-        DuplicateRow: the same unfinished upload is there already.
-    """
-    u = upload
-    return db.execute(_INSERT, (*row_of(u, open_key), u.user_id, most, u.part_count, most_parts)) == 1
-
-
 def open_totals(db: Statements, user_id: bytes) -> tuple[int, int]:
     """How many unfinished uploads a user has, and how many parts these have."""
-    row = db.one(_OPEN_TOTALS, (user_id,))
+    row = db.one(OPEN_TOTALS, (user_id,))
     assert row is not None
-    return int(row[0]), int(row[1] or 0)
-
-
-def same_or_own(
-    db: Statements, open_key: bytes | None, user_id: bytes, digest: bytes | None, size: int, scope: bytes
-) -> tuple[bytes | None, bytes | None]:
-    """What makes a new upload needless: (the same unfinished upload, a verified blob that the user has a file on)."""
-    if open_key is None and digest is None:
-        return None, None
-    row = db.one(_SAME_OR_OWN, (open_key, size, user_id, digest, scope))
-    assert row is not None
-    return row[0], row[1]
+    return row.uploads, int(row.parts)
 
 
 def set_opened(db: Statements, upload_id: bytes, multipart_id: str) -> bool:
@@ -363,7 +329,6 @@ def set_received(db: Statements, upload_id: bytes, received: bytes, now: datetim
 def begin_finalizing(
     db: Statements,
     upload: Upload,
-    digest: bytes,
     received: bytes,
     lease: tuple[bytes, datetime] | None,
     now: datetime,
@@ -374,7 +339,7 @@ def begin_finalizing(
     """
     owner, until = (lease[0], to_row(lease[1])) if lease else (None, None)
     sent = 1 if lease else 0
-    return db.execute(_FINALIZE, (sent, digest, received, owner, until, to_row(now), upload.id)) == 1
+    return db.execute(_FINALIZE, (sent, upload.digest, received, owner, until, to_row(now), upload.id)) == 1
 
 
 def take_lease(db: Statements, upload_id: bytes, owner: bytes, now: datetime, until: datetime) -> bool:

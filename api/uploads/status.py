@@ -10,8 +10,8 @@ from typing import Final
 
 from api.context import Context
 from api.core import digests, errors
-from api.core.errors import StorageError, UploadGone
-from api.core.models import File, Upload
+from api.core.errors import Problem, StorageError, UploadGone
+from api.core.models import File, Identity, Upload
 from api.files import rows as files
 from api.storage.base import SignedPart
 from api.storage.stores import multipart_ref
@@ -95,6 +95,13 @@ class Progress:
             )
         return uploads.by_id(self._db, upload.id, upload.user_id) or upload
 
+    def own(self, identity: Identity, upload_id: bytes) -> Upload:
+        """An upload of this user. Raises Problem UPLOAD_NOT_FOUND."""
+        upload = uploads.by_id(self._db, upload_id, identity.user_id)
+        if upload is None:
+            raise Problem(errors.UPLOAD_NOT_FOUND)
+        return upload
+
     def view(self, upload: Upload) -> UploadView:
         """An upload and, where it is done, its file."""
         file = files.by_id(self._db, upload.file_id, upload.user_id) if upload.file_id else None
@@ -103,3 +110,8 @@ class Progress:
     def brief(self, upload: Upload) -> UploadView:
         """An upload as lists show it: its file is not looked up."""
         return UploadView(upload, self._instant.challenge(upload))
+
+
+def not_open(upload: Upload) -> Problem:
+    """The refusal of a call that this state does not allow."""
+    return Problem(errors.UPLOAD_NOT_OPEN, f"The upload is {upload.state}.", state=upload.state)

@@ -251,7 +251,7 @@ class TestBackground:
     ) -> None:
         monkeypatch.setattr(type(gateway.storage), "reads_to_complete", False)
         assert user.complete(ready(user, Content.of_parts(2, "joined"))).status_code == 200
-        monkeypatch.setattr("api.uploads.service._PARTS_AT_ONCE", 1)
+        monkeypatch.setattr("api.uploads.complete.PARTS_JOINED_QUICKLY", 1)
         assert user.complete(ready(user, Content.of_parts(2, "many parts"))).status_code == 202
 
     def test_it_is_enqueued_with_its_row(self, gateway: Gateway, user: User) -> None:

@@ -1,7 +1,7 @@
-"""Uploads of one PUT, many in one statement: made with their part's hash, and done with blob and file.
+"""Uploads of one PUT that are done, many in one statement, each with its blob and file.
 
-The statements are those of `api.uploads.rows`, `blobs` and `files`, for rows that nobody else can know of or change: a
-new upload, and an upload that goes from uploading to done in the transaction that makes its blob.
+The statements are those of `api.uploads.rows`, `blobs` and `files`, for rows that no other transaction can know of: an
+upload that goes from uploading to done in the transaction that makes its blob.
 """
 
 from __future__ import annotations
@@ -13,15 +13,7 @@ from datetime import datetime
 from api.core.models import File, Upload
 from api.db.pool import Statements, placeholders
 from api.db.times import to_row
-from api.uploads.rows import COLUMNS, row_of
 
-_KNOWN = "SELECT u.open_key FROM upload u WHERE u.open_key IN "
-_OR_OWN = (
-    " UNION ALL SELECT d.digest FROM blob_digest d JOIN file f ON f.blob_id = d.blob_id AND f.user_id = %s "
-    "AND f.trashed_at IS NULL WHERE d.scope = %s AND d.digest IN "
-)
-_INSERT = f"INSERT INTO upload ({COLUMNS}) VALUES "
-_RECORD = "INSERT INTO upload_part (upload_id, part_number, sha256) VALUES "
 _DONE = (
     "UPDATE upload SET state = 'done', completes = LEAST(completes, 254) + 1, received = %s, open_key = NULL, "
     "failure = NULL, updated_at = %s, file_id = CASE id"
@@ -40,28 +32,6 @@ class Done:
     upload: Upload
     file: File
     hash: bytes
-
-
-def known(
-    db: Statements, open_keys: Sequence[bytes], digests: Sequence[bytes], user_id: bytes, scope: bytes
-) -> set[bytes]:
-    """Those open keys that are taken, and those digests that the user has a live file of; none of both may be empty.
-
-    Content of others is not looked for: who lacks it must not learn from an answer, nor from its time, that it is
-    there.
-    """
-    sql = f"{_KNOWN}({placeholders(len(open_keys))}){_OR_OWN}({placeholders(len(digests))})"
-    return {bytes(row[0]) for row in db.all(sql, [*open_keys, user_id, scope, *digests])}
-
-
-def insert(tx: Statements, uploads: Sequence[tuple[Upload, bytes | None, bytes]]) -> None:
-    """New uploads as (upload, open key, SHA-256 of the only part); the caller holds the user's lock.
-
-    Raises:
-        DuplicateRow: one of them is there already.
-    """
-    _many(tx, _INSERT, [row_of(upload, open_key) for upload, open_key, _ in uploads])
-    _many(tx, _RECORD, [(upload.id, 1, sha256) for upload, _, sha256 in uploads])
 
 
 def finish(tx: Statements, every: Sequence[Done], scope: bytes, now: datetime) -> bool:
