@@ -3,8 +3,8 @@
 Failures are counted before they are judged, so that many at the same time get no more tries than one after the other;
 a success takes its own counts back. Of an IPv6 address its network counts: a /64 belongs to one customer.
 
-1. By network, whatever the account: SLUICE_SIGNIN_ADDRESS_LIMIT (100) in 5 minutes.
-2. By account and network: SLUICE_SIGNIN_ACCOUNT_LIMIT (10) in 5 minutes. No other network's failures count here.
+1. By network, whatever the account: 100 in 5 minutes.
+2. By account and network: 10 in 5 minutes. No other network's failures count here.
 3. By account, over all networks from which nobody has signed in to it in the last 90 days: 50 in an hour. Beyond that
    each such network, now an IPv4 /24 or an IPv6 /48, has 3 tries a day.
 

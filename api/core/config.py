@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import logging
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +26,7 @@ from api.core.policies import Policy, policies, unknown
 from api.core.settings import (
     Reader,
     bind,
+    constant,
     declared,
     flag,
     folder,
@@ -47,6 +50,8 @@ from api.core.tiers import DEFAULT, Tier
 from api.core.tiers import parse as parse_tiers
 from api.core.tiers import show as show_tiers
 
+_log = logging.getLogger(__name__)
+
 MIB = 1024**2
 TIB = 1024**4
 
@@ -69,9 +74,7 @@ class S3Config:
     region: str = setting(text, "The region that signatures name", "us-east-1")
     virtual_hosted: bool = setting(flag, "1: the bucket is the host's first label, not the path's", "0")
     via_edge: bool = setting(flag, "1: clients send parts through the edge, not straight to the storage", "0")
-    single_put_max: int = setting(
-        integer(0, 8 * MIB), "Bytes up to which a file is one PUT through the edge; 0: all go by multipart", "8388608"
-    )
+    single_put_max: int = 8 * MIB  # bytes up to which a file is one PUT through the edge; 0: none
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +88,7 @@ class OSSConfig:
     secret_key: str = setting(text, "The access key secret", secret=True)
     session_token: str = setting(text, "The security token of temporary keys", "", secret=True)
     region: str = setting(text, "The region, such as cn-hangzhou (not oss-cn-hangzhou)")
-    signature: str = setting(one_of("v4", "v1"), "The signature's version", "v4")
+    signature: str = "v4"  # v1 is what older regions still take; nobody needs it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +112,6 @@ class Config:
         "",
         secret=True,
     )
-    database_pool: int = setting(integer(1, 256), "Database connections of one process, at most", "16")
     storages: Mapping[str, str] = setting(storages, "name:kind of each storage; the first takes new uploads", "local")
     tiers: Mapping[str, Tier] = setting(
         parse_tiers, "What tiers allow: name:limit=value,limit=value; name:… (docs/edge.md)", ""
@@ -121,67 +123,31 @@ class Config:
     )
     address_rate: int = setting(integer(1, 10**6), "Requests of an address in a second; at once twice as many", "2000")
     address_connections: int = setting(integer(1, 65535), "Requests of an address under way at once", "1000")
-    usage_flush: int = setting(integer(1, 60), "Seconds between two reports of traffic by an edge", "5")
     tier_storages: Mapping[str, str] = setting(pairs, "tier:name where a tier's new uploads go elsewhere", "")
     storage_root: Path | None = setting(folder, "The folder of the storage of kind local", "")
     signup: str = setting(one_of("open", "invite", "closed"), "Who may make an account", "open")
     signup_code: str = setting(text, "What a sign-up must name where SLUICE_SIGNUP=invite", "", secret=True)
-    access_ttl: int = setting(integer(60, 86400), "Seconds that an access token lives", "900")
     refresh_ttl: int = setting(integer(3600, 365 * 86400), "Seconds that a refresh token lives", "2592000")
-    link_ttl: int = setting(integer(60, 604800), "Seconds that a link lives when nobody says", "3600")
-    signin_account_limit: int = setting(
-        integer(1, 10**6), "Failed sign-ins to an account from one address in 5 minutes", "10"
-    )
-    signin_address_limit: int = setting(integer(1, 10**6), "Failed sign-ins from one address in 5 minutes", "100")
     dedup_scope: str = setting(one_of("global", "user"), "Whose content is stored once", "global")
-    proof_ranges: int = setting(integer(1, 64), "Byte ranges that a challenge asks for", "4")
     max_file_size: int = setting(integer(1, 2**63 - 1), "Bytes of one file, at most", str(5 * TIB))
     min_free: int = setting(integer(0, 2**63 - 1), "Bytes kept free on the storage's disk", str(512 * MIB))
-    upload_ttl: int = setting(integer(60, 604800), "Seconds that an unfinished upload lives", "604800")
-    part_url_ttl: int = setting(integer(10, 3600), "Seconds that a part's URL lives", "900")
-    finalize_inline: int = setting(
-        integer(0, 2**63 - 1),
-        "Bytes up to which a complete that reads them is answered at once, not by polling",
-        str(64 * MIB),
-    )
     user_uploads: int = setting(integer(1, 10**6), "Unfinished uploads of one user, at most", "100")
-    user_parts: int = setting(integer(10_000, 10**7), "Parts of one user's unfinished uploads, at most", "100000")
-    upload_retention: int = setting(integer(3600, 10**8), "Seconds that an ended upload can be asked for", "604800")
     transfer_policies: tuple[Policy, ...] = setting(
         policies,
         "What is copied or moved by itself, as `replicate:main>archive after 0s; move:local>main after 1h keep "
         "7d`: [transfers](transfers.md)",
         "",
     )
-    transfer_parallel: int = setting(integer(1, 64), "Parts that one worker copies at once", "4")
     transfer_rate: int = setting(
         integer(0, 2**63 - 1),
         "Bytes a second that one worker copies and reads back, all its transfers together; 0: no limit",
         "0",
-    )
-    transfer_drain: int = setting(
-        integer(0, 604_800),
-        "Seconds that a moved object is kept for downloads that are under way, after the edges stopped asking for it",
-        "3600",
-    )
-    sweep_interval: int = setting(integer(1, 86400), "Seconds between two sweeps", "30")
-    sweep_list_interval: int = setting(
-        integer(60, 604800), "Seconds between two lists of all that a storage holds, see [the sweep](sweep.md)", "21600"
-    )
-    orphan_age: int = setting(
-        integer(86400, 10**8),
-        "Seconds that an object stays that no row knows, at least; never less than a day",
-        "86400",
     )
     trash_days: int = setting(integer(1, 36500), "Days that a file lies in the trash before it is deleted", "30")
 
     scrub_rate: int = setting(
         integer(0, 2**63 - 1), "Bytes a second that one worker reads again to compare them; 0: none", str(8 * MIB)
     )
-    scrub_interval: int = setting(integer(3600, 10**9), "Seconds until a replica's bytes are compared again", "2592000")
-    worker_threads: int = setting(integer(1, 64), "Jobs that one worker runs at once, besides finalizing", "4")
-    verify_parallel: int = setting(integer(1, 32), "Parts of one object that are read back at once", "4")
-    job_tries: int = setting(integer(1, 1000), "Failures in a row after which a job is given up", "50")
     worker_heartbeat: Path | None = setting(
         folder, "The file that a worker touches when it has seen its rows, for a health check by its age", ""
     )
@@ -196,13 +162,79 @@ class Config:
     admin_networks: str = setting(networks, "Networks where an admin's token is taken; empty: every one", "")
     content_host: str = setting(optional(host), "HOST or HOST:PORT that alone serves links' content", "")
     cache_storages: tuple[str, ...] = setting(names, "Storages whose content the edge keeps on its disk", "")
-    cache_max_file: int = setting(integer(0, 2**63 - 1), "Bytes of a file that is kept there, at most", str(1024 * MIB))
     cache_size: int = setting(integer(MIB, 2**50), "Bytes of the edge's disk for it", str(10 * 1024 * MIB))
     cache_path: str = setting(text, "Its folder; empty: beside nginx' other files", "")
     metrics_bind: str = setting(
         optional(bind), "Where a worker whose machine has no API gives its figures: HOST:PORT", ""
     )
     log_level: str = setting(one_of("debug", "info", "warning", "error"), "How much the logs say", "info")
+
+    # -- constants, each with its reason; a test sets SLUICE_TEST_<NAME>
+
+    # Four ranges of a size that nobody can guess; more cost reads, and prove no more.
+    proof_ranges: int = constant(integer(1, 64), "Byte ranges that a challenge asks for", "4")
+    # About half a second of reading and hashing, which a client's time limit allows.
+    finalize_inline: int = constant(
+        integer(0, 2**63 - 1),
+        "Bytes up to which a complete that reads them is answered at once, not by polling",
+        str(64 * MIB),
+    )
+    # A crash of an edge loses the counts of 5 s.
+    usage_flush: int = constant(integer(1, 60), "Seconds between two reports of traffic by an edge", "5")
+    # As long as an unfinished upload lives.
+    upload_retention: int = constant(integer(3600, 10**8), "Seconds that an ended upload can be asked for", "604800")
+    # The longest time in which a download is still begun by an old answer, with much to spare.
+    transfer_drain: int = constant(
+        integer(0, 604_800),
+        "Seconds that a moved object is kept for downloads that are under way, after the edges stopped asking for it",
+        "3600",
+    )
+    # A sweep that finds nothing costs a few statements.
+    sweep_interval: int = constant(integer(1, 86400), "Seconds between two sweeps", "30")
+    # A list of a storage costs it a request per 1,000 objects.
+    sweep_list_interval: int = constant(
+        integer(60, 604800), "Seconds between two lists of all that a storage holds, see [the sweep](sweep.md)", "21600"
+    )
+    # Four reads keep one disk or one connection busy.
+    verify_parallel: int = constant(integer(1, 32), "Parts of one object that are read back at once", "4")
+    # With the pauses between them, two days of failing.
+    job_tries: int = constant(integer(1, 1000), "Failures in a row after which a job is given up", "50")
+    # No upload's PUT can be under way for as long.
+    orphan_age: int = constant(
+        integer(86400, 10**8),
+        "Seconds that an object stays that no row knows, at least; never less than a day",
+        "86400",
+    )
+    # A month; SLUICE_SCRUB_RATE is what an operator limits.
+    scrub_interval: int = constant(
+        integer(3600, 10**9), "Seconds until a replica's bytes are compared again", "2592000"
+    )
+    # A person mistypes a password less often.
+    signin_account_limit: int = constant(
+        integer(1, 10**6), "Failed sign-ins to an account from one address in 5 minutes", "10"
+    )
+    # An office behind one address mistypes less often.
+    signin_address_limit: int = constant(integer(1, 10**6), "Failed sign-ins from one address in 5 minutes", "100")
+    # Above the threads of an API process and of a worker together.
+    database_pool: int = constant(integer(1, 256), "Database connections of one process, at most", "16")
+    # Four parts of 8 MiB hide a storage's answer times; more cost memory.
+    transfer_parallel: int = constant(integer(1, 64), "Parts that one worker copies at once", "4")
+    # 100 uploads of a thousand parts.
+    user_parts: int = constant(integer(10_000, 10**7), "Parts of one user's unfinished uploads, at most", "100000")
+    # A larger file would push too many others out.
+    cache_max_file: int = constant(
+        integer(0, 2**63 - 1), "Bytes of a file that is kept there, at most", str(1024 * MIB)
+    )
+    # As long as a slow client needs for one part.
+    part_url_ttl: int = constant(integer(10, 3600), "Seconds that a part's URL lives", "900")
+    # How long an edge that lost the revocations may go on.
+    access_ttl: int = constant(integer(60, 86400), "Seconds that an access token lives", "900")
+    # A caller that wants another life says `expires_in`.
+    link_ttl: int = constant(integer(60, 604800), "Seconds that a link lives when nobody says", "3600")
+    # As docs/api.md promises.
+    upload_ttl: int = constant(integer(60, 604800), "Seconds that an unfinished upload lives", "604800")
+    # For more, run more workers.
+    worker_threads: int = constant(integer(1, 64), "Jobs that one worker runs at once, besides finalizing", "4")
 
     # not a setting itself: where the keys were read, and are read again
     secret_keys_file: Path | None = dataclasses.field(default=None, compare=False)
@@ -257,6 +289,14 @@ def env_name(attribute: str) -> str:
 
 CLIENT = "SLUICE_CLIENT_"
 """Settings of the command `sluice`, which may stand in the same environment."""
+
+GONE: Final = re.compile(
+    r"SLUICE_(PROOF_RANGES|FINALIZE_INLINE|USAGE_FLUSH|UPLOAD_RETENTION|TRANSFER_DRAIN|SWEEP_INTERVAL"
+    r"|SWEEP_LIST_INTERVAL|VERIFY_PARALLEL|JOB_TRIES|ORPHAN_AGE|SCRUB_INTERVAL|SIGNIN_ACCOUNT_LIMIT"
+    r"|SIGNIN_ADDRESS_LIMIT|DATABASE_POOL|TRANSFER_PARALLEL|USER_PARTS|CACHE_MAX_FILE|PART_URL_TTL|ACCESS_TTL|LINK_TTL"
+    r"|UPLOAD_TTL|WORKER_THREADS|S3_(\w+_)?SINGLE_PUT_MAX|OSS_(\w+_)?SIGNATURE)"
+)
+"""Settings of earlier versions that are constants now: they are passed over with a warning."""
 
 # Settings of the same prefix that other parts read (the edge's template, gunicorn_conf, `core.metrics`, `scripts/run`):
 # default and meaning.
@@ -348,7 +388,9 @@ def load(environ: Mapping[str, str] = os.environ) -> Config:
         problems.append("SLUICE_SIGNUP_CODE is missing: SLUICE_SIGNUP=invite needs it")
     known = reader.known | ELSEWHERE.keys()
     for name in sorted(environ):
-        if name.startswith("SLUICE_") and not name.startswith(CLIENT) and name not in known:
+        if GONE.fullmatch(name):
+            _log.warning("%s is no setting any more: what it set is a constant now", name)
+        elif name.startswith("SLUICE_") and not name.startswith(CLIENT) and name not in known:
             near = difflib.get_close_matches(name, sorted(known), n=1)
             problems.append(f"{name} is not a setting" + (f"; {near[0]} is" if near else ""))
     if problems:

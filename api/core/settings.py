@@ -155,6 +155,11 @@ def setting(parse: Callable[[str], Any], doc: str, default: str | None = None, s
     return dataclasses.field(metadata={"parse": parse, "doc": doc, "default": default, "secret": secret})
 
 
+def constant(parse: Callable[[str], Any], doc: str, default: str) -> Any:
+    """A value that is no setting: the default always holds, but in tests, which set ``SLUICE_TEST_<NAME>``."""
+    return dataclasses.field(metadata={"parse": parse, "doc": doc, "default": default, "secret": False, "test": True})
+
+
 def _raw(names: Sequence[str], environ: Mapping[str, str], *, is_secret: bool) -> str | None:
     """The text of a setting under the first of its names that is set; a secret's may come from a file."""
     for name in names:
@@ -171,7 +176,7 @@ def _raw(names: Sequence[str], environ: Mapping[str, str], *, is_secret: bool) -
 
 def declared(shape: type) -> list[dataclasses.Field[Any]]:
     """The fields of a dataclass that are settings."""
-    return [field for field in dataclasses.fields(shape) if "parse" in field.metadata]
+    return [field for field in dataclasses.fields(shape) if "parse" in field.metadata and "test" not in field.metadata]
 
 
 class Reader:
@@ -190,9 +195,11 @@ class Reader:
     def read(self, shape: type, prefixes: Sequence[str]) -> dict[str, Any]:
         """The values of ``shape``'s fields that could be read; the first prefix that names one wins."""
         values: dict[str, Any] = {}
-        for field in declared(shape):
+        for field in dataclasses.fields(shape):
             meta = field.metadata
-            names = [f"{prefix}{field.name.upper()}" for prefix in prefixes]
+            if "parse" not in meta:
+                continue
+            names = [f"{prefix}{'TEST_' * ('test' in meta)}{field.name.upper()}" for prefix in prefixes]
             self.known.update(names)
             if meta["secret"]:
                 self.known.update(f"{name}_FILE" for name in names)

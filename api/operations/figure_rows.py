@@ -15,5 +15,5 @@ _UPLOADS = "SELECT COUNT(*) FROM (SELECT 1 FROM upload WHERE state = %s ORDER BY
 
 
 def uploads(db: Statements) -> Sequence[tuple[str, int]]:
-    """(state, uploads in it); ended ones go after SLUICE_UPLOAD_RETENTION."""
+    """(state, uploads in it); ended ones go after 7 days."""
     return [(state, db.value(_UPLOADS, (state,))) for state in UPLOAD_STATES]

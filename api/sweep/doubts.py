@@ -4,7 +4,7 @@ Whoever restores an old dump beside a newer bucket, or lets a copy of the databa
 row knows and that are somebody's all the same. No single sign is sure, so there are several:
 
 - ``rows``: an unknown object whose key was made so lately that an upload's row must name it still (those are kept for
-  ``SLUICE_UPLOAD_RETENTION``), or while this database, by its own account, was not in use (a gap).
+  7 days), or while this database, by its own account, was not in use (a gap).
 - ``missing``: rows whose objects are gone, at the same time as objects that no row knows.
 - ``share``: more than a hundredth of the objects is unknown, and more than ten.
 - ``gap``: nobody swept for an hour or longer. Most often the worker was off, and nothing else: it settles itself as

@@ -1,6 +1,6 @@
 """Objects and multipart uploads that no row knows: found by listing, watched for a day, then deleted.
 
-An object goes when it was unknown in more than one pass, for ``SLUICE_ORPHAN_AGE`` altogether, nothing makes the sweep
+An object goes when it was unknown in more than one pass, for a day altogether, nothing makes the sweep
 doubt, and a last look at the rows finds none that names it. Ages are sums of what lies between two passes, and of each
 such span the shortest counts that any clock says: a clock that leaps makes nothing old.
 """

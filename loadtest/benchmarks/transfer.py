@@ -193,7 +193,7 @@ def _environ(folder: Path, database: MariaDB, redis: Redis, s3: S3, address: str
         "SLUICE_EDGE_KEY": "e" * 64,
         "SLUICE_STORAGE_ROOT": str(storage),
         "SLUICE_STORAGES": "main:s3,archive:oss,local:local",
-        "SLUICE_TRANSFER_PARALLEL": str(_PARALLEL),
+        "SLUICE_TEST_TRANSFER_PARALLEL": str(_PARALLEL),
         "SLUICE_OSS_ENDPOINT": address,
         "SLUICE_OSS_BUCKET": ACCOUNT.bucket,
         "SLUICE_OSS_ACCESS_KEY": ACCOUNT.access_key,

@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -332,7 +333,8 @@ def build(environ: dict[str, str]) -> Iterator[Callable[..., Gateway]]:
     made: list[Gateway] = []
 
     def compose_with(**settings: object) -> Gateway:
-        more = {f"SLUICE_{name.upper()}": str(value) for name, value in settings.items()}
+        constants = {field.name for field in fields(Config) if "test" in field.metadata}
+        more = {f"SLUICE_{'TEST_' * (name in constants)}{name.upper()}": str(value) for name, value in settings.items()}
         made.append(Gateway(load(environ | more)))
         return made[-1]
 

@@ -23,9 +23,9 @@ ENDS = {
     "SLUICE_OSS_ACCESS_KEY": "k",
     "SLUICE_OSS_SECRET_KEY": "s",
     "SLUICE_OSS_REGION": "cn-hangzhou",
-    "SLUICE_ACCESS_TTL": "86400",
+    "SLUICE_TEST_ACCESS_TTL": "86400",
     "SLUICE_LINK_GRACE": "30",
-    "SLUICE_TRANSFER_DRAIN": "600",
+    "SLUICE_TEST_TRANSFER_DRAIN": "600",
 }
 """Settings for storages that nobody asks by address: the tests' own stand in for them."""
 

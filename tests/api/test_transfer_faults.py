@@ -79,7 +79,7 @@ def gateway(servers: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("api.blobs.copying._PAUSE", 0.0)
     monkeypatch.setattr("api.storage.stores._FRESH", 0.0)
     made = Moving(
-        settings(fresh_database(servers), servers, tmp_path) | {"SLUICE_JOB_TRIES": "4"},
+        settings(fresh_database(servers), servers, tmp_path) | {"SLUICE_TEST_JOB_TRIES": "4"},
         local=Flaky(),
         main=Flaky(enforces_sha256=True, compares=False),
         archive=Flaky(compares=False),

@@ -24,8 +24,8 @@ from tests.e2e.gateway import SERVICES, Gateway
 from tests.servers import free_port
 
 SETTINGS: Final = {
-    "SLUICE_FINALIZE_INLINE": str(PART),  # two parts and more are finalized by the worker, where they are read
-    "SLUICE_ACCESS_TTL": "86400",
+    "SLUICE_TEST_FINALIZE_INLINE": str(PART),  # two parts and more are finalized by the worker, where they are read
+    "SLUICE_TEST_ACCESS_TTL": "86400",
     "SLUICE_SIGNIN_RATE": "100000",
     "STACK_WELL_SECONDS": "4",  # or each death of the same server would be waited for longer than the last
 }

@@ -93,14 +93,14 @@ class TestSecrets:
         bad.wait_until_ready()  # started again by the engine, by nobody else
 
     def test_everything_wrong_is_said_at_once(self, bad: Stack) -> None:
-        bad.settings |= {"SLUICE_LINK_TTL": "soon", "SLUICE_DEDUP_SCOPE": "all", "SLUICE_STORAGES": "local,x:tape"}
+        bad.settings |= {"SLUICE_TARGET_TTL": "soon", "SLUICE_DEDUP_SCOPE": "all", "SLUICE_STORAGES": "local,x:tape"}
         try:
             bad.up("--no-deps", "api")
-            for text in ("SLUICE_LINK_TTL ", "SLUICE_DEDUP_SCOPE ", "SLUICE_STORAGES "):
+            for text in ("SLUICE_TARGET_TTL ", "SLUICE_DEDUP_SCOPE ", "SLUICE_STORAGES "):
                 wait_for(lambda text=text: said(bad, "api", text), f"line with {text}")  # type: ignore[misc]
             assert "Traceback" not in bad.logs("api")
         finally:
-            for name in ("SLUICE_LINK_TTL", "SLUICE_DEDUP_SCOPE", "SLUICE_STORAGES"):
+            for name in ("SLUICE_TARGET_TTL", "SLUICE_DEDUP_SCOPE", "SLUICE_STORAGES"):
                 del bad.settings[name]
             bad.up()
         bad.wait_until_ready()

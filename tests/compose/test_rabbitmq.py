@@ -14,8 +14,9 @@ from tests.e2e.sources import Source
 
 def test_with_rabbitmq_jobs_go_through_it(tmp_path: Path, secrets: Secrets) -> None:
     # every complete becomes a job
-    settings = example("rabbitmq") | {"SLUICE_FINALIZE_INLINE": "0"}
-    with running("sluice-rabbit", tmp_path, **settings) as stack:
+    inline = '    environment: {SLUICE_TEST_FINALIZE_INLINE: "0"}\n'
+    override = f"services:\n  api:\n{inline}  worker:\n{inline}"
+    with running("sluice-rabbit", tmp_path, override=override, **example("rabbitmq")) as stack:
         stack.up()
         stack.wait_until_ready("rabbitmq", seconds=400)
         source = Source(tmp_path / "content", 20_000_000)

@@ -33,7 +33,7 @@ class Gateway:
         self.data = data
         self._arguments = arguments
         # the whole suite signs up from one address
-        self.settings = {"SLUICE_SWEEP_INTERVAL": "1", "SLUICE_SIGNUP_RATE": "100000", **settings}
+        self.settings = {"SLUICE_TEST_SWEEP_INTERVAL": "1", "SLUICE_SIGNUP_RATE": "100000", **settings}
         self.secrets = Secrets()
         self.storage = data / "storage"
         self._port = 0

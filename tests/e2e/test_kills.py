@@ -13,7 +13,7 @@ from tests.e2e.sources import PART, Sources
 from tests.e2e.wire import Wire
 from tests.run.running import await_true
 
-SETTINGS = {"SLUICE_FINALIZE_INLINE": str(4 * PART)}
+SETTINGS = {"SLUICE_TEST_FINALIZE_INLINE": str(4 * PART)}
 """Five parts and more are finalized by the worker."""
 
 KILLS = [

@@ -17,7 +17,7 @@ from tests.run.running import await_true
 MIB = 1024**2
 RATE = 4 * MIB
 QUOTA = 3 * PART
-SETTINGS = {"SLUICE_TIERS": f"slow:rate=4M; small:daily={QUOTA}", "SLUICE_USAGE_FLUSH": "1"}
+SETTINGS = {"SLUICE_TIERS": f"slow:rate=4M; small:daily={QUOTA}", "SLUICE_TEST_USAGE_FLUSH": "1"}
 
 
 @pytest.fixture(scope="module")

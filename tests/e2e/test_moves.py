@@ -24,7 +24,7 @@ def gateway(ceph: Ceph) -> Iterator[Gateway]:
         "SLUICE_TRANSFER_POLICIES": "move:local>main after 2s keep 2s",
         "SLUICE_TARGET_TTL": "2",
         "SLUICE_LINK_GRACE": "1",
-        "SLUICE_TRANSFER_DRAIN": "2",
+        "SLUICE_TEST_TRANSFER_DRAIN": "2",
     }
     with running(settings) as made:
         yield made

@@ -12,7 +12,7 @@ import pytest
 from tests.e2e.client import Client
 from tests.e2e.gateway import Gateway
 
-SETTINGS = {"SLUICE_SIGNIN_RATE": "100000", "SLUICE_USER_UPLOADS": "100000", "SLUICE_USER_PARTS": "10000000"}
+SETTINGS = {"SLUICE_SIGNIN_RATE": "100000", "SLUICE_USER_UPLOADS": "100000", "SLUICE_TEST_USER_PARTS": "10000000"}
 SECONDS = 30
 CONFIG = Path(__file__).with_name("schemathesis.toml")
 SEED = 20240229

@@ -17,7 +17,7 @@ SETTINGS = {
     "SLUICE_LINK_GRACE": "3",
     "SLUICE_API_WORKERS": "1",
     "SLUICE_API_THREADS": "24",
-    "SLUICE_DATABASE_POOL": "48",
+    "SLUICE_TEST_DATABASE_POOL": "48",
 }
 """Every call of a round waits in the database at the same moment, so each needs a thread and a connection."""
 

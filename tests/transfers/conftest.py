@@ -191,11 +191,11 @@ def yard(servers: Servers, ceph: Ceph, s3_config: S3Config, standin: Standin, tm
     oss = standin.settings()
     environ = settings(fresh_database(servers), servers, tmp_path / "storage") | {
         "SLUICE_STORAGES": "main:s3,archive:oss,local:local",
-        "SLUICE_SWEEP_INTERVAL": "1",
+        "SLUICE_TEST_SWEEP_INTERVAL": "1",
         "SLUICE_MIN_FREE": "0",
         "SLUICE_TARGET_TTL": "1",
         "SLUICE_LINK_GRACE": "0",
-        "SLUICE_TRANSFER_DRAIN": "1",
+        "SLUICE_TEST_TRANSFER_DRAIN": "1",
         "SLUICE_OSS_ENDPOINT": oss.endpoint,
         "SLUICE_OSS_BUCKET": oss.bucket,
         "SLUICE_OSS_ACCESS_KEY": oss.access_key,

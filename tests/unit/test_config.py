@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from api.__main__ import EXIT_CONFIG, main
-from api.core.config import Config, env_name, load
+from api.commands import docs
+from api.core.config import ELSEWHERE, Config, env_name, load
 from api.core.errors import ConfigError
 from api.core.settings import declared
 
@@ -55,16 +56,16 @@ def test_every_missing_setting_is_named_at_once() -> None:
         ("SLUICE_EDGE_KEY", "short", "at least 32 ASCII characters"),
         ("SLUICE_DATABASE_URL", "postgres://x", "mysql:"),
         ("SLUICE_REDIS_URL", "http://x", "redis: or rediss: or unix:"),
-        ("SLUICE_DATABASE_POOL", "0", "between 1 and 256"),
-        ("SLUICE_DATABASE_POOL", "many", "is a whole number"),
+        ("SLUICE_USER_UPLOADS", "0", "between 1 and 1000000"),
+        ("SLUICE_USER_UPLOADS", "many", "is a whole number"),
         ("SLUICE_ADDRESS_CONNECTIONS", "65536", "between 1 and 65535"),  # nginx takes no more
-        ("SLUICE_DATABASE_POOL", "", "is a whole number"),
+        ("SLUICE_USER_UPLOADS", "", "is a whole number"),
         ("SLUICE_STORAGE_ROOT", "var/storage", "absolute"),
         ("SLUICE_SIGNUP", "Open", "open, invite, closed"),
         ("SLUICE_SIGNUP", "invite", "SLUICE_SIGNUP_CODE is missing"),
         ("SLUICE_DEDUP_SCOPE", "none", "global, user"),
-        ("SLUICE_ACCESS_TTL", "59", "between 60 and 86400"),
-        ("SLUICE_UPLOAD_TTL", "604801", "between 60 and 604800"),
+        ("SLUICE_REFRESH_TTL", "59", "between 3600 and 31536000"),
+        ("SLUICE_TRASH_DAYS", "0", "between 1 and 36500"),
         ("SLUICE_MAX_FILE_SIZE", str(2**63), "between 1 and"),
         ("SLUICE_READY_NETWORKS", "10.0.0.1/8", "host bits"),
         ("SLUICE_WEB_ORIGINS", "https://a.example/", "no path"),
@@ -116,16 +117,16 @@ def test_pages_come_from_the_public_url_unless_said_otherwise(
 
 
 def test_problems_of_every_kind_come_together() -> None:
-    found = problems(GOOD | {"SLUICE_SIGNUP": "x", "SLUICE_ACCESS_TTL": "x", "SLUICE_ACESS_TTL": "900"})
-    assert [line.split()[0] for line in found] == ["SLUICE_SIGNUP", "SLUICE_ACCESS_TTL", "SLUICE_ACESS_TTL"]
+    found = problems(GOOD | {"SLUICE_SIGNUP": "x", "SLUICE_REFRESH_TTL": "x", "SLUICE_REFESH_TTL": "900"})
+    assert [line.split()[0] for line in found] == ["SLUICE_SIGNUP", "SLUICE_REFRESH_TTL", "SLUICE_REFESH_TTL"]
 
 
 @pytest.mark.parametrize(
     ("name", "suggestion"),
     [
-        ("SLUICE_ACESS_TTL", "; SLUICE_ACCESS_TTL is"),
+        ("SLUICE_REFESH_TTL", "; SLUICE_REFRESH_TTL is"),
         ("SLUICE_EDGE_KEY_FIEL", "; SLUICE_EDGE_KEY_FILE is"),
-        ("SLUICE_ACCESS_TTL_FILE", "; SLUICE_ACCESS_TTL is"),  # files are for secrets
+        ("SLUICE_REFRESH_TTL_FILE", "; SLUICE_REFRESH_TTL is"),  # files are for secrets
         ("SLUICE_QQQQQQQQQQQQQQQQ", ""),
     ],
 )
@@ -170,7 +171,7 @@ def test_the_command_prints_what_is_in_force_without_secrets(
     monkeypatch.setattr("api.core.config.load.__defaults__", (GOOD,))
     assert main(["config"]) == 0
     printed = capsys.readouterr()
-    assert "SLUICE_ACCESS_TTL=900" in printed.out
+    assert "SLUICE_REFRESH_TTL=2592000" in printed.out
     assert "secret-word" not in printed.out + printed.err
 
 
@@ -187,3 +188,22 @@ def test_the_command_says_a_line_for_each_problem(
 
 def test_settings_of_the_command_are_none_of_the_servers_business() -> None:
     assert load(GOOD | {"SLUICE_CLIENT_URL": "https://files.example"}) == load(GOOD)
+
+
+@pytest.mark.parametrize(
+    "name", ["SLUICE_JOB_TRIES", "SLUICE_SWEEP_INTERVAL", "SLUICE_S3_MAIN_SINGLE_PUT_MAX", "SLUICE_OSS_SIGNATURE"]
+)
+def test_a_setting_that_became_a_constant_is_passed_over_by_name(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    assert load(GOOD | {name: "7"}).job_tries == 50
+    assert [record.getMessage().split()[0] for record in caplog.records] == [name]
+
+
+def test_a_test_may_set_a_constant_and_nobody_is_told_of_it() -> None:
+    config = load(GOOD | {"SLUICE_TEST_JOB_TRIES": "7"})
+    assert config.job_tries == 7
+    assert not [name for name, _ in config.in_force() if "JOB_TRIES" in name]
+    assert "between 1 and 1000" in problems(GOOD | {"SLUICE_TEST_JOB_TRIES": "0"})[0]
+
+
+def test_there_are_few_settings() -> None:
+    assert len(docs.settings()) + len(ELSEWHERE) <= 70

@@ -19,7 +19,7 @@ from api.storage.base import Finding, MultipartStorage
 from api.storage.s3.rules import child, child_text, merge, plain
 
 ABORT_DAYS: Final = 9
-"""Two days more than an upload lives (SLUICE_UPLOAD_TTL, at most 7 days): the sweep comes first."""
+"""Two days more than an upload lives (7 days): the sweep comes first."""
 
 METHODS: Final = ("PUT", "GET", "HEAD")
 EXPOSED: Final = ("ETag", "x-oss-hash-crc64ecma")

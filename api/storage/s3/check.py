@@ -23,7 +23,7 @@ from api.storage.s3.bucket import Address, Bucket, BucketError
 from api.storage.s3.rules import child, child_text, plain
 
 UPLOAD_DAYS: Final = 7
-"""An upload lives that long at most (SLUICE_UPLOAD_TTL)."""
+"""An upload lives that long at most (`Config.upload_ttl`)."""
 
 _INIT: Final = "python -m api storage init NAME"
 _RESENT: Final = 1021
@@ -78,7 +78,7 @@ class Examination:
         if most:
             return Finding(about, True, f"up to {most} bytes are one PUT through the edge")
         if not self._settings.single_put_max:
-            return Finding(about, True, "go by multipart: SLUICE_S3_SINGLE_PUT_MAX is 0")
+            return Finding(about, True, "go by multipart")
         return Finding(about, True, "go by multipart: the storage does not compare what a PUT's signature says")
 
     def _endpoints(self) -> Iterator[Finding]:
@@ -166,7 +166,7 @@ class Examination:
                 yield Finding("lifecycle", False, text, mend)
             elif days <= UPLOAD_DAYS:
                 text = f"rule {_name(rule)} aborts uploads after {days} days, while they may live {UPLOAD_DAYS}"
-                mend = f"more than {UPLOAD_DAYS} days, or SLUICE_UPLOAD_TTL below that"
+                mend = f"more than {UPLOAD_DAYS} days"
                 yield Finding("lifecycle", False, text, mend)
 
     def _concerns_us(self, rule: Element) -> bool:

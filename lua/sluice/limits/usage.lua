@@ -1,5 +1,5 @@
 --- How many bytes went to and came from whom: counted by each worker for itself, put together once a second in a list
--- that all workers share, and reported to the API in batches every SLUICE_USAGE_FLUSH seconds, by one worker at a time.
+-- that all workers share, and reported to the API in batches every few seconds, by one worker at a time.
 -- The response path pays one addition in a Lua table. A batch has a number that is never used again, so that the API
 -- books it once however often it is sent. A worker that is killed loses its last second; a machine that is, its last
 -- flush. A worker that ends orderly reports before; what comes later than that, or finds no API, goes to a file that
