@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Final
 
 from api.core.errors import DatabaseUnavailable, StorageError
-from api.jobs.feeder import LOOK_EVERY
+from api.jobs.feeder import LOOK_INTERVAL_SECONDS
 from api.jobs.queue import Consumer
 from api.services import Services
 
@@ -68,7 +68,7 @@ class Worker:
         self._services.runner.run(kind, subject)
 
     def _feed(self) -> None:
-        self._repeat(self._look, LOOK_EVERY)
+        self._repeat(self._look, LOOK_INTERVAL_SECONDS)
 
     def _look(self) -> None:
         heartbeat = self._services.config.worker_heartbeat

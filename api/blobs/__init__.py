@@ -1,1 +1,1 @@
-"""Content, stored once however many files have it: merged, verified, read back, scrubbed, copied."""
+"""Content, stored once for all files that have it: merge, verify, scrub and copy."""

@@ -1,9 +1,9 @@
-"""The bytes of a transfer: parts streamed from one storage to another, several at once, in constant memory.
+"""Copies an object from one storage to another: parts in parallel, in constant memory.
 
-A part's bytes are hashed while they pass through, and the last piece is held back until the hash is right: a source
-that gives wrong bytes never makes a part. What a destination has not compared by itself is read back.
+A part is hashed while it is streamed, and its last piece is sent only if the hash is right. So a source with wrong
+bytes never produces a part. If a destination does not compare the hash itself, the copy is read back.
 
-Nothing here knows of rows; `api.transfers.job` does.
+This module knows nothing of the database; `api.transfers.job` does.
 """
 
 from __future__ import annotations
@@ -23,32 +23,32 @@ from api.core.errors import ObjectNotFound, PartMismatch, StorageError, UploadGo
 from api.jobs.base import SEGMENT_BYTES, Lease
 from api.storage.base import Completed, MultipartRef, MultipartStorage, Storage
 
-_TRIES: Final = 3
-_PAUSE: Final = 0.2
-_LOOK_EVERY: Final = 1.0
-_HALT_WITHIN: Final = 10.0
+TRIES_PER_PART: Final = 3
+FIRST_PAUSE_SECONDS: Final = 0.2
+KEEP_LEASE_SECONDS: Final = 1.0
+HALT_TIMEOUT_SECONDS: Final = 10.0
 
 _log = logging.getLogger(__name__)
 
 
 class SourceCorrupt(StorageError):
-    """Every replica gave wrong bytes, twice."""
+    """Every replica returned wrong bytes, twice."""
 
 
 class CopyCorrupt(StorageError):
-    """The destination holds other bytes than were sent, also when it is read again."""
+    """The destination holds other bytes than were sent. It was read twice."""
 
 
 class _Halted(Exception):
-    """The copy is to end; nothing is wrong."""
+    """The copy must stop. This is no error."""
 
 
 class _Wrong(Exception):
-    """Bytes that are not what their hash says, or too few of them."""
+    """The bytes do not match their hash, or there are too few."""
 
 
 class _Unreadable(Exception):
-    """The source, not the destination, failed."""
+    """The source failed, not the destination."""
 
     def __init__(self, error: StorageError) -> None:
         super().__init__(str(error))
@@ -65,7 +65,7 @@ class Source:
 
 
 class _Sources:
-    """The replicas that are still believed, the first of them first; shared by the threads of one copy."""
+    """The usable replicas in order of preference; shared by the threads of one copy."""
 
     def __init__(self, sources: Sequence[Source]) -> None:
         self._lock = threading.Lock()
@@ -73,23 +73,23 @@ class _Sources:
         self._why: StorageError = ObjectNotFound("the blob has no other replica")
 
     def first(self) -> Source:
-        """Raises what made the last one unusable."""
+        """The best replica. If none is left, raises the error of the last one."""
         with self._lock:
             if not self._left:
                 raise self._why
             return self._left[0]
 
     def drop(self, source: Source, why: StorageError) -> None:
-        """Not to be read again."""
+        """Removes a replica: it is not read again."""
         with self._lock:
             if source in self._left:
                 self._left.remove(source)
-                # that one of them was corrupt is what a person has to know
+                # if one of them was corrupt, the operator must learn that
                 if not isinstance(self._why, SourceCorrupt):
                     self._why = why
 
     def demote(self, source: Source) -> None:
-        """To be read when the others fail as well."""
+        """Puts a replica last: it is read again only if the others fail too."""
         with self._lock:
             if source in self._left:
                 self._left.remove(source)
@@ -104,14 +104,15 @@ def complete(
     stage: int,
     write_stage: Callable[[int], None],
 ) -> Completed:
-    """Makes a copy's object of its parts, in one of three stages that a row keeps.
+    """Completes a copy's multipart upload. A row keeps the stage.
 
     Args:
-        stage: 0 nothing was sent, 1 a complete may have been sent, 2 the object is there for good and is to be read.
-        write_stage: writes the next one down.
+        stage: 0 if nothing was sent, 1 if a complete request may have been sent, 2 if the object exists permanently
+            and only has to be read back.
+        write_stage: saves the next stage.
 
     Raises:
-        CompleteDoubtful: nobody may believe in this key; the copy begins anew under another one.
+        CompleteDoubtful: the object under this key cannot be trusted. The copy starts again under a new key.
     """
     if stage == 2:
         return Completed(verified=False, sha256=None)
@@ -123,11 +124,11 @@ def complete(
 
 
 class Copying:
-    """One object on its way.
+    """The copy of one object.
 
     Args:
-        pool: runs parts; of all copies of the process, so that it bounds what is in memory.
-        parallel: parts of this object at once.
+        pool: runs the parts. All copies of the process share it, so it bounds the memory.
+        parallel: parts of this object that are copied concurrently.
     """
 
     def __init__(
@@ -148,37 +149,37 @@ class Copying:
         self._hashes = digests.split(hashes)
         self._lease = lease
         self._halt = threading.Event()
-        # of copying and reading back together: a segment is no longer for having both
+        # one budget for copying and reading back: both together are one segment
         self._budget = SEGMENT_BYTES
 
     def length(self, number: int) -> int:
-        """Bytes of a part."""
+        """Length of a part, in bytes."""
         return digests.part_length(number, self._ref.size, self._ref.part_size)
 
     def copy(self, numbers: Iterable[int], sources: Sequence[Source], done: Callable[[int], bool]) -> bool:
-        """Copies these parts; False where the segment is over before they are.
+        """Copies these parts. Returns False if the segment ended before.
 
-        Args:
-            done: is told each part that is stored, in this thread; False ends the segment.
+                Args:
+        done: called in this thread with each part that was stored. If it returns False, the segment ends.
 
-        Raises:
-            SourceCorrupt: no replica gives the right bytes.
-            UploadGone: the destination does not know the upload any more.
-            StorageError: one of the storages failed, several times.
+                Raises:
+                    SourceCorrupt: no replica has the right bytes.
+                    UploadGone: the destination no longer knows the upload.
+                    StorageError: a storage failed several times.
         """
         left = _Sources(sources)
         return self._run(numbers, lambda number: self._copy_part(number, left), done)
 
     def read_back(self, numbers: Iterable[int], done: Callable[[int], bool]) -> bool:
-        """Compares these parts of the finished object; False where the segment is over before they are.
+        """Compares these parts of the new object. Returns False if the segment ended before.
 
         Raises:
-            CopyCorrupt: it is not what was sent.
-            StorageError: it cannot be read.
+            CopyCorrupt: the object is not what was sent.
+            StorageError: the object cannot be read.
         """
         return self._run(numbers, self._read_part, done)
 
-    # -- several at once
+    # -- parts in parallel
 
     def _run(self, numbers: Iterable[int], work: Callable[[int], None], done: Callable[[int], bool]) -> bool:
         todo, running = iter(numbers), dict[Future[None], int]()
@@ -186,7 +187,7 @@ class Copying:
         try:
             while True:
                 while going and len(running) < self._parallel:
-                    # looked at first: a part that was taken out of the list must be done
+                    # checked before `next`: a part that was taken from the iterator must be copied
                     if self._budget <= 0 or self._lease.stopping:
                         going = False
                     elif (number := next(todo, None)) is None:
@@ -196,7 +197,7 @@ class Copying:
                         running[self._pool.submit(work, number)] = number
                 if not running:
                     return next(todo, None) is None
-                ended, _ = wait(running, _LOOK_EVERY, FIRST_COMPLETED)
+                ended, _ = wait(running, KEEP_LEASE_SECONDS, FIRST_COMPLETED)
                 self._lease.keep()
                 for future in ended:
                     number = running.pop(future)
@@ -207,7 +208,7 @@ class Copying:
             self._halt.set()
             for future in running:
                 future.cancel()
-            wait(running, _HALT_WITHIN)
+            wait(running, HALT_TIMEOUT_SECONDS)
             raise
 
     # -- one part, in a thread of the pool
@@ -222,9 +223,9 @@ class Copying:
                 self._destination.write_part(self._ref, number, body, self._hashes[number - 1].hex())
                 return
             except _Wrong:
-                _log.warning("a source gave wrong bytes", extra={"storage": source.name, "part": number})
+                _log.warning("a source returned wrong bytes", extra={"storage": source.name, "part": number})
                 if source in wrong:
-                    # two reads that disagree with the hash: the bytes are wrong, not the reading
+                    # two reads do not match the hash: the stored bytes are wrong, not the read
                     _log.error("a replica is corrupt", extra={"storage": source.name, "key": source.object_key})
                     sources.drop(source, SourceCorrupt(f"part {number} on {source.name} is not what was uploaded"))
                 wrong.append(source)
@@ -232,7 +233,7 @@ class Copying:
                 tries += 1
                 if isinstance(ex.error, ObjectNotFound):
                     sources.drop(source, ex.error)
-                elif tries == _TRIES:
+                elif tries == TRIES_PER_PART:
                     raise ex.error from None
                 else:
                     sources.demote(source)
@@ -241,10 +242,10 @@ class Copying:
                 raise
             except StorageError as ex:
                 tries += 1
-                if tries == _TRIES:
+                if tries == TRIES_PER_PART:
                     raise
                 self._pause(tries)
-                # a part that is sent again leaks its first copy on some storages: only what is not there is
+                # on some storages a part that is sent again leaks its first copy: do not resend a stored one
                 if not isinstance(ex, PartMismatch) and self._is_there(number):
                     return
 
@@ -260,21 +261,23 @@ class Copying:
                 return
             except _Wrong as ex:
                 wrong += 1
-                _log.warning("a copy was read back wrong", extra={"key": self._ref.object_key, "part": number})
+                _log.warning(
+                    "a copy was read back with wrong bytes", extra={"key": self._ref.object_key, "part": number}
+                )
                 if wrong == 2:
                     raise CopyCorrupt(f"part {number} of the copy is not what was sent") from ex
             except _Unreadable as ex:
                 tries += 1
-                if tries == _TRIES or isinstance(ex.error, ObjectNotFound):
+                if tries == TRIES_PER_PART or isinstance(ex.error, ObjectNotFound):
                     raise ex.error from None
                 self._pause(tries)
 
     def _pause(self, tries: int) -> None:
-        if self._halt.wait(_PAUSE * 2 ** (tries - 1)):
+        if self._halt.wait(FIRST_PAUSE_SECONDS * 2 ** (tries - 1)):
             raise _Halted
 
     def _pieces(self, storage: Storage, object_key: str, number: int) -> Iterator[bytes]:
-        """A part's bytes; the last of them only when the hash is right."""
+        """Yields a part's bytes; the last piece only if the hash is right."""
         sha256, left, size = hashlib.sha256(), self.length(number), self._throttle.piece
         offset = (number - 1) * self._ref.part_size
         try:

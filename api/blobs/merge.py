@@ -1,7 +1,8 @@
-"""The same content twice becomes one blob: the first keeps its name and files, whichever object is good.
+"""Merges a second object with the same content into the blob that was stored first.
 
-The second object's bytes were verified before anybody comes here. The first copy is looked at, outside of any lock:
-where it is lost, or its blob is known to be corrupt, the new object takes its place, never the other way round.
+The first blob keeps its id and its files; the new object was verified before. The first blob's object is checked
+outside of any lock. If it is missing, or the blob is known to be corrupt, the new object replaces it. A good first
+object is never replaced.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ from api.storage.wholeness import is_whole
 
 @dataclass(frozen=True, slots=True)
 class First:
-    """The blob that stands for a digest.
+    """The blob that holds the claim on a digest.
 
     Attributes:
-        whole: its own object can be kept.
+        whole: True if its stored object can be kept.
     """
 
     blob: Blob
@@ -33,16 +34,16 @@ class First:
 
 
 def find(db: Database, stores: Stores, digest: bytes, size: int, scope: bytes, storage: str) -> First | None:
-    """The blob to merge with; None where nobody claims the digest any more.
+    """The blob to merge with; None if no blob claims the digest any more.
 
-    Of several replicas the one on the new object's storage counts: where that one is lost the new object replaces it.
-    Where there is none on it, a whole one anywhere will do.
+    If the blob has a replica on the new object's storage, that replica is checked: if it is missing, the new object
+    replaces it. Otherwise any whole replica is enough.
 
     Args:
-        storage: where the second object lies.
+        storage: name of the new object's storage.
 
     Raises:
-        StorageError: the first copy's storage does not answer, which decides nothing.
+        StorageError: the replica's storage is unreachable, so its state is unknown.
     """
     found = blobs.standing(db, digest, size, scope)
     if not found:
@@ -52,10 +53,10 @@ def find(db: Database, stores: Stores, digest: bytes, size: int, scope: bytes, s
 
 
 def hold(tx: Statements, first: First, storage: str, object_key: str, now: datetime) -> Blob | None:
-    """The first blob as the caller links to it: a corrupt one is verified again, on the new object.
+    """The first blob, ready to be linked to. A corrupt one becomes verified with the new object.
 
     Returns:
-        None where it is corrupt no more, or gone.
+        None if the blob was corrupt and is not any more, or is gone.
     """
     blob = first.blob
     if blob.state != "corrupt":
@@ -68,25 +69,28 @@ def hold(tx: Statements, first: First, storage: str, object_key: str, now: datet
 def settle(
     tx: Statements, first: First, storage: str, object_key: str, now: datetime, keep_until: datetime | None = None
 ) -> None:
-    """Keeps one of the two objects and dooms the other, once the first blob is locked and linked to.
+    """Keeps one of the two objects and marks the other for deletion.
+
+    The caller has locked the first blob and linked to it.
 
     Args:
-        keep_until: the new object is not deleted before, for it could be stored again until then.
+        keep_until: earliest deletion of the new object; a late request could store it again until then.
     """
     if first.blob.state == "corrupt":
-        return  # `hold` did
+        return  # `hold` has replaced its object
     if first.whole:
         blobs.doom(tx, storage, object_key, now, keep_until)
         return
     if not blobs.heal(tx, first.blob, storage, object_key, now):
         blobs.doom(tx, storage, object_key, now, keep_until)
-    jobs.insert(tx, MEND, first.blob.id, now)  # what is broken elsewhere can be written anew from here
+    jobs.insert(tx, MEND, first.blob.id, now)  # broken replicas on other storages can be copied from this object
 
 
 def _is_whole(stores: Stores, replicas: Sequence[Blob]) -> bool:
     """Whether one of these objects is whole.
 
-    A storage that does not answer decides nothing: where none of the others has it, that is raised.
+    Raises:
+        StorageError: a storage is unreachable, and no other one has a whole object.
     """
     failure: StorageError | None = None
     for blob in replicas:

@@ -1,4 +1,4 @@
-"""Reads a stored object part by part and compares: several parts at once, in constant memory."""
+"""Reads a stored object and compares each part's hash: in parallel, in constant memory."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from api.core import digests
 from api.core.errors import ObjectNotFound
 from api.storage.base import Storage
 
-_BUFFER: Final = 1024**2
-_LOOK_UP_EVERY: Final = 1.0
+READ_BUFFER_BYTES: Final = 1024**2
+KEEP_SECONDS: Final = 1.0
 
 
 def _nothing() -> None:
-    """Who waits for a part keeps the lease; the thread that reads it has nothing to do with that."""
+    """In a pool thread: the thread that waits for the part keeps the lease."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +28,8 @@ class Part:
     """A part as it was read.
 
     Attributes:
-        right: its bytes have the hash that was written down.
-        data: the bytes themselves in pieces, where they were asked for.
+        right: True if its bytes match the recorded hash.
+        data: its bytes in pieces, if they were asked for.
     """
 
     number: int
@@ -39,15 +39,14 @@ class Part:
 
 
 class ReadBack:
-    """One object to be read.
+    """Reads one object.
 
     Args:
-        hashes: packed, 32 bytes a part.
-        parallel: parts that are read and hashed at the same time.
-        ahead: parts that are on their way, or wait until they are taken, at the same time; as many as ``parallel``
-            where it is not given.
-        keep: called about every second while a storage keeps us waiting; what it raises ends the reading.
-        with_data: the parts' bytes are handed out too: ``ahead`` parts are in memory then.
+        hashes: packed, 32 bytes per part.
+        parallel: parts that are read and hashed concurrently.
+        ahead: most parts that are being read or wait for the caller; ``parallel`` by default.
+        keep: called about once per second while waiting for a storage. An exception from it ends the reading.
+        with_data: also return the parts' bytes. Up to ``ahead`` parts are then in memory.
     """
 
     def __init__(
@@ -73,10 +72,10 @@ class ReadBack:
         self._with_data = with_data
 
     def parts(self, done: int, most: int | None = None) -> Iterator[Part]:
-        """The parts after the first ``done`` ones, in order, ``most`` of them where that is given.
+        """Yields the parts after the first ``done`` ones, in order; at most ``most`` of them.
 
         Raises:
-            StorageError: the object could not be read. That says nothing about its bytes.
+            StorageError: the object could not be read. This does not mean that its bytes are wrong.
         """
         last = len(self._hashes) if most is None else min(done + most, len(self._hashes))
         if last - done == 1 or self._ahead == 1:
@@ -93,13 +92,13 @@ class ReadBack:
             while pending:
                 yield self._settle(pending.popleft())
         finally:
-            # a read that hangs is not waited for
+            # do not wait for a read that hangs
             pool.shutdown(wait=False, cancel_futures=True)
 
     def _settle(self, future: Future[Part]) -> Part:
         while True:
             try:
-                part = future.result(_LOOK_UP_EVERY)
+                part = future.result(KEEP_SECONDS)
             except NotYet:
                 if future.done():
                     raise
@@ -109,7 +108,7 @@ class ReadBack:
                 return part
 
     def _read(self, number: int, keep: Callable[[], None]) -> Part:
-        """Reads a part; a second time where the first reading disagrees: the reading may have been wrong."""
+        """Reads a part; twice if the hash differs, since the read itself may have failed."""
         length = digests.part_length(number, self._size, self._length)
         for _ in range(2):
             sha256, data = self._hash((number - 1) * self._length, length, keep)
@@ -118,11 +117,11 @@ class ReadBack:
         return Part(number, length, False, ())
 
     def _hash(self, offset: int, length: int, keep: Callable[[], None]) -> tuple[bytes, tuple[bytes, ...]]:
-        """An object that is gone has no bytes."""
+        """(SHA-256, bytes) of a range; an empty hash if the object is gone."""
         sha256, left, kept = hashlib.sha256(), length, list[bytes]()
         try:
             with closing(self._storage.open(self._object_key, offset, length)) as reader:
-                while left > 0 and (data := reader.read(min(left, _BUFFER))):
+                while left > 0 and (data := reader.read(min(left, READ_BUFFER_BYTES))):
                     sha256.update(data)
                     if self._with_data:
                         kept.append(data)

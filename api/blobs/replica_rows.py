@@ -1,4 +1,4 @@
-"""Which replicas of a blob can be read, which are suspected, and which blobs have none left."""
+"""Rows of replicas: which are readable, suspect or missing, and which blobs are lost."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _MISSING = (
     "SELECT COUNT(*) FROM (SELECT 1 FROM replica r FORCE INDEX (replica_missing) WHERE r.missing_at IS NOT NULL "
     "ORDER BY r.missing_at LIMIT %s) counted"
 )
-# The last missing replica of a blob that has no other: read by the index, and ended early by a LIMIT.
+# One row per lost blob: its latest missing replica. The index gives the order, so that the LIMIT ends the scan early.
 _LOST_BLOBS = (
     "(SELECT r.blob_id, r.missing_at AS since FROM replica r FORCE INDEX (replica_missing) "
     "WHERE r.missing_at IS NOT NULL AND NOT EXISTS (SELECT 1 FROM replica a WHERE a.blob_id = r.blob_id "
@@ -42,11 +42,11 @@ _LOST = (
 
 @dataclass(frozen=True, slots=True)
 class Replica:
-    """Where a blob's bytes lie, and what is known against it; see migration 0012.
+    """Where a blob's bytes are stored, and whether they can be read; see migration 0012.
 
     Attributes:
-        suspect: why it could not be read lately; None if nothing is known against it.
-        is_missing: it was judged: it holds no bytes of the blob.
+        suspect: why an edge could not read it lately; None if no edge has reported it.
+        is_missing: True if a check found that it does not hold the blob's bytes.
     """
 
     storage: str
@@ -57,11 +57,12 @@ class Replica:
 
 @dataclass(frozen=True, slots=True)
 class LostBlob:
-    """A blob of which no storage has the bytes.
+    """A blob whose bytes no storage has.
 
     Attributes:
-        since: when the last replica was judged.
-        files, owners: how many files, trashed ones included, of how many accounts name it.
+        since: when its last replica was found missing.
+        files: number of files that refer to it, including files in the trash.
+        owners: number of accounts that have these files.
         places: (storage, object key) of each replica.
     """
 
@@ -79,41 +80,41 @@ def of_blob(db: Statements, blob_id: bytes) -> list[Replica]:
 
 
 def suspect(db: Statements, blob_id: bytes, storage: str, reason: str) -> bool:
-    """Marks a replica as suspected; False if it is so already, judged already, or gone."""
+    """Marks a replica as suspect. Returns False if it was suspect, missing or deleted before."""
     return db.execute(_SUSPECT, (reason, blob_id, storage, reason)) == 1
 
 
 def clear(db: Statements, blob_id: bytes, storage: str, object_key: str) -> None:
-    """The object is whole: it is read again."""
+    """Marks a replica as readable: its object is whole."""
     db.execute(_CLEAR, (blob_id, storage, object_key))
 
 
 def set_missing(db: Statements, blob_id: bytes, storage: str, object_key: str, now: datetime) -> None:
-    """The object was looked at twice, and is not there or has another length."""
+    """Marks a replica as missing: two checks found no object, or another length."""
     db.execute(_SET_MISSING, (to_row(now), blob_id, storage, object_key))
 
 
 def lock_suspects(tx: Statements, blob_id: bytes) -> list[str]:
-    """Storages whose replica of the blob is suspected; their rows are locked."""
+    """Names of storages whose replica of the blob is suspect. Locks these rows."""
     return [row[0] for row in tx.all(_LOCK_SUSPECTS, (blob_id,))]
 
 
 def count_missing(db: Statements, most: int) -> int:
-    """Replicas that hold no bytes; at most ``most`` are counted."""
+    """Number of missing replicas; at most ``most`` are counted."""
     row = db.one(_MISSING, (most,))
     assert row is not None
     return int(row[0])
 
 
 def count_lost(db: Statements, most: int) -> int:
-    """Blobs that no storage has; at most ``most`` are counted."""
+    """Number of lost blobs; at most ``most`` are counted."""
     row = db.one(_COUNT_LOST, (most,))
     assert row is not None
     return int(row[0])
 
 
 def lost(db: Statements, most: int) -> list[LostBlob]:
-    """Blobs that no storage has, those that are lost the longest first."""
+    """Up to ``most`` lost blobs; those that were lost first come first."""
     return [
         LostBlob(
             blob_id=row[0],

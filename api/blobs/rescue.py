@@ -1,10 +1,11 @@
-"""Finished objects whose upload is still open at the storage: brought under a new key before anybody aborts it.
+"""Copies finished objects whose multipart upload is still open at the storage to a new key.
 
-Ceph RGW leaves such uploads behind when it dies in a complete (`api.storage.s3.complete`). An abort, or a lifecycle
-rule that aborts, would delete the objects' bytes. New uploads never get there; this is for what was stored before.
+Ceph RGW leaves such uploads behind if it is killed during a complete (`api.storage.s3.complete`). An abort, or a
+lifecycle rule that aborts, would delete the objects' bytes. New uploads are protected against this; the rescue is for
+objects that were stored by older versions.
 
-A row of `healing` names the new key before anything is stored under it. A repeat goes on with what it finds there. The
-open upload is left to the sweep, which frees it once no replica has its key.
+A row of `healing` holds the new key before anything is stored under it, so a repeated run continues with that key. The
+sweep aborts the open upload as soon as no replica has its key.
 """
 
 from __future__ import annotations
@@ -26,11 +27,11 @@ from api.storage.stores import LATE_COMPLETE
 from api.storage.wholeness import is_whole
 
 Tell = Callable[[str, str], None]
-"""Is told of each object: (what was done, about which)."""
+"""Called for each object with (what was done, a description of the object)."""
 
-_BATCH: Final = 100
-_OURS: Final = "rescue"
-"""Stands for a multipart id in the row of a copy that the storage makes by itself."""
+KEYS_PER_QUERY: Final = 100
+SERVER_SIDE_COPY: Final = "rescue"
+"""Stands in the row for a multipart id if the storage itself makes the copy."""
 
 
 class Rescuer:
@@ -43,20 +44,23 @@ class Rescuer:
         self._prefix = context.prefix
 
     def run(self, name: str, tell: Tell, *, dry: bool) -> Counter[str]:
-        """Rescues every object of a storage that is in danger; how many, by what was done.
+        """Rescues every object of a storage that is in danger.
 
         Args:
-            dry: only say what is in danger.
+            dry: only report the objects that are in danger.
+
+        Returns:
+            Number of objects by result.
 
         Raises:
-            StorageError: there is no such storage, or it cannot be listed.
+            StorageError: the storage is not configured, or cannot be listed.
         """
         storage, done = self._stores.named(name), Counter[str]()
         if not isinstance(storage, Copies):
             return done
         names = [found for found in storage.list_uploads() if len(found) == 32]
-        for first in range(0, len(names), _BATCH):
-            keys = [f"{self._prefix()}/{found[-2:]}/{found}" for found in names[first : first + _BATCH]]
+        for first in range(0, len(names), KEYS_PER_QUERY):
+            keys = [f"{self._prefix()}/{found[-2:]}/{found}" for found in names[first : first + KEYS_PER_QUERY]]
             for blob_id, size, stored in scrubs.at_keys(self._db, name, keys):
                 what = "in danger" if dry else self._rescue(storage, blob_id, size, stored)
                 done[what] += 1
@@ -68,9 +72,9 @@ class Rescuer:
         fresh = Healing(object_key(self._prefix(), name), name, "", binds_hash=False)
         begun = scrubs.healing(self._db, blob_id, stored.storage, fresh, self._clock())
         if begun.object_key == fresh.object_key:
-            begun = Healing(fresh.object_key, name, _OURS, binds_hash=False)
+            begun = Healing(fresh.object_key, name, SERVER_SIDE_COPY, binds_hash=False)
             scrubs.set_opened(self._db, blob_id, stored.storage, begun)
-        elif begun.multipart_id != _OURS:
+        elif begun.multipart_id != SERVER_SIDE_COPY:
             return "being healed"
         try:
             storage.copy(stored.object_key, begun.object_key, size, _go_on)
@@ -90,9 +94,9 @@ class Rescuer:
         late = now + LATE_COMPLETE
         self._db.transaction(lambda tx: scrubs.give_up(tx, blob_id, stored.storage, begun, now, late))
         if what == "lost":
-            jobs.insert_many(self._db, MEND, [blob_id], now)  # another replica heals it, or it is said to be lost
+            jobs.insert_many(self._db, MEND, [blob_id], now)  # heals it from another replica, or reports it as lost
         return what
 
 
 def _go_on() -> None:
-    """A person waits."""
+    """There is no lease to keep: a command runs this, not a worker."""

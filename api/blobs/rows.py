@@ -1,4 +1,4 @@
-"""Blobs, their digests, replicas and doomed objects."""
+"""Rows of blobs, digest claims, replicas, and objects that are marked for deletion."""
 
 from __future__ import annotations
 
@@ -60,20 +60,20 @@ def replicas(db: Statements, blob_id: bytes) -> list[tuple[str, str]]:
 
 
 def verified(db: Statements, digest: bytes, size: int, scope: bytes) -> list[Blob]:
-    """The verified blob that stands for this content, once for each replica that is not known to be lost.
+    """The verified blob that claims this content: one item per replica that is not missing.
 
-    If all are lost, the blob comes once, without a place.
+    If all replicas are missing, the blob is returned once, without storage and object key.
     """
     return [_blob(row) for row in db.all(_VERIFIED, (digest, scope, size))]
 
 
 def standing(db: Statements, digest: bytes, size: int, scope: bytes) -> list[Blob]:
-    """The blob that claims this content, verified or found corrupt since: once for each of its replicas."""
+    """The blob that claims this content, verified or corrupt: one item per replica."""
     return [_blob(row) for row in db.all(_STANDING, (digest, scope, size))]
 
 
 def insert_unverified(db: Statements, blob: Blob, scope: bytes, hashes: bytes, now: datetime) -> None:
-    """Makes a blob whose bytes nobody has compared yet: it claims no digest, and matches no instant upload."""
+    """Inserts a blob whose bytes were not compared yet. It claims no digest and matches no instant upload."""
     moment = to_row(now)
     db.execute(_INSERT, (blob.id, blob.size, blob.digest, scope, "unverified", None, moment, None))
     db.execute(_INSERT_PARTS, (blob.id, hashes))
@@ -81,14 +81,15 @@ def insert_unverified(db: Statements, blob: Blob, scope: bytes, hashes: bytes, n
 
 
 def claim(db: Statements, digest: bytes, scope: bytes, blob_id: bytes) -> bool:
-    """Makes a blob stand for its digest; False where another one does."""
+    """Claims a digest for a blob. Returns False if another blob has the claim."""
     return db.execute(_CLAIM, (digest, scope, blob_id)) == 1
 
 
 def insert_verified(db: Statements, blob: Blob, scope: bytes, hashes: bytes, now: datetime) -> bool:
-    """Makes a verified blob and claims its digest; False where another blob has the claim.
+    """Inserts a verified blob and claims its digest.
 
-    On False the caller rolls back: it merges with that other blob instead.
+    Returns:
+        False if another blob has the claim. The caller then rolls back and merges with that blob.
     """
     moment = to_row(now)
     db.execute(_INSERT, (blob.id, blob.size, blob.digest, scope, "verified", blob.sha256, moment, moment))
@@ -101,14 +102,15 @@ def insert_verified(db: Statements, blob: Blob, scope: bytes, hashes: bytes, now
 
 
 def add_replica(db: Statements, blob_id: bytes, storage: str, object_key: str, now: datetime) -> bool:
-    """Makes a verified object a replica of a blob that the caller has locked; False where the storage has one."""
+    """Adds a verified object as a replica of a locked blob. Returns False if the storage has a replica."""
     return db.execute(_ADD_REPLICA, (blob_id, storage, object_key, to_row(now))) == 1
 
 
 def heal(db: Statements, blob: Blob, storage: str, object_key: str, now: datetime) -> bool:
-    """Makes a verified object the replica of a blob whose own is not whole, and dooms the broken one.
+    """Replaces a blob's broken replica by a verified object, and marks the broken one for deletion.
 
-    False where somebody else healed the blob first.
+    Returns:
+        False if another process healed the blob first.
     """
     if blob.storage != storage:
         return db.execute(_ADD_REPLICA, (blob.id, storage, object_key, to_row(now))) == 1
@@ -120,7 +122,7 @@ def heal(db: Statements, blob: Blob, storage: str, object_key: str, now: datetim
 
 
 def revive(db: Statements, blob: Blob, storage: str, object_key: str, now: datetime) -> bool:
-    """corrupt → verified, on a verified object; every replica that it had is doomed. False in any other state."""
+    """corrupt → verified, with a verified object. Marks all old replicas for deletion. False in other states."""
     if db.execute(_REVIVE, (to_row(now), blob.id)) != 1:
         return False
     for name, key in replicas(db, blob.id):
@@ -131,19 +133,19 @@ def revive(db: Statements, blob: Blob, storage: str, object_key: str, now: datet
 
 
 def doom(db: Statements, storage: str, object_key: str, now: datetime, keep_until: datetime | None = None) -> None:
-    """Leaves an object to the sweep, in the transaction that dropped the last reference to it.
+    """Marks an object for deletion, in the transaction that removes the last reference to it.
 
     Args:
-        keep_until: not before then is it deleted; edges may be serving it.
+        keep_until: earliest deletion; until then edges may be serving the object.
     """
     db.execute(_DOOM, (storage, object_key, to_row(now), None if keep_until is None else to_row(keep_until)))
 
 
 def doomed(db: Statements, after: int, now: datetime) -> list[tuple[int, str, str]]:
-    """Up to 1,000 objects to delete: (row id, storage, object key)."""
+    """Up to 1,000 objects to delete, as (row id, storage, object key)."""
     return [(row[0], row[1], row[2]) for row in db.all(_DOOMED, (after, to_row(now)))]
 
 
 def undoom(db: Statements, row_id: int) -> None:
-    """The object is gone."""
+    """Deletes the row of an object that was deleted."""
     db.execute(_UNDOOM, (row_id,))

@@ -1,9 +1,10 @@
-"""Reads what is stored, slowly and for ever, and compares it with the hashes that were written down once.
+"""Reads stored objects slowly and continuously, and compares them with the recorded hashes.
 
-One replica after the other, the one that was compared longest ago first, at ``SLUICE_SCRUB_RATE``. A part that twice
-disagrees with its hash is damaged. Where there is another replica, a new object is written from it in the damaged one's
-place; where there is none, the blob is corrupt: its files say so, and who uploads the content again has it again. An
-object that is gone is healed likewise, or reported; what cannot be read is tried again and never judged.
+The scrub reads one replica at a time, at ``SLUICE_SCRUB_RATE``, beginning with the one that was compared longest ago.
+A part is damaged if two reads do not match its hash. If there is another replica, the scrub replaces the damaged object
+by a copy of that one. If there is none, the blob becomes corrupt: its files report that, and a new upload of the same
+content repairs it. A missing object is replaced in the same way, or reported. If an object cannot be read, the scrub
+tries again later and changes nothing.
 """
 
 from __future__ import annotations
@@ -33,19 +34,19 @@ from api.storage.keys import object_key
 from api.storage.stores import LATE_COMPLETE
 from api.storage.wholeness import is_whole
 
-MOST_WAITING: Final = 2
-"""Scrub jobs at a time: all others are replicas that wait."""
-_LATER: Final = 300.0
+MOST_SCRUB_JOBS: Final = 2
+"""Scrub jobs in the table at the same time. All other replicas wait without a job."""
+RETRY_SECONDS: Final = 300.0
 
 _log = logging.getLogger(__name__)
 
 
 class Pause(Exception):
-    """The segment is over; its place is saved."""
+    """The segment is over; its position is saved."""
 
 
 class Away(Exception):
-    """The replica to heal from cannot be asked; nothing is judged meanwhile."""
+    """The storages of all other replicas are unreachable; nothing is changed."""
 
 
 class Scrubber:
@@ -66,8 +67,8 @@ class Scrubber:
         self._never = threading.Event()
 
     def plan(self) -> int:
-        """Makes jobs of the replicas that were compared longest ago, where there are fewer than two; answers 0."""
-        if self._rate and scrubs.waiting(self._db) < MOST_WAITING:
+        """Creates jobs for the replicas that were compared longest ago, up to two jobs. Returns 0."""
+        if self._rate and scrubs.waiting(self._db) < MOST_SCRUB_JOBS:
             before = self._clock() - self._interval
             due = [
                 (checked_at, blob_id)
@@ -75,10 +76,10 @@ class Scrubber:
                 if self._stores.answers(name)
                 for blob_id, checked_at in scrubs.oldest(self._db, name, before)
             ]
-            chosen = list(dict.fromkeys(blob_id for _, blob_id in sorted(due)))[:MOST_WAITING]
+            chosen = list(dict.fromkeys(blob_id for _, blob_id in sorted(due)))[:MOST_SCRUB_JOBS]
             jobs.insert_many(self._db, self.kind, chosen, self._clock())
             self._queue.enqueue(self.kind, chosen)
-        return 0  # nothing that was lost
+        return 0  # a rescue returns the jobs that were lost: none here
 
     def run(self, subject: bytes, lease: Lease) -> Outcome:
         """See `api.jobs.base.Job`."""
@@ -93,7 +94,7 @@ class Scrubber:
             except Pause:
                 return Outcome.MORE
             except Away:
-                return Outcome.later(_LATER)
+                return Outcome.later(RETRY_SECONDS)
         lease.keep()
         self._db.transaction(lease.end)
         self.plan()
@@ -102,17 +103,17 @@ class Scrubber:
     # -- one replica
 
     def look(self, subject: Subject, stored: Stored, lease: Lease) -> None:
-        """Compares every byte of a replica, and mends what is not right. Raises Pause, Away."""
+        """Compares every byte of a replica and heals it if needed. Raises Pause, Away."""
         try:
-            # an earlier segment found out
+            # an earlier segment found it damaged
             if len(subject.replicas) > 1 and scrubs.is_healing(self._db, subject.blob_id, stored.storage):
                 self._stores.named(stored.storage).stat(stored.object_key)
                 raise _Damaged(0)
             sha256 = self._read(subject, stored, lease)
         except ObjectNotFound:
-            # a second look, which tells a lost object from a disk that is not mounted
+            # checked a second time: the disk may have been unmounted for a moment
             if is_whole(self._stores.named(stored.storage), stored.object_key, subject.size):
-                raise StorageUnavailable("an object was gone, and is back; looking again") from None
+                raise StorageUnavailable("an object was gone and is back; trying again") from None
             self.mend(subject, stored, lease, "gone")
         except _Damaged as ex:
             extra = {"blob": subject.blob_id.hex(), "storage": stored.storage, "key": stored.object_key}
@@ -126,7 +127,7 @@ class Scrubber:
         lease.save(0, None)
 
     def _read(self, subject: Subject, stored: Stored, lease: Lease) -> bytes | None:
-        """Compares every part, in order; answers the hash of the whole, where all of it went by."""
+        """Compares every part, in order. Returns the whole object's hash if this run could compute it."""
         storage, name = self._stores.named(stored.storage), stored.object_key.encode()[-32:]
         memo = lease.memo or b""
         done = lease.place if memo.startswith(name) else 0
@@ -138,7 +139,7 @@ class Scrubber:
                 continue
             if self._hash(storage, subject, stored.object_key, number, lease, whole) != expected:
                 whole = None
-                # two reads that disagree with the hash: the bytes are wrong, not the reading
+                # two reads do not match the hash: the stored bytes are wrong, not the read
                 if self._hash(storage, subject, stored.object_key, number, lease, None) != expected:
                     raise _Damaged(number)
             if number < len(hashes):
@@ -165,17 +166,17 @@ class Scrubber:
                 lease.moved += len(data)
         return sha256.digest()
 
-    # -- what is not as it should be
+    # -- healing
 
     def mend(self, subject: Subject, stored: Stored, lease: Lease, what: str) -> None:
-        """Writes a replica anew from the blob's others; without any, it is lost, or the blob corrupt.
+        """Replaces a replica by a copy of another one. Without another, reports it lost or the blob corrupt.
 
         Args:
-            what: what is wrong with it: gone or damaged.
+            what: what is wrong with the replica: "gone" or "damaged".
 
         Raises:
             Pause: the segment is over.
-            Away: no other replica can be asked.
+            Away: there are other replicas, but their storages are unreachable.
         """
         others = [other for other in subject.replicas if other != stored]
         sources = [
@@ -195,7 +196,7 @@ class Scrubber:
             metrics.SCRUBBED.labels(stored.storage, "healed").inc()
 
     def _lose(self, subject: Subject, stored: Stored, what: str, why: str) -> None:
-        """No replica has the bytes. Lost objects are reported and may come back; damaged ones make a blob corrupt."""
+        """Records that no replica has the bytes. A gone object may come back; a damaged one makes the blob corrupt."""
         extra = {"blob": subject.blob_id.hex(), "storage": stored.storage, "key": stored.object_key, "error": why}
         metrics.SCRUBBED.labels(stored.storage, what).inc()
         if what == "gone":
@@ -204,12 +205,12 @@ class Scrubber:
         elif self._db.transaction(lambda tx: scrubs.set_corrupt(tx, subject)):
             _log.error("a blob is corrupt, and there is no other replica", extra=extra)
         else:
-            raise StorageUnavailable("the blob's replicas changed; looking again")
+            raise StorageUnavailable("the blob's replicas changed; trying again")
 
     def _heal(self, subject: Subject, stored: Stored, sources: list[Source], lease: Lease) -> None:
-        """Writes a new object from another replica and puts it in the damaged one's place. Raises Pause.
+        """Copies another replica to a new object, which replaces the damaged one. Raises Pause.
 
-        One process at a time heals a blob: the scrub and a report of an edge may come to it together.
+        The lock is needed because the scrub and the report of an edge may heal the same blob at the same time.
         """
         with self._db.named_lock(f"heal {subject.blob_id.hex()}", 0) as held:
             if not held:
@@ -239,7 +240,7 @@ class Scrubber:
 
         try:
             if not begun.multipart_id:
-                destination.abort(ref)  # one whose creator was killed before he wrote its id down
+                destination.abort(ref)  # an upload whose creator was killed before it saved the upload's id
                 ref = replace(ref, multipart_id=destination.create(ref))
                 begun = replace(begun, multipart_id=ref.multipart_id)
                 scrubs.set_opened(self._db, subject.blob_id, stored.storage, begun)
@@ -255,7 +256,7 @@ class Scrubber:
             self._db.transaction(lambda tx: scrubs.give_up(tx, subject.blob_id, stored.storage, begun, now, late))
             if isinstance(ex, SourceCorrupt | ObjectNotFound):
                 raise
-            raise StorageUnavailable(f"begun anew: {ex}") from ex
+            raise StorageUnavailable(f"the copy starts again: {ex}") from ex
         if self._db.transaction(lambda tx: scrubs.swap(tx, subject.blob_id, stored, begun, self._clock())):
             extra = {"blob": subject.blob_id.hex(), "storage": stored.storage, "key": begun.object_key}
             _log.warning("a replica was healed from another one", extra=extra)
@@ -265,14 +266,14 @@ class Scrubber:
         try:
             listed = destination.list_parts(ref)
         except UploadGone:
-            return  # completed already, or lost: complete tells
+            return  # completed or lost; the complete call finds out which
         missing = [n for n in range(1, ref.part_count + 1) if listed.get(n) != copying.length(n)]
         if not copying.copy(missing, sources, lambda number: True):
             raise Pause
 
     @staticmethod
     def _compare(ref: MultipartRef, copying: Copying, lease: Lease) -> None:
-        """Reads the new object back, from where an earlier segment stopped."""
+        """Reads the new object back, from the position where the last segment stopped."""
         memo = ref.upload_id.encode()
         done = lease.place if lease.memo == memo else 0
 
@@ -285,7 +286,7 @@ class Scrubber:
 
 
 class _Damaged(StorageError):
-    """A part twice disagreed with its hash."""
+    """Two reads of a part did not match its hash."""
 
     def __init__(self, number: int) -> None:
         super().__init__(f"part {number}")

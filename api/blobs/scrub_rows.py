@@ -1,4 +1,4 @@
-"""Replicas that are read again: which is due, how it went, and the objects that take the place of damaged ones."""
+"""Rows for the scrub: which replicas are due, results, and replacement objects."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ _SWAP = (
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A replica, when its bytes were last compared, and what is known against it (`api.db.replicas`)."""
+    """A replica, when its bytes were last compared, and its faults (`api.blobs.replica_rows`)."""
 
     storage: str
     object_key: str
@@ -70,7 +70,7 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A blob to read, with what it is compared with."""
+    """A blob to read, with the hashes to compare and its replicas."""
 
     blob_id: bytes
     size: int
@@ -82,7 +82,7 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class Healing:
-    """The object that is to take a damaged one's place."""
+    """The new object that will replace a damaged one."""
 
     object_key: str
     upload_id: bytes
@@ -92,19 +92,19 @@ class Healing:
 
 
 def oldest(db: Statements, storage: str, before: datetime) -> list[tuple[bytes, datetime]]:
-    """(blob, when) of the two replicas of a storage that were compared longest ago, and before then."""
+    """Up to two replicas compared longest ago, and before this time, as (blob id, time of the comparison)."""
     return [(row[0], from_row(row[1])) for row in db.all(_OLDEST, (storage, to_row(before)))]
 
 
 def waiting(db: Statements) -> int:
-    """How many scrub jobs there are that are not dead."""
+    """Number of scrub jobs that are not dead."""
     row = db.one(_WAITING)
     assert row is not None
     return int(row[0])
 
 
 def load(db: Statements, blob_id: bytes) -> Subject | None:
-    """None where the blob is gone."""
+    """The blob with its hashes and replicas; None if it is gone."""
     row = db.one(_BLOB, (blob_id,))
     if row is None:
         return None
@@ -116,27 +116,27 @@ def load(db: Statements, blob_id: bytes) -> Subject | None:
 
 
 def set_checked(db: Statements, blob_id: bytes, stored: Stored, now: datetime) -> None:
-    """Every byte of the object is right."""
+    """Records that every byte of the object was compared and is right."""
     db.execute(_CHECKED, (to_row(now), blob_id, stored.storage, stored.object_key))
 
 
 def put_off(db: Statements, blob_id: bytes, now: datetime) -> None:
-    """The blob's replicas are not looked at for a while."""
+    """Postpones the scrub of all replicas of the blob."""
     db.execute(_PUT_OFF, (to_row(now), blob_id))
 
 
 def set_lost(db: Statements, blob_id: bytes, storage: str, now: datetime) -> None:
-    """The object is gone, and there is no other."""
+    """Marks a replica as missing; the blob has no other one."""
     db.execute(_LOST, (to_row(now), to_row(now), blob_id, storage))
 
 
 def set_sha256(db: Statements, blob_id: bytes, sha256: bytes) -> None:
-    """The whole was read in order."""
+    """Saves the SHA-256 of the whole content, if it was unknown."""
     db.execute(_SET_SHA256, (sha256, blob_id))
 
 
 def set_corrupt(tx: Statements, subject: Subject) -> bool:
-    """verified → corrupt; nobody is linked to it any more. False where something changed meanwhile."""
+    """verified → corrupt; drops the digest claim, so no upload is linked to it. False if its rows changed."""
     row = tx.one(_LOCK, (subject.blob_id,))
     keys = {(stored.storage, stored.object_key) for stored in subject.replicas}
     if row is None or row[0] != "verified" or set(blobs.replicas(tx, subject.blob_id)) != keys:
@@ -147,7 +147,7 @@ def set_corrupt(tx: Statements, subject: Subject) -> bool:
 
 
 def healing(db: Statements, blob_id: bytes, storage: str, fresh: Healing, now: datetime) -> Healing:
-    """What is being written in a damaged object's place: what was begun before, or ``fresh``."""
+    """The replacement that is being written: one begun earlier, or else ``fresh``, which is inserted."""
     args = (blob_id, storage, fresh.object_key, fresh.upload_id, fresh.binds_hash, to_row(now))
     db.execute(_BEGIN_HEALING, args)
     row = db.one(_GET_HEALING, (blob_id, storage))
@@ -156,22 +156,22 @@ def healing(db: Statements, blob_id: bytes, storage: str, fresh: Healing, now: d
 
 
 def is_healing(db: Statements, blob_id: bytes, storage: str) -> bool:
-    """Whether something is being written in a damaged object's place."""
+    """Whether a replacement for the storage's replica is being written."""
     return db.one(_GET_HEALING, (blob_id, storage)) is not None
 
 
 def set_opened(db: Statements, blob_id: bytes, storage: str, begun: Healing) -> None:
-    """The storage takes parts for it."""
+    """Saves the id of the storage's multipart upload."""
     db.execute(_OPENED, (begun.multipart_id, blob_id, storage, begun.object_key))
 
 
 def set_complete_stage(db: Statements, blob_id: bytes, storage: str, begun: Healing, stage: int) -> None:
-    """How far the new object's complete is; see `api.blobs.copying.complete`."""
+    """Saves the stage of the complete; see `api.blobs.copying.complete`."""
     db.execute(_SET_STAGE, (stage, blob_id, storage, begun.object_key))
 
 
 def swap(tx: Statements, blob_id: bytes, damaged: Stored, begun: Healing, now: datetime) -> bool:
-    """Makes the new object the replica and dooms the damaged one; False where the new one is not wanted any more."""
+    """Replaces the damaged object and marks it for deletion. Returns False if the new one is not needed any more."""
     row = tx.one(_LOCK, (blob_id,))
     if tx.one(_LOCK_HEALING, (blob_id, damaged.storage)) is None:
         return False
@@ -183,10 +183,13 @@ def swap(tx: Statements, blob_id: bytes, damaged: Stored, begun: Healing, now: d
 
 
 def move(tx: Statements, blob_id: bytes, old: Stored, begun: Healing, now: datetime, keep_until: datetime) -> bool:
-    """Makes a copy the replica in an object's place, whose bytes are the same; False where it is not wanted any more.
+    """Replaces a replica's object by a copy with the same bytes.
 
     Args:
-        keep_until: not before is the old object deleted: edges may be serving it.
+        keep_until: earliest deletion of the old object; until then edges may be serving it.
+
+    Returns:
+        False if the copy is not needed any more.
     """
     state: str | None = tx.value(_LOCK, (blob_id,))
     if tx.one(_LOCK_HEALING, (blob_id, old.storage)) is None:
@@ -199,7 +202,7 @@ def move(tx: Statements, blob_id: bytes, old: Stored, begun: Healing, now: datet
 
 
 def at_keys(db: Statements, storage: str, keys: Sequence[str]) -> list[tuple[bytes, int, Stored]]:
-    """(blob, its size, the replica) of those of these keys that are a replica's."""
+    """The replicas that have one of these keys, as (blob id, size in bytes, replica)."""
     rows = db.all(f"{_AT_KEYS}({placeholders(len(keys))})", [storage, *keys]) if keys else []
     return [(row[0], int(row[1]), Stored(storage, row[2], from_row(row[3]))) for row in rows]
 
@@ -207,10 +210,10 @@ def at_keys(db: Statements, storage: str, keys: Sequence[str]) -> list[tuple[byt
 def give_up(
     tx: Statements, blob_id: bytes, storage: str, begun: Healing, now: datetime, keep_until: datetime | None
 ) -> None:
-    """What was begun is doomed; the next try has a key of its own.
+    """Marks the replacement for deletion; the next attempt uses a new key.
 
     Args:
-        keep_until: not before is it deleted: a complete may still be under way.
+        keep_until: earliest deletion; until then a complete request may still take effect.
     """
     if tx.one(_LOCK_HEALING, (blob_id, storage)) is not None:
         blobs.doom(tx, storage, begun.object_key, now, keep_until)

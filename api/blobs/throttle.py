@@ -1,4 +1,4 @@
-"""A cap on bytes a second, shared by all threads of a process."""
+"""Limits the bytes per second of all threads of a process together."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-_BUFFER: Final = 512 * 1024
-_LEAST: Final = 4096
+LARGEST_PIECE_BYTES: Final = 512 * 1024
+SMALLEST_PIECE_BYTES: Final = 4096
 
 
 class Throttle:
     """See the module's docstring.
 
     Args:
-        rate: bytes a second; 0 stands for no cap.
+        rate: bytes per second; 0 means unlimited.
     """
 
     def __init__(self, rate: int, monotonic: Callable[[], float] = time.monotonic) -> None:
@@ -26,13 +26,15 @@ class Throttle:
 
     @property
     def piece(self) -> int:
-        """Bytes to read at once: few where the rate is low, so that it is even."""
-        return min(_BUFFER, max(self._rate // 8, _LEAST)) if self._rate else _BUFFER
+        """Bytes per read. Small if the rate is low, so that the flow is even."""
+        return (
+            min(LARGEST_PIECE_BYTES, max(self._rate // 8, SMALLEST_PIECE_BYTES)) if self._rate else LARGEST_PIECE_BYTES
+        )
 
     def take(self, count: int, halt: threading.Event) -> None:
-        """Waits until ``count`` bytes more may be moved, or ``halt`` is set.
+        """Waits until ``count`` more bytes may be moved, or ``halt`` is set.
 
-        Each taker reserves its time behind the others', so that any number of threads keeps to one rate.
+        Each caller reserves its time slot after the others', so any number of threads together keeps the rate.
         """
         if not self._rate:
             return

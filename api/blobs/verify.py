@@ -1,10 +1,10 @@
-"""Reading back what a storage stored without comparing it: part by part, against the hashes that were written once.
+"""Reads a blob back and compares each part with its hash, if the storage did not compare it.
 
-Until that is done a blob is its uploader's alone and matches nobody's instant upload. It ends as verified, or merged
-with the blob that was verified first, or corrupt; an I/O error ends nothing, it is tried again later.
+Until then the blob belongs to its uploader only and matches no instant upload. Afterwards it is verified, or merged
+with a blob that was verified first, or corrupt. After an I/O error the job is tried again later.
 
-Large content of local storage comes here too, verified already, for the SHA-256 of the whole: `done` does not wait
-for that.
+The same job computes the SHA-256 of the whole for large verified content on local storage, so that a complete request
+does not wait for it.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from api.storage.base import Storage
 
 _log = logging.getLogger(__name__)
 
-_BUFFER: Final = 1024**2
+READ_BUFFER_BYTES: Final = 1024**2
 _WHOLE_IN_MEMORY: Final = 32 * 1024**2
-"""Bytes of parts that may be held until the hash of the whole has taken them in."""
+"""Most bytes of parts that wait in memory for the hash of the whole."""
 
 
 class _Saving:
-    """Saves places in order while the next part is hashed: a commit takes as long as a part does."""
+    """Saves positions in order, in a thread, since a commit takes as long as hashing a part."""
 
     def __init__(self, lease: Lease) -> None:
         self._lease = lease
@@ -52,12 +52,12 @@ class _Saving:
         self._thread.shutdown()
 
     def save(self, place: int, memo: bytes | None) -> None:
-        """Begins to save; first waits for the save before, and raises what that did."""
+        """Starts to save. Waits for the previous save first, and raises its exception."""
         self.settle()
         self._last = self._thread.submit(self._lease.save, place, memo)
 
     def settle(self) -> None:
-        """Everything is saved from here on. Raises LeaseLost, DatabaseUnavailable."""
+        """Waits until everything is saved. Raises LeaseLost, DatabaseUnavailable."""
         if self._last is not None:
             last, self._last = self._last, None
             last.result()
@@ -67,7 +67,7 @@ class Verifier:
     """See the module's docstring; the job of kind ``verify``, whose subject is a blob.
 
     Args:
-        parallel: parts that are read at once.
+        parallel: parts that are read concurrently.
     """
 
     kind = "verify"
@@ -79,7 +79,7 @@ class Verifier:
         self._parallel = context.config.verify_parallel
 
     def rescue(self) -> int:
-        """Rows for unverified blobs that have none."""
+        """Creates jobs for unverified blobs that have none. Returns their number."""
         found = verifications.stuck(self._db)
         jobs.insert_many(self._db, self.kind, found, self._clock())
         return len(found)
@@ -94,7 +94,9 @@ class Verifier:
             try:
                 return self._hash(work, lease)
             except ObjectNotFound:
-                jobs.insert(self._db, MEND, subject, self._clock())  # the next try reads another replica
+                jobs.insert(
+                    self._db, MEND, subject, self._clock()
+                )  # marks it missing, so that the next try reads another replica
                 raise
         return Outcome.DONE
 
@@ -115,7 +117,7 @@ class Verifier:
         )
         done = lease.place
         with _Saving(lease) as saving:
-            # what is read ahead of a segment's end would be read twice
+            # do not read ahead past the segment's end: the next segment would read it again
             for part in reader.parts(done, max(SEGMENT_BYTES // digests.part_size(work.blob.size), 1)):
                 if not part.right:
                     saving.settle()
@@ -132,14 +134,14 @@ class Verifier:
             saving.settle()
         if done < count:
             return Outcome.MORE
-        # the whole of a single part is that part
+        # with a single part, its hash is the hash of the whole
         return self._verified(work, lease, work.hashes if count == 1 else whole.digest() if whole else None)
 
     def _readers(self, work: Verification, *, with_whole: bool) -> int:
-        """Parts that are hashed at a time.
+        """Number of parts that are hashed concurrently.
 
-        The hash of the whole goes from part to part, and takes longest: it has a core of its own where reading costs
-        nothing but cores.
+        The hash of the whole cannot be computed in parallel and takes longest. On local storage, where the CPU is the
+        bottleneck, one core is left free for it.
         """
         assert work.blob.storage is not None
         if not with_whole or self._stores.kind(work.blob.storage) != "local":
@@ -147,7 +149,7 @@ class Verifier:
         return max(1, min(self._parallel, len(os.sched_getaffinity(0)) - 1))
 
     def _whole(self, work: Verification, lease: Lease) -> SHA256 | None:
-        """The hash of the whole as far as it is; None where it is too dear, or its beginning was lost."""
+        """The hash of the parts so far; None if it needs too much memory or its saved state cannot be used."""
         length = digests.part_size(work.blob.size)
         if work.blob.size <= length or length * self._parallel > _WHOLE_IN_MEMORY:
             return None
@@ -178,10 +180,10 @@ class Verifier:
         for _ in range(3):
             if self._db.transaction(claim) or self._merge(work):
                 return Outcome.DONE
-        raise StorageError("a blob of this digest came and went")
+        raise StorageError("a blob of this digest was created and deleted repeatedly")
 
     def _merge(self, work: Verification) -> bool:
-        """Files go to the blob that was verified first; one of the two objects goes."""
+        """Moves the files to the blob that was verified first. Returns False if that blob changed."""
         blob = work.blob
         assert blob.storage is not None
         first = merge.find(self._db, self._stores, blob.digest, blob.size, work.scope, blob.storage)
@@ -203,7 +205,7 @@ class Verifier:
     # -- the hash of the whole, in order
 
     def _hash(self, work: Verification, lease: Lease) -> Outcome:
-        """Reads front to back; the state after each part is kept, where it can be written down."""
+        """Reads from start to end. Saves the hash's state at the end of a segment, if it can be exported."""
         storage, object_key = self._replica(work)
         length, count = digests.part_size(work.blob.size), digests.part_count(work.blob.size)
         resumed = lease.place > 0 and resumes(lease.memo)
@@ -211,7 +213,7 @@ class Verifier:
         for number in range(done + 1, count + 1):
             left = digests.part_length(number, work.blob.size, length)
             with closing(storage.open(object_key, (number - 1) * length, left)) as reader:
-                while left > 0 and (data := reader.read(min(left, _BUFFER))):
+                while left > 0 and (data := reader.read(min(left, READ_BUFFER_BYTES))):
                     whole.update(data)
                     left -= len(data)
                     lease.moved += len(data)

@@ -1,4 +1,4 @@
-"""Blobs that are read back, for their parts' hashes or the whole one, and how that ends."""
+"""Rows for verification: blobs to read back, and the results."""
 
 from __future__ import annotations
 
@@ -44,35 +44,38 @@ class Verification:
 
 
 def load(db: Statements, blob_id: bytes) -> Verification | None:
-    """A blob with a replica that is not known to be lost, and with what it is compared with; None where it is gone."""
+    """A blob, one of its replicas that is not missing, and its hashes; None if the blob is gone."""
     row = db.one(_LOAD, (blob_id,))
     return Verification(Blob(*row[:7]), row[7], row[8]) if row else None
 
 
 def stuck(db: Statements) -> list[bytes]:
-    """Up to 100 unverified blobs that no job is about."""
+    """Ids of up to 100 unverified blobs that have no job."""
     return db.column(_STUCK)
 
 
 def set_verified(db: Statements, blob_id: bytes, sha256: bytes | None, now: datetime) -> bool:
-    """unverified → verified; False where the blob is in another state by now."""
+    """unverified → verified. Returns False if the blob is in another state."""
     return db.execute(_SET_VERIFIED, (sha256, to_row(now), blob_id)) == 1
 
 
 def set_sha256(db: Statements, blob_id: bytes, sha256: bytes) -> None:
-    """What was verified before was read for its whole hash."""
+    """Saves the SHA-256 of a verified blob's whole content."""
     db.execute(_SET_SHA256, (sha256, blob_id))
 
 
 def set_corrupt(db: Statements, blob_id: bytes) -> None:
-    """unverified → corrupt, for good."""
+    """unverified → corrupt."""
     db.execute(_SET_CORRUPT, (blob_id,))
 
 
 def merge(db: Statements, blob_id: bytes, first_id: bytes, first_state: str) -> bool:
-    """Gives a blob's files to the one that was verified first, and drops its rows; False where either changed.
+    """Moves a blob's files to the blob that was verified first, and deletes its rows.
 
-    Whoever calls dooms the objects that are not needed any more, in the same transaction.
+    The caller marks the object that is not needed any more for deletion, in the same transaction.
+
+    Returns:
+        False if one of the two blobs changed.
     """
     if db.one(_LOCK_FIRST, (first_id, first_state)) is None or db.one(_LOCK_UNVERIFIED, (blob_id,)) is None:
         return False

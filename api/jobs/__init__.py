@@ -1,1 +1,1 @@
-"""Background work: rows say what is to do, a queue delivers it, a runner does it."""
+"""Background jobs: rows hold them, a queue announces them, a runner runs them."""

@@ -1,12 +1,12 @@
-"""What a job is: the contract between a kind of background work and whatever runs it.
+"""The contract between a kind of background job and the runner.
 
-A row of the table ``job`` says that something is to do for a subject (an upload, a blob, a transfer's item). It is
-inserted in the transaction that causes the work. A worker takes a lease on the row, calls `Job.run`, and deletes the
-row when the answer is `Outcome.DONE`. The queue only says which row to look at next: a message that is lost, or comes
-twice, changes nothing but the moment.
+A row of the table ``job`` means that there is work for a subject (an upload, a blob, a transfer's item). It is inserted
+in the transaction that causes the work. A worker takes a lease on the row, calls `Job.run`, and deletes the row if the
+result is `Outcome.DONE`. The queue only tells a worker which row to look at next. If a message is lost or delivered
+twice, only the time of the work changes.
 
-A run is a segment: at most about `SEGMENT_BYTES` or `SEGMENT_SECONDS` of work, then it saves its place and answers
-`Outcome.MORE`. It is idempotent: killed after its last commit it runs again and finds everything done.
+A run is one segment: about `SEGMENT_BYTES` or `SEGMENT_SECONDS` of work at most. Then it saves its position and returns
+`Outcome.MORE`. A run is idempotent: if it is killed after its last commit, the next run finds that everything is done.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from api.db.pool import Statements
 
 SEGMENT_BYTES: Final = 1024**3
 SEGMENT_SECONDS: Final = 300.0
-"""What one run does at most, roughly: no time limit of a queue (10 and 30 minutes by default) is ever near."""
+"""Rough limits of one run. They stay far below the queues' time limits (10 and 30 minutes by default)."""
 
 
 class GiveUp(SluiceError):
-    """Trying again helps nobody: the job is dead at once.
+    """Another try cannot succeed: the job becomes dead immediately.
 
     Args:
-        reason: UPPER_SNAKE, what programs compare.
+        reason: UPPER_SNAKE, for programs.
         message: one line for people, without secrets.
     """
 
@@ -37,11 +37,11 @@ class GiveUp(SluiceError):
 
 
 class Busy(SluiceError):
-    """Somebody else is at it: tried again in a few seconds, and not counted as a failure."""
+    """Another process works on it: the job is tried again in a few seconds, without counting a failure."""
 
 
 class LeaseLost(SluiceError):
-    """Another process has taken the job over; nothing more may be written."""
+    """Another process has taken over the job: this run must not write anything more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class Outcome:
     """How a run ended.
 
     Attributes:
-        name: done (the row is deleted), more (again at once), later (again after ``seconds``).
+        name: done (the row is deleted), more (run again immediately), later (run again after ``seconds``).
     """
 
     name: str
@@ -60,7 +60,7 @@ class Outcome:
 
     @classmethod
     def later(cls, seconds: float) -> Outcome:
-        """Again, not before so many seconds have passed."""
+        """Run again, after ``seconds`` at the earliest."""
         return cls("later", seconds)
 
 
@@ -69,12 +69,12 @@ Outcome.MORE = Outcome("more")
 
 
 class Lease(Protocol):
-    """What a run holds of its row.
+    """A run's lease on its row.
 
     Attributes:
-        place: where the last segment stopped, 0 at first.
-        memo: what the last segment left for this one, at most 255 bytes.
-        moved: bytes that the run has read or written so far; it counts them itself, for the log.
+        place: the position where the last segment stopped; 0 at first.
+        memo: data that the last segment saved for this one, at most 255 bytes.
+        moved: bytes that this run has read or written. The job itself counts them, for the log.
     """
 
     place: int
@@ -83,22 +83,22 @@ class Lease(Protocol):
 
     @property
     def stopping(self) -> bool:
-        """The worker was told to stop, or the segment's time is over: save, and answer MORE soon."""
+        """The worker was told to stop, or the segment's time is over: save, and return MORE soon."""
 
     @property
     def leaving(self) -> bool:
-        """The worker was told to stop: work that cannot be cut into segments is given up, to be begun again."""
+        """The worker was told to stop: give up work that cannot be split into segments. It starts again later."""
 
     def save(self, place: int, memo: bytes | None = None) -> None:
-        """Keeps the place and extends the lease; failures before are forgotten. Raises LeaseLost."""
+        """Saves the position, extends the lease, and resets the count of failures. Raises LeaseLost."""
 
     def keep(self) -> None:
-        """Extends the lease when it is time to; cheap to call often. Raises LeaseLost."""
+        """Extends the lease if it is due; cheap to call often. Raises LeaseLost."""
 
     def end(self, tx: Statements) -> None:
-        """Deletes the row in the transaction that has the job's effect, so that both happen or none; raises LeaseLost.
+        """Deletes the row in the same transaction as the job's effect. Raises LeaseLost.
 
-        A job need not call it: the runner deletes the row of a job that is done.
+        Calling it is optional: the runner deletes the row of a job that is done.
         """
 
 
@@ -106,16 +106,16 @@ class Job(Protocol):
     """A kind of background work.
 
     Attributes:
-        kind: its name in rows, messages and logs; at most 16 of [a-z_].
+        kind: its name in rows, messages and logs; at most 16 characters of [a-z_].
     """
 
     @property
     def kind(self) -> str: ...
 
     def run(self, subject: bytes, lease: Lease) -> Outcome:
-        """Does a segment of the work.
+        """Does one segment of the work.
 
         Raises:
-            StorageError, DatabaseUnavailable: counted, and tried again later, each time after a longer pause.
-            GiveUp, Busy, LeaseLost: see there. Anything else is a fault of ours: logged, counted, tried again.
+            StorageError, DatabaseUnavailable: the failure is counted; the job is tried again after a growing pause.
+            GiveUp, Busy, LeaseLost: see there. Any other exception is a bug: it is logged, counted, and tried again.
         """

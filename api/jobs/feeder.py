@@ -1,8 +1,8 @@
-"""Keeps the queue filled from the rows, so that an emptied one loses nothing.
+"""Refills the queue from the rows, so that no job is lost with the queue's messages.
 
-Rows are given to a queue that runs low only, each at most once in so many seconds: duplicates stay few, and a table of
-a million rows does not become a million messages. While the queue is away, rows are handed to this process's own
-threads: the queue makes work quick, it is not needed for work to be done.
+The feeder sends rows only to a queue that runs low, and each row at most once per 15 seconds. So there are few
+duplicates, and a million rows do not become a million messages. While the queue is down, threads of this process run
+the jobs: the queue only makes them start sooner.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from api.db.pool import Database
 from api.jobs import rows as jobs
 from api.jobs.queue import Queue, name_of
 
-LOOK_EVERY: Final = 1.0
-_LOW: Final = 100
-_MOST: Final = 1000
-_SILENT: Final = timedelta(seconds=15)
-"""A message that was sent so long ago, into a queue that is low by now, has been lost, or waits in a worker."""
-_DIRECT: Final = 2
-"""Jobs that this process runs at once while there is no queue."""
+LOOK_INTERVAL_SECONDS: Final = 1.0
+QUEUE_LOW_WATER: Final = 100
+ROWS_PER_REFILL: Final = 1000
+RESEND_AFTER: Final = timedelta(seconds=15)
+"""A message sent earlier than this, to a queue that is low now, was lost or waits in a worker: send it again."""
+DIRECT_THREADS: Final = 2
+"""Jobs that this process runs concurrently while the queue is down."""
 
 Rescue = Callable[[], int]
-"""Makes rows of what should have one and has none; answers how many."""
+"""Inserts missing job rows; returns their number."""
 
 _log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ class Feeder:
 
     Args:
         run: runs a job in this thread.
-        rescues: by kind, the seconds between two looks, and the look.
+        rescues: by kind, the seconds between two calls, and the function to call.
     """
 
     def __init__(
@@ -57,14 +57,14 @@ class Feeder:
         self._run = run
         self._rescues = rescues
         self._rescued_at: dict[str, float] = {}
-        self._free = threading.BoundedSemaphore(_DIRECT)
+        self._free = threading.BoundedSemaphore(DIRECT_THREADS)
         self._threads: list[threading.Thread] = []
 
     def look(self) -> bool:
-        """Once: what is due goes to the queues that are low, or, where there is no queue, to threads.
+        """One round: sends due rows to the queues that are low. If the queue is down, threads run them.
 
         Returns:
-            Whether the rows could be seen.
+            False if the rows could not be read.
         """
         try:
             self._rescue()
@@ -93,9 +93,9 @@ class Feeder:
 
     def _feed(self, kinds: Iterable[str], depths: Mapping[str, int]) -> None:
         for kind in kinds:
-            if depths.get(name_of(kind), 0) >= _LOW:
+            if depths.get(name_of(kind), 0) >= QUEUE_LOW_WATER:
                 continue
-            if found := jobs.due(self._db, kind, self._clock(), _SILENT, _MOST):
+            if found := jobs.due(self._db, kind, self._clock(), RESEND_AFTER, ROWS_PER_REFILL):
                 jobs.set_enqueued(self._db, kind, found, self._clock())
                 self._queue.enqueue(kind, found)
 
@@ -109,13 +109,13 @@ class Feeder:
                 thread.start()
 
     def drain(self, seconds: float) -> None:
-        """Waits for its own threads, so long for each at most."""
+        """Waits for the feeder's threads, ``seconds`` for each at most."""
         for thread in self._threads:
             thread.join(seconds)
 
     def _run_some(self, kind: str) -> None:
         try:
-            for subject in jobs.due(self._db, kind, self._clock(), timedelta(0), _LOW):
+            for subject in jobs.due(self._db, kind, self._clock(), timedelta(0), QUEUE_LOW_WATER):
                 self._run(kind, subject)
         except DatabaseUnavailable as ex:
             _log.warning("will look again", extra={"error": str(ex)})

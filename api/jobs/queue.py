@@ -1,11 +1,11 @@
-"""The queue, over Redis or RabbitMQ: the only importer of dramatiq.
+"""The job queue, over Redis or RabbitMQ. The only module that imports dramatiq.
 
-It carries hints, not work: (kind, subject) of a row to look at. Losing all of them costs seconds, for the feeder finds
-the rows; getting one twice costs a look. So `Queue.enqueue` never waits and never fails: a thread of its own sends,
-and what cannot be sent is dropped with one line in the log.
+A message only names a row to look at, as (kind, subject). If messages are lost, the feeder finds the rows some seconds
+later; a duplicate costs one look-up. So `Queue.enqueue` never blocks and never fails: a background thread sends the
+messages. If it cannot send one, it drops it and logs one warning.
 
-There are three queues, so that who waits for an answer never stands behind a migration of everything: ``finalize``,
-``verify`` and ``background``. dramatiq's own retries, time limits and delays are not used; rows do all that.
+There are three queues, so that jobs that a client waits for never stand behind a large migration: ``finalize``,
+``verify`` and ``background``. The retries, time limits and delays of dramatiq are not used; the rows hold these.
 """
 
 from __future__ import annotations
@@ -22,39 +22,39 @@ from urllib.parse import urlsplit
 from api.core import cache
 
 Deliver = Callable[[str, bytes], None]
-"""Takes (kind, subject); returns when the message may be forgotten, and raises nothing."""
+"""Called with (kind, subject). The message is acknowledged when it returns. It must not raise."""
 
 NAMES: Final = ("finalize", "verify", "background")
 _PREFIX: Final = "sluice."
-_MOST_PENDING: Final = 10_000
-_MOST_AT_ONCE: Final = 1000
-_SILENCE: Final = 1.0
-"""Seconds in which a queue that just failed is not tried again."""
-_SAY_EVERY: Final = 60.0
-"""Seconds between two warnings that the queue cannot be used."""
-_IDLE: Final = 5.0
-"""Seconds after which a connection that nobody uses is closed: no heartbeat has to be kept up meanwhile."""
-_HEARTBEAT: Final = 30
+MOST_PENDING_MESSAGES: Final = 10_000
+MOST_PER_CALL: Final = 1000
+RETRY_SECONDS: Final = 1.0
+"""Seconds until a queue that failed is tried again."""
+WARNING_INTERVAL_SECONDS: Final = 60.0
+"""Seconds between two warnings that the queue is down."""
+IDLE_SECONDS: Final = 5.0
+"""Seconds until an idle connection is closed, so that no thread has to send heartbeats for it."""
+HEARTBEAT_SECONDS: Final = 30
 
 _log = logging.getLogger(__name__)
 
 
 def name_of(kind: str) -> str:
-    """The queue that carries a kind of job; downloads may be waiting for what ``mend`` heals."""
+    """The queue for a kind of job. ``mend`` is not in the background: a download may wait for the blob."""
     return "verify" if kind == "mend" else kind if kind in NAMES else "background"
 
 
 def _broker(url: str) -> Any:
-    """A connection to be, without any of dramatiq's middleware. dramatiq takes 0.1 s to import: only users wait."""
+    """A broker without dramatiq's middleware. Imported here, since importing dramatiq takes 0.1 s."""
     for name in ("dramatiq", "pika"):
-        # what matters of theirs is said here, once; a consumer that fails to fetch would write a traceback each time
+        # this module logs failures itself, once; a consumer would log a traceback for each failed fetch
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     if urlsplit(url).scheme in ("amqp", "amqps"):
         import pika
         from dramatiq.brokers.rabbitmq import RabbitmqBroker
 
         parameters = pika.URLParameters(url)
-        parameters.heartbeat = _HEARTBEAT
+        parameters.heartbeat = HEARTBEAT_SECONDS
         parameters.socket_timeout = parameters.stack_timeout = 3.0
         parameters.blocked_connection_timeout = 3.0
         parameters.connection_attempts = 1
@@ -63,20 +63,20 @@ def _broker(url: str) -> Any:
         return broker
     from dramatiq.brokers.redis import RedisBroker
 
-    # keys sluice:queue:…; a worker that is silent for a minute gives back what it had fetched
-    redis_broker: Any = RedisBroker  # it has no types
+    # keys sluice:queue:…; if a worker is silent for a minute, its fetched messages return to the queue
+    redis_broker: Any = RedisBroker  # it has no type hints
     return redis_broker(client=cache.connect(url, 2.0), middleware=[], namespace="sluice:queue")
 
 
 class Queue:
-    """The sender's end; see the module's docstring.
+    """The sending side; see the module's docstring.
 
-    Nothing is imported, connected or started before something is enqueued.
+    It imports, connects and starts nothing before the first message.
     """
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self._pending: queue.Queue[tuple[str, bytes]] = queue.Queue(_MOST_PENDING)
+        self._pending: queue.Queue[tuple[str, bytes]] = queue.Queue(MOST_PENDING_MESSAGES)
         self._lock = threading.Lock()
         self._sender: threading.Thread | None = None
         self._pid = 0
@@ -84,9 +84,9 @@ class Queue:
         self._said_at = float("-inf")
 
     def enqueue(self, kind: str, subjects: Sequence[bytes]) -> None:
-        """Has workers look at these rows soon; never waits, never fails. Beyond 1,000 the feeder does the rest."""
+        """Tells workers to look at these rows. Never blocks or fails. Beyond 1,000, the feeder sends the rest."""
         try:
-            for subject in subjects[:_MOST_AT_ONCE]:
+            for subject in subjects[:MOST_PER_CALL]:
                 self._pending.put_nowait((kind, subject))
         except queue.Full:
             _log.warning("the queue is slow; rows are left to the feeder", extra={"kind": kind})
@@ -94,14 +94,14 @@ class Queue:
 
     def _start(self) -> None:
         with self._lock:
-            # a process that was forked has the thread's object and not the thread
+            # a forked process has the thread's object, but not the thread
             if self._sender is None or self._pid != os.getpid() or not self._sender.is_alive():
                 self._pid = os.getpid()
                 self._sender = threading.Thread(target=self._send_all, name="enqueue", daemon=True)
                 self._sender.start()
 
     def flush(self, timeout: float) -> bool:
-        """Waits until all was sent or dropped; False where that takes longer. For commands, before they end."""
+        """Waits until all messages were sent or dropped; False after ``timeout`` seconds. For commands."""
         ends = time.monotonic() + timeout
         with self._pending.all_tasks_done:
             while self._pending.unfinished_tasks:
@@ -115,7 +115,7 @@ class Queue:
         silent_until = 0.0
         while True:
             try:
-                kind, subject = self._pending.get(timeout=_IDLE)
+                kind, subject = self._pending.get(timeout=IDLE_SECONDS)
             except queue.Empty:
                 _close(broker)
                 broker = None
@@ -125,28 +125,30 @@ class Queue:
                     broker = broker or _broker(self._url)
                     broker.enqueue(_message(kind, subject))
             except Exception as ex:
-                # whatever a client library may raise: the row is there, and the feeder will find it
-                silent_until = time.monotonic() + _SILENCE
-                _log.warning("the queue is away", extra={"error": type(ex).__name__})
+                # a client library may raise anything; the feeder will find the row
+                silent_until = time.monotonic() + RETRY_SECONDS
+                _log.warning("the queue is down", extra={"error": type(ex).__name__})
                 _close(broker)
                 broker = None
             finally:
                 self._pending.task_done()
 
     def depths(self) -> Mapping[str, int] | None:
-        """How many messages wait in each queue; None if it does not answer, or takes none. For one thread at a time."""
+        """Number of messages in each queue; None if the queue cannot be read or written. Not thread-safe."""
         try:
             self._asking = self._asking or _broker(self._url)
             if hasattr(self._asking, "channel"):
                 count = _rabbitmq_depth
             else:
                 count = _redis_depth
-                self._asking.client.set("sluice:queue:check", 1, ex=60)  # without memory it can be read, and no more
+                self._asking.client.set(
+                    "sluice:queue:check", 1, ex=60
+                )  # a Redis without free memory can be read, but not written
             found = {name: count(self._asking, _PREFIX + name) for name in NAMES}
         except Exception as ex:
-            if time.monotonic() - self._said_at > _SAY_EVERY:
+            if time.monotonic() - self._said_at > WARNING_INTERVAL_SECONDS:
                 self._said_at = time.monotonic()
-                _log.warning("the queue is away", extra={"error": type(ex).__name__})
+                _log.warning("the queue is down", extra={"error": type(ex).__name__})
             _close(self._asking)
             self._asking = None
             return None
@@ -154,7 +156,7 @@ class Queue:
         return found
 
     def purge(self) -> None:
-        """Empties it; what is to do stays in its rows."""
+        """Deletes all messages. The rows keep the jobs."""
         broker = _broker(self._url)
         try:
             for name in NAMES:
@@ -191,12 +193,12 @@ def _close(broker: Any) -> None:
 
 
 class Consumer:
-    """The receiver's end: threads that take messages of some queues and acknowledge them after the work.
+    """The receiving side: threads that take messages and acknowledge them after the work.
 
     Args:
-        names: queues, of which the first ones go first.
-        threads: how many jobs run at once.
-        wake: seconds after which an idle queue is looked at again, at most.
+        names: queues in order of priority.
+        threads: jobs that run concurrently.
+        wake: most seconds between two looks at an idle queue.
     """
 
     def __init__(self, url: str, names: Sequence[str], threads: int, wake: float, deliver: Deliver) -> None:
@@ -208,12 +210,12 @@ class Consumer:
         self._worker: Any = None
 
     def start(self) -> None:
-        """Begins to take messages; a queue that is away is tried again every few seconds."""
+        """Starts to take messages. If the queue is down, it is tried again every few seconds."""
         import dramatiq
         from dramatiq.worker import Worker
 
         class WithoutDelays(Worker):
-            """Nothing is delayed in the queue, so nobody polls for it."""
+            """No message is ever delayed in the queue, so the delay queues need no polling."""
 
             def _add_consumer(self, queue_name: str, *, delay: bool = False) -> None:
                 if not delay:
@@ -230,12 +232,12 @@ class Consumer:
             )
             declare(run)
         self._worker = WithoutDelays(broker, worker_threads=self._threads, worker_timeout=int(self._wake * 1000))
-        # what is fetched early would wait here behind a long job while another worker is idle
+        # more prefetched messages could wait behind a long job while another worker is idle
         self._worker.queue_prefetch = self._threads
         self._worker.start()
 
     def stop(self, seconds: float) -> None:
-        """Lets running jobs end, gives back what was fetched and not begun. Waits so long at most, twice."""
+        """Waits for running jobs and returns unstarted messages. Takes at most twice ``seconds``."""
         if self._worker is not None:
             self._worker.stop(timeout=int(seconds * 1000))
             _close(self._worker.broker)

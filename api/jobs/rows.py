@@ -1,6 +1,6 @@
-"""Rows of background work: who may do what is to do, when, and how it went.
+"""Rows of background jobs: their leases, due times, and results.
 
-A lease that ends further away than any process gives one is not believed: a clock that was wrong wrote it.
+A lease that ends later than any process can set counts as expired: a wrong clock wrote it.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from api.db.records import record, records
 from api.db.times import to_row
 
 LEASE: Final = timedelta(seconds=30)
-_SKEW: Final = timedelta(seconds=2)
-"""How far the clocks of two machines may lie apart before a row that is due waits for the feeder."""
-_MOST_ROWS: Final = 1000
-"""Rows of one INSERT."""
+CLOCK_SKEW: Final = timedelta(seconds=2)
+"""Largest tolerated difference between two machines' clocks. With more, a due row waits for the feeder."""
+ROWS_PER_STATEMENT: Final = 1000
+"""Most rows per INSERT or DELETE statement."""
 
 _COLUMNS = "(kind, subject, state, due_at, enqueued_at, created_at, updated_at)"
 _INSERT = f"INSERT INTO job {_COLUMNS} VALUES "
@@ -28,7 +28,7 @@ _AGAIN = (
 )
 _FREE = "(lease_until IS NULL OR lease_until < %s OR lease_until > %s)"
 _TAKE = (
-    # who held it before and did not give it back has died of it, perhaps: that counts as a failure
+    # the last owner did not release it: the job may have killed the worker, so this counts as a failure
     "UPDATE job SET tries = tries + IF(lease_owner IS NULL, 0, 1), lease_owner = %s, lease_until = %s, "
     f"updated_at = %s WHERE subject = %s AND kind = %s AND state = 'waiting' AND due_at <= %s AND {_FREE}"
 )
@@ -51,7 +51,7 @@ _FAIL = (
 )
 _DELETE = "DELETE FROM job WHERE subject = %s"
 _DELETE_MANY = "DELETE FROM job WHERE subject IN "
-# Without a condition the index is hopped through, kind by kind; with one on the state, every row that waits is read.
+# Without a condition on the state, the database skips through the index, kind by kind; with one, it reads all rows.
 _KINDS = "SELECT DISTINCT state, kind FROM job"
 _DUE = (
     "SELECT subject FROM job WHERE state = 'waiting' AND kind = %s AND due_at <= %s "
@@ -75,7 +75,7 @@ _RETRY = (
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """A row whose lease is ours."""
+    """A row whose lease this process holds."""
 
     tries: int
     place: int
@@ -84,12 +84,12 @@ class Taken:
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """The rows of one kind and state, of which 100,000 are looked at.
+    """Number of rows of one kind and state; at most 100,000 are counted.
 
     Attributes:
-        running: of them, those under a lease.
-        delayed: of them, those that are not due yet.
-        oldest: when the oldest of them was made.
+        running: rows under a lease.
+        delayed: rows that are not due yet.
+        oldest: when the oldest row was inserted.
     """
 
     kind: str
@@ -102,7 +102,7 @@ class Count:
 
 @dataclass(frozen=True, slots=True)
 class Dead:
-    """A job that is not tried again by itself, and why."""
+    """A job that is not tried again automatically, and the reason."""
 
     kind: str
     subject: bytes
@@ -114,7 +114,7 @@ class Dead:
 
 
 def insert(db: Statements, kind: str, subject: bytes, now: datetime, due_at: datetime | None = None) -> None:
-    """There is work, due now or then. Due now, it counts as enqueued: the caller does so after the commit."""
+    """Inserts a job. If it is due now, it counts as enqueued: the caller enqueues it after the commit."""
     moment = to_row(now)
     enqueued = moment if due_at is None else None
     due = moment if due_at is None else to_row(due_at)
@@ -124,29 +124,29 @@ def insert(db: Statements, kind: str, subject: bytes, now: datetime, due_at: dat
 def insert_many(
     db: Statements, kind: str, subjects: Sequence[bytes], now: datetime, due_at: datetime | None = None
 ) -> None:
-    """The same for many, which the feeder enqueues bit by bit."""
+    """Inserts many jobs; the feeder enqueues them in batches."""
     moment = to_row(now)
-    for first in range(0, len(subjects), _MOST_ROWS):
+    for first in range(0, len(subjects), ROWS_PER_STATEMENT):
         args: list[object] = []
-        for subject in subjects[first : first + _MOST_ROWS]:
+        for subject in subjects[first : first + ROWS_PER_STATEMENT]:
             args += (kind, subject, to_row(due_at) if due_at else moment, moment, moment)
         rows = placeholders(len(args) // 5, "(%s, %s, 'waiting', %s, NULL, %s, %s)")
         db.execute(_INSERT + rows + _AGAIN, args)
 
 
 def delete(db: Statements, subject: bytes) -> None:
-    """Nothing is to do for this subject any more; whoever deletes a blob calls this first."""
+    """Deletes the subject's jobs. Call it before a blob is deleted."""
     db.execute(_DELETE, (subject,))
 
 
 def delete_many(db: Statements, subjects: Sequence[bytes]) -> None:
-    """The same for many."""
-    for first in range(0, len(subjects), _MOST_ROWS):
-        some = subjects[first : first + _MOST_ROWS]
+    """Deletes the jobs of many subjects."""
+    for first in range(0, len(subjects), ROWS_PER_STATEMENT):
+        some = subjects[first : first + ROWS_PER_STATEMENT]
         db.execute(f"{_DELETE_MANY}({placeholders(len(some))})", some)
 
 
-# -- a lease
+# -- leases
 
 
 def _free(now: datetime) -> tuple[datetime, datetime]:
@@ -154,8 +154,8 @@ def _free(now: datetime) -> tuple[datetime, datetime]:
 
 
 def take(db: Statements, kind: str, subject: bytes, owner: bytes, now: datetime) -> Taken | None:
-    """Makes this run the one that does the work; None where it is done, dead, not due, or another's."""
-    args = (owner, to_row(now + LEASE), to_row(now), subject, kind, to_row(now + _SKEW), *_free(now))
+    """Takes the lease. Returns None if the job is done, dead, not due, or leased to another run."""
+    args = (owner, to_row(now + LEASE), to_row(now), subject, kind, to_row(now + CLOCK_SKEW), *_free(now))
     if db.execute(_TAKE, args) != 1:
         return None
     row = db.one(_TAKEN, (subject, kind, owner))
@@ -163,7 +163,7 @@ def take(db: Statements, kind: str, subject: bytes, owner: bytes, now: datetime)
 
 
 def keep(db: Statements, kind: str, subject: bytes, owner: bytes, now: datetime) -> bool:
-    """Extends the lease; False where it was lost."""
+    """Extends the lease. Returns False if it was lost."""
     changed = db.execute(_KEEP, (to_row(now + LEASE), subject, kind, owner)) == 1
     return changed or _holds(db, kind, subject, owner)
 
@@ -171,18 +171,18 @@ def keep(db: Statements, kind: str, subject: bytes, owner: bytes, now: datetime)
 def save(
     db: Statements, kind: str, subject: bytes, owner: bytes, place: int, memo: bytes | None, now: datetime
 ) -> bool:
-    """Keeps how far the work is, and extends the lease; False where it was lost."""
+    """Saves the position and extends the lease. Returns False if the lease was lost."""
     args = (place, memo, to_row(now + LEASE), to_row(now), subject, kind, owner)
     return db.execute(_SAVE, args) == 1 or _holds(db, kind, subject, owner)
 
 
 def _holds(db: Statements, kind: str, subject: bytes, owner: bytes) -> bool:
-    # the server counts rows that changed, and a row that already says so does not
+    # an UPDATE to the same values counts as no changed row
     return db.one(_HOLDS, (subject, kind, owner)) is not None
 
 
 def end(db: Statements, kind: str, subject: bytes, owner: bytes) -> bool:
-    """The work is done; False where the lease was lost."""
+    """Deletes the row of a finished job. Returns False if the lease was lost."""
     return db.execute(_END, (subject, kind, owner)) == 1
 
 
@@ -196,7 +196,7 @@ def release(
     *,
     failed: bool = False,
 ) -> None:
-    """Gives the lease back: again at once (the caller enqueues it), or then; a run that got on forgets failures."""
+    """Releases the lease: due now (the caller enqueues it), or at ``due_at``. Resets failures unless ``failed``."""
     args = (failed, to_row(due_at or now), None if due_at else to_row(now), to_row(now), subject, kind, owner)
     db.execute(_RELEASE, args)
 
@@ -210,7 +210,7 @@ def fail(
     now: datetime,
     due_at: datetime | None,
 ) -> None:
-    """Gives the lease back after a failure (reason, message): again then, or dead where that is None."""
+    """Releases the lease after a failure (reason, message). Without ``due_at``, the job is dead."""
     reason, message = failure[0][:64], failure[1][:255]
     state, due = ("waiting", due_at) if due_at else ("dead", now)
     db.execute(_FAIL, (state, to_row(due), reason, message, to_row(now), subject, kind, owner))
@@ -220,19 +220,19 @@ def fail(
 
 
 def waiting_kinds(db: Statements) -> list[str]:
-    """The kinds that have rows which wait."""
+    """Kinds that have waiting rows."""
     return [kind for state, kind in db.all(_KINDS) if state == "waiting"]
 
 
 def due(db: Statements, kind: str, now: datetime, silent: timedelta, limit: int) -> list[bytes]:
-    """Subjects that are due, free, and were not enqueued for so long; those that wait longest first."""
+    """Subjects that are due, not leased, and not enqueued within ``silent``; those due longest come first."""
     enqueued_before, not_after = to_row(now - silent), to_row(now + 2 * LEASE)
     args = (kind, to_row(now), enqueued_before, not_after, *_free(now), limit)
     return db.column(_DUE, args)
 
 
 def set_enqueued(db: Statements, kind: str, subjects: Sequence[bytes], now: datetime) -> None:
-    """The queue gets them now."""
+    """Records that these rows are being enqueued."""
     if subjects:
         db.execute(f"{_ENQUEUED}({placeholders(len(subjects))})", (to_row(now), kind, *subjects))
 
@@ -241,7 +241,7 @@ def set_enqueued(db: Statements, kind: str, subjects: Sequence[bytes], now: date
 
 
 def counts(db: Statements, now: datetime) -> list[Count]:
-    """How much there is to do, by kind and state."""
+    """Number of jobs, by kind and state."""
     found = []
     for state, kind in sorted(db.all(_KINDS)):
         row = db.one(_COUNT, (kind, state, to_row(now), to_row(now), state, kind))
@@ -250,12 +250,12 @@ def counts(db: Statements, now: datetime) -> list[Count]:
 
 
 def dead(db: Statements, limit: int = 100) -> list[Dead]:
-    """Jobs that are not tried again by themselves."""
+    """Jobs that are not tried again automatically."""
     return records(Dead, db.all(_DEAD, (limit,)))
 
 
 def retry(db: Statements, now: datetime, kind: str | None = None, subject: bytes | None = None) -> int:
-    """Dead jobs, or those of a kind, or one of them, are due again; answers how many."""
+    """Makes dead jobs due again: all, those of a kind, or of a subject. Returns their number."""
     sql, args = _RETRY, [to_row(now), to_row(now)]
     if kind is not None:
         sql, args = f"{sql} AND kind = %s", [*args, kind]  # type: ignore[list-item]

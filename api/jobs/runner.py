@@ -1,7 +1,6 @@
-"""Runs one job: takes its row's lease, does a segment, writes down how that went. Raises nothing, whatever happens.
+"""Runs one segment of a job: takes the lease, calls the job, and saves the result. It never raises.
 
-Where the database is away not even a failure can be written down: the lease runs out by itself, and the feeder finds
-the row again.
+If the database is down, the failure cannot be saved. The lease then expires, and the feeder finds the row again.
 """
 
 from __future__ import annotations
@@ -22,16 +21,16 @@ from api.jobs import rows as jobs
 from api.jobs.base import SEGMENT_SECONDS, Busy, GiveUp, Job, LeaseLost, Outcome
 from api.jobs.queue import Queue
 
-_KEEP_EVERY: Final = 10.0
-_FIRST_PAUSE: Final = 5.0
-_LONGEST_PAUSE: Final = 900.0
-_BUSY_PAUSE: Final = 5.0
+KEEP_LEASE_SECONDS: Final = 10.0
+FIRST_PAUSE_SECONDS: Final = 5.0
+LONGEST_PAUSE_SECONDS: Final = 900.0
+BUSY_PAUSE_SECONDS: Final = 5.0
 
 _log = logging.getLogger(__name__)
 
 
 class HeldLease:
-    """A row that is ours for now; see `api.jobs.base.Lease`."""
+    """The lease that this process holds on a row; see `api.jobs.base.Lease`."""
 
     def __init__(
         self, db: Database, row: tuple[str, bytes, bytes], taken: jobs.Taken, clock: Clock, stop: threading.Event
@@ -62,7 +61,7 @@ class HeldLease:
         self.place, self.memo, self.saved = place, memo, True
 
     def keep(self) -> None:
-        if time.monotonic() - self._kept < _KEEP_EVERY:
+        if time.monotonic() - self._kept < KEEP_LEASE_SECONDS:
             return
         self._kept = time.monotonic()
         if not jobs.keep(self._db, *self._row, self._clock()):
@@ -79,7 +78,7 @@ class Runner:
 
     Args:
         kinds: every kind of job.
-        tries: failures in a row after which a job is dead.
+        tries: consecutive failures after which a job is dead.
     """
 
     def __init__(self, db: Database, kinds: Mapping[str, Job], queue: Queue, clock: Clock, tries: int) -> None:
@@ -91,11 +90,11 @@ class Runner:
         self._stop = threading.Event()
 
     def stop(self) -> None:
-        """Running segments save their place and end; no other begins."""
+        """Makes running segments save their position and end; starts no new ones."""
         self._stop.set()
 
     def run(self, kind: str, subject: bytes) -> bool:
-        """Does a segment of this job; False where there was nothing to do, or somebody else does it."""
+        """Runs a segment of this job. Returns False if there was nothing to do, or another run has the lease."""
         job = self._kinds.get(kind)
         if job is None or self._stop.is_set():
             return False
@@ -105,14 +104,14 @@ class Runner:
             if taken is None:
                 return False
             if taken.tries >= self._tries:
-                lost = "WORKER_LOST", "workers ended in the middle of it, again and again"
+                lost = "WORKER_LOST", "workers were killed while running it, several times"
                 jobs.fail(self._db, *row, lost, self._clock(), None)
                 _log.error("a job is dead", extra={"kind": kind, "subject": subject.hex(), "reason": lost[0]})
                 return True
             self._segment(job, row, taken)
         except DatabaseUnavailable as ex:
-            # the lease runs out by itself
-            _log.warning("the database is away", extra={"kind": kind, "subject": subject.hex(), "error": str(ex)})
+            # the lease expires
+            _log.warning("the database is down", extra={"kind": kind, "subject": subject.hex(), "error": str(ex)})
             return False
         except Exception:
             _log.exception("a job's row could not be written", extra={"kind": kind, "subject": subject.hex()})
@@ -130,7 +129,7 @@ class Runner:
         except LeaseLost:
             outcome = "lost"
         except Busy as ex:
-            outcome, pause = "busy", _BUSY_PAUSE
+            outcome, pause = "busy", BUSY_PAUSE_SECONDS
             failure = "BUSY", str(ex)
             jobs.release(self._db, *row, self._clock(), self._later(pause), failed=True)
         except GiveUp as ex:
@@ -178,8 +177,8 @@ class Runner:
 
 
 def _pause(tries: int) -> float:
-    """Doubles with every failure, up to a quarter of an hour; jitter keeps a thousand jobs from coming back at once."""
-    longest = min(_FIRST_PAUSE * 2.0 ** min(tries - 1, 20), _LONGEST_PAUSE)
+    """Doubles with each failure, up to 15 minutes. Jitter spreads the retries of many jobs."""
+    longest = min(FIRST_PAUSE_SECONDS * 2.0 ** min(tries - 1, 20), LONGEST_PAUSE_SECONDS)
     return random.uniform(longest / 2, longest)  # noqa: S311 - jitter, not a secret
 
 

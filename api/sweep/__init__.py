@@ -1,7 +1,8 @@
-"""What nobody else does: free what ended, purge the trash, delete what nothing reaches, find what no row knows.
+"""Garbage collection.
 
-Every step may run twice at once, and may stop anywhere: the rows say what is left to do. On schedule one process
-sweeps at a time, for the others would find nothing to do.
+The sweep frees expired uploads, empties the trash, deletes blobs without references, and finds stored objects that have
+no row in the database. Every step can be interrupted, repeated, or run twice at the same time, because the rows always
+say what is left to do. On schedule only one process sweeps at a time, since the others would find nothing to do.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class Sweep:
     """See the module's docstring.
 
     Args:
-        moments: the clocks; one for all of them where it is not given.
+        moments: reads the clocks. By default all of them are the context's clock.
     """
 
     def __init__(self, context: Context, usage: Usage, moments: Moments | None = None) -> None:
@@ -46,7 +47,7 @@ class Sweep:
         self._orphans = Orphans(context, self._doubts)
 
     def run(self) -> Counter[str]:
-        """One sweep on schedule, of bounded length; answers what it did, by kind. Nothing while another one runs."""
+        """A scheduled sweep of bounded length. Returns counts by kind; empty if another sweep is running."""
         with self._db.named_lock(_LOCK, 0) as held:
             if not held:
                 return Counter()
@@ -61,16 +62,19 @@ class Sweep:
     def by_hand(
         self, tell: Tell, *, dry: bool = False, accept: bool = False, storage: str | None = None
     ) -> Counter[str] | None:
-        """A whole sweep, every list from its beginning to its end; None where another one does not end.
+        """A complete sweep, started by a person: lists every storage from start to end.
 
         Args:
-            tell: is told of each thing that is done, or would be.
-            dry: nothing is changed.
-            accept: what no row knows now may go, whatever spoke against it.
-            storage: the only one that is listed.
+            tell: called with each action that is done, or would be done in a dry run.
+            dry: change nothing.
+            accept: objects that have no row now may be deleted, in spite of all doubts.
+            storage: list only this storage.
+
+        Returns:
+            Counts by kind; None if another sweep did not end within 60 seconds.
 
         Raises:
-            StorageUnavailable: there is no such storage.
+            StorageUnavailable: the storage is not configured.
         """
         if storage is not None:
             self._stores.named(storage)
@@ -86,15 +90,15 @@ class Sweep:
         return +run.counts
 
     def doubts(self) -> list[Doubt]:
-        """Why nothing that cannot be undone is done; empty where it is."""
+        """Reasons why the sweep deletes no content; empty if it does."""
         return self._doubts.all()
 
     def missing(self) -> Sequence[tuple[str, str, bytes, datetime]]:
-        """(storage, object key, blob, since when) of up to 1,000 rows whose objects are gone."""
+        """Up to 1,000 replicas whose objects are gone, as (storage, object key, blob id, missing since)."""
         return listings.missing(self._db, 1000)
 
     def compared(self) -> list[tuple[str, datetime]]:
-        """(storage, since when every replica there was compared), for the storages that hold any; see `scrub`."""
+        """(storage, oldest comparison of a replica there), for the storages that hold any; see `api.blobs.scrub`."""
         now = self._moments().now
         found = [(name, scrubs.oldest(self._db, name, now)) for name, _ in self._stores]
         return [(name, replicas[0][1]) for name, replicas in found if replicas]

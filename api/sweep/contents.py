@@ -1,12 +1,12 @@
-"""Files that lay in the trash for long enough, blobs that nothing reaches then, and objects that are doomed.
+"""Deletes expired files in the trash, blobs without references, and objects that are marked for deletion.
 
-Why no download is cut off: a file's links and the targets that an edge keeps for them died when it was trashed, days
-before it is purged, and a blob goes only after its last file did. An object that lost a merge was never anybody's
-target but its uploader's own, whose file is on the other object now: the next request asks for the new target. Where
-an object was moved, its `doomed` row says until when edges may still be reading it.
+No download is interrupted. A file's links, and the targets that edges cache for them, became invalid when the file was
+moved to the trash, days before it is purged. A blob is deleted only after its last file. An object that lost a merge
+was only ever the target of its uploader, whose file now has the other object: the next request asks for the new
+target. If an object was moved, its row in `doomed` says how long edges may still read it.
 
-Why links stay dead: trashing a file wrote a revocation that outlives the longest link, and names the file's id, which
-is never used again. Purging needs no other.
+Links stay invalid. Moving a file to the trash wrote a revocation for the file's id that lives longer than any link, and
+an id is never used again. So purging needs no further revocation.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Contents:
                 return
 
     def delete_blobs(self, run: Run) -> None:
-        """Condemns blobs that nothing reaches any more; their objects are doomed in the same transaction."""
+        """Condemns blobs without references, and marks their objects for deletion in the same transaction."""
         after = b""
         while batch := trash.candidates(self._db, after):
             for blob_id in batch:
@@ -63,7 +63,7 @@ class Contents:
                     run.counts["blobs_buried"] += 1
             after = batch[-1]
 
-    # each in a transaction of its own: a batch would hold locks that users wait for
+    # one transaction each: a larger one would hold locks that users wait for
 
     def _purge(self, file_ids: list[bytes], before: datetime, now: datetime) -> int:
         return self._db.transaction(lambda tx: trash.purge(tx, file_ids, before, now))
@@ -75,7 +75,7 @@ class Contents:
         return self._db.transaction(lambda tx: trash.bury(tx, blob_id))
 
     def delete_doomed(self, run: Run) -> None:
-        """Deletes objects, and nothing but those that a transaction has doomed."""
+        """Deletes the objects that a transaction has marked for deletion."""
         after = 0
         while found := blobs.doomed(self._db, after, run.now):
             for after, storage, object_key in found:

@@ -1,18 +1,18 @@
-"""What makes the sweep hold back: signs that the rows are not those of these storages, or that a clock is wrong.
+"""Doubts: signs that the database does not belong to these storages, or that a clock is wrong.
 
-Whoever restores an old dump beside a newer bucket, or lets a copy of the database loose on it, has objects that no
-row knows and that are somebody's all the same. No single sign is sure, so there are several:
+If an operator restores an old dump next to a newer bucket, or points a copy of the database at it, the bucket has
+objects without a row that are still in use elsewhere. No single sign is certain, so there are several:
 
-- ``rows``: an unknown object whose key was made so lately that an upload's row must name it still (those are kept for
-  7 days), or while this database, by its own account, was not in use (a gap).
-- ``missing``: rows whose objects are gone, at the same time as objects that no row knows.
-- ``share``: more than a hundredth of the objects is unknown, and more than ten.
-- ``gap``: nobody swept for an hour or longer. Most often the worker was off, and nothing else: it settles itself as
-  soon as every storage was listed since and none of the signs above was found.
+- ``rows``: an object without a row, although its key is so recent that an upload's row must still name it (rows are
+  kept for 7 days), or although it was made during a gap, when this database was not in use.
+- ``missing``: some rows have no object, and at the same time some objects have no row.
+- ``share``: more than ten objects, and more than 1 % of all objects, have no row.
+- ``gap``: no sweep ran for an hour or longer. Usually only the worker was off. This doubt is settled as soon as every
+  storage was listed again without any of the signs above.
 - ``clock``: a clock was set ahead.
 
-While there is a doubt, nothing is purged from the trash, no blob is deleted and no unknown object: all of it is
-reported, until a person says ``--accept``.
+While there is a doubt, the sweep deletes no file in the trash, no blob, and no object without a row. It only reports
+them, until an operator runs it with ``--accept``.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from api.sweep.moments import Moment
 from api.sweep.rows import Doubt, Listing
 from api.sweep.run import Run
 
-HANDFUL: Final = 10
-"""Unknown objects that a storage may have, however small it is, before their share counts."""
+MOST_UNKNOWN_OBJECTS: Final = 10
+"""Up to this number of objects without a row, the ``share`` sign is ignored, however small the storage is."""
 
-_GAP: Final = 3600.0
-"""Seconds without a sweep that make a gap, at least."""
+GAP_SECONDS: Final = 3600.0
+"""Shortest time without a sweep that counts as a gap, in seconds."""
 
-_MARGIN: Final = timedelta(minutes=10)
-"""How far the clocks of those who make keys may be off."""
+CLOCK_MARGIN: Final = timedelta(minutes=10)
+"""Largest expected error of the clocks of the processes that create keys."""
 
-_BEAT: Final = "swept"
-_EPOCH: Final = datetime(2020, 1, 1, tzinfo=UTC)
+LAST_SWEEP_KEY: Final = "swept"
+EARLIEST_DATE: Final = datetime(2020, 1, 1, tzinfo=UTC)
 
 _log = logging.getLogger(__name__)
 
@@ -56,25 +56,25 @@ class Doubts:
         return listings.doubts(self._db)
 
     def beat(self, run: Run) -> None:
-        """Notes that a sweep runs, and whether the time since the last one is strange."""
+        """Records that a sweep runs. Notes a doubt if the time since the last one is suspicious."""
         if run.dry:
             return
-        before, now = deployment.value(self._db, _BEAT), run.moment
+        before, now = deployment.value(self._db, LAST_SWEEP_KEY), run.moment
         if before is None:
-            # the first sweep of its kind: what is younger than every row is not from this database
+            # the first sweep: objects that are newer than every row are not from this database
             newest = listings.newest(self._db)
-            self._gap(run, made_at(newest.hex()) or _EPOCH if newest else _EPOCH)
+            self._gap(run, made_at(newest.hex()) or EARLIEST_DATE if newest else EARLIEST_DATE)
         else:
             last = Moment.of(before)
             if leap := now.leap(last):
                 self._note(run, "clock", "", f"a clock was set ahead by {round(leap)} s")
-            if now.database - last.database > max(_GAP, 4.0 * self._config.sweep_interval):
+            if now.database - last.database > max(GAP_SECONDS, 4.0 * self._config.sweep_interval):
                 self._gap(run, datetime.fromtimestamp(last.database, UTC))
-        deployment.put(self._db, _BEAT, now.text())
+        deployment.put(self._db, LAST_SWEEP_KEY, now.text())
 
     def _gap(self, run: Run, since: datetime) -> None:
-        span = since - _MARGIN, datetime.fromtimestamp(run.moment.database, UTC)
-        text = f"nobody swept from {span[0]:%Y-%m-%d %H:%M} to {span[1]:%Y-%m-%d %H:%M} UTC"
+        span = since - CLOCK_MARGIN, datetime.fromtimestamp(run.moment.database, UTC)
+        text = f"no sweep ran from {span[0]:%Y-%m-%d %H:%M} to {span[1]:%Y-%m-%d %H:%M} UTC"
         listings.doubt(self._db, "gap", "", text, run.now, span)
 
     def _note(self, run: Run, kind: str, storage: str, message: str) -> None:
@@ -82,9 +82,9 @@ class Doubts:
         listings.doubt(self._db, kind, storage, message, run.now)
 
     def spans(self, run: Run) -> list[tuple[datetime, datetime, str]]:
-        """When an object must have been made for being unknown to be a sign of lost rows, and why."""
-        retention = timedelta(seconds=self._config.upload_retention) - _MARGIN
-        lately = run.now - retention, run.now + _MARGIN, "was made so lately that a row should name it"
+        """Times for which an object without a row is a sign of lost rows, as (since, until, why)."""
+        retention = timedelta(seconds=self._config.upload_retention) - CLOCK_MARGIN
+        lately = run.now - retention, run.now + CLOCK_MARGIN, "was made so lately that a row should name it"
         gaps = [
             (gap.from_at, gap.until_at, "was made while this database was not in use")
             for gap in self.all()
@@ -93,10 +93,10 @@ class Doubts:
         return [lately, *gaps]
 
     def judge(self, run: Run, listing: Listing, lost: str | None) -> None:
-        """What a whole pass through a storage says.
+        """Notes or settles doubts after a complete pass through a storage.
 
         Args:
-            lost: says of an unknown object that it is a sign of lost rows, and why.
+            lost: describes an object that is a sign of lost rows, and why; None if there is none.
         """
         storage, unknown = listing.storage, listings.count_unknown(self._db, listing.storage, "object")
         signs = {
@@ -105,20 +105,20 @@ class Doubts:
             if listing.missing and unknown
             else None,
             "share": f"{unknown} of {listing.objects} objects have no row"
-            if unknown > max(HANDFUL, listing.objects / 100)
+            if unknown > max(MOST_UNKNOWN_OBJECTS, listing.objects / 100)
             else None,
         }
         for kind, message in signs.items():
             if message is not None:
                 self._note(run, kind, storage, message)
             elif not unknown and not listings.count_unknown(self._db, storage, "upload"):
-                listings.settle(self._db, kind, storage)  # all that it was about has been explained
+                listings.settle(self._db, kind, storage)  # every object has a row now
 
     def settle_gap(self, begun: Iterable[datetime | None]) -> None:
-        """The gap is over, once every storage was listed since without a sign.
+        """Settles the gap if every storage was listed since then.
 
         Args:
-            begun: when each storage's last whole pass began.
+            begun: when each storage's last complete pass began.
         """
         passes = list(begun)
         for doubt in self.all():
@@ -126,13 +126,13 @@ class Doubts:
                 listings.settle(self._db, "gap", "")
 
     def accept(self) -> None:
-        """A person has looked."""
+        """Settles all doubts: an operator has checked them."""
         for doubt in self.all():
             listings.settle(self._db, doubt.kind, doubt.storage)
 
 
 def made_at(name: str) -> datetime | None:
-    """When an object was made, by the last part of its key; None where that is no UUIDv7."""
+    """When an object was created, by its key; None if the key's last part is no UUIDv7."""
     name = name.rpartition("/")[2]
     if len(name) != 32 or set(name) - set("0123456789abcdef") or name[12] != "7":
         return None

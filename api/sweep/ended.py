@@ -1,4 +1,4 @@
-"""What has ended is freed: uploads whose time is over, their parts and rows, dead bodies, sessions, revocations."""
+"""Frees expired and ended uploads, their parts and rows, and old temporary files, sessions and revocations."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ from api.sweep.run import Run
 from api.uploads import ended_rows as ended_uploads
 from api.uploads import rows as uploads
 
-_LAST_PUT = 300
-"""Seconds that a PUT may take that began at the last moment."""
+LONGEST_PUT_SECONDS = 300
+"""Seconds that a PUT may still take after its URL has expired."""
 
-_KNOWN = timedelta(days=90)
-"""An account forgets a network from which nobody signed in for so long."""
+NETWORK_RETENTION = timedelta(days=90)
+"""A known network of an account is deleted after this time without a sign-in."""
+
 IN_DANGER = "its upload is open; python -m api storage rescue"
 
 _log = logging.getLogger(__name__)
@@ -41,11 +42,11 @@ class Ended:
         self._usage = usage
 
     def expire(self, run: Run) -> None:
-        """State first, storage second; finalizing uploads are left to finish."""
+        """Ends expired uploads: first the state, then the storage. Finalizing uploads may finish."""
 
         def expire(upload: Upload) -> None:
             ended = uploads.end(self._db, upload.id, "expired", "UPLOAD_EXPIRED", run.now)
-            if ended and not upload.is_single:  # whose object is left to `free_objects`, which a doubt stops
+            if ended and not upload.is_single:  # a single PUT's object is left to `free_objects`, which a doubt stops
                 self._stores.free_parts(upload)
 
         run.drain(
@@ -56,9 +57,9 @@ class Ended:
         )
 
     def free(self, run: Run) -> None:
-        """Aborts uploads that ended while their storage, or the database, could not be asked.
+        """Aborts uploads that ended while their storage or the database was unreachable.
 
-        An open upload whose key is a replica's is left alone: Ceph RGW would delete the object's bytes with it.
+        If an open upload has the key of a replica, it is not aborted: Ceph RGW would delete the object's bytes too.
         """
         for name, storage in self._stores:
             try:
@@ -71,7 +72,7 @@ class Ended:
                                 run.did("objects_in_danger", f"object {upload.object_key} at {name}: {IN_DANGER}")
                             continue
                         if upload.is_single:
-                            continue  # it has no parts, and what `abort` would delete may be a file's
+                            continue  # it has no parts, and `abort` would delete an object that a file may use
                         if not run.dry:
                             self._stores.free_parts(upload)
                         run.did("uploads_freed", f"parts of upload {upload.id.hex()} at {upload.storage}")
@@ -79,8 +80,8 @@ class Ended:
                 _log.warning("a storage cannot be swept", extra={"storage": name, "error": str(ex)})
 
     def free_objects(self, run: Run) -> None:
-        """Deletes what small uploads that came to nothing have left, once no URL of theirs can store it again."""
-        before, ends = run.now - timedelta(seconds=self._config.part_url_ttl + _LAST_PUT), run.deadline()
+        """Deletes the objects of small uploads that failed, as soon as none of their URLs can store them again."""
+        before, ends = run.now - timedelta(seconds=self._config.part_url_ttl + LONGEST_PUT_SECONDS), run.deadline()
         for state in ("failed", "aborted", "expired"):
             after = bytes(16)
             while not run.over(ends) and (batch := ended_uploads.singles(self._db, state, before, after)):
@@ -92,7 +93,7 @@ class Ended:
                 after = batch[-1].id
 
     def drop_bodies(self, run: Run) -> None:
-        """Deletes what a killed edge left of bodies that never arrived."""
+        """Deletes temporary files of request bodies that a killed edge left behind."""
         if run.dry:
             return
         for name, storage in self._stores:
@@ -103,7 +104,7 @@ class Ended:
                 _log.warning("a storage cannot be swept", extra={"storage": name, "error": str(ex)})
 
     def drop_rows(self, run: Run) -> None:
-        """Deletes rows that nobody asks for any more."""
+        """Deletes rows whose retention time is over."""
         run.drain(
             "part_lists_dropped",
             lambda: ended_uploads.with_parts(self._db),
@@ -119,7 +120,7 @@ class Ended:
         )
         if not run.dry:
             run.counts["sessions_dropped"] += accounts.prune_sessions(self._db, before)
-            run.counts["networks_dropped"] += network_rows.prune(self._db, run.now - _KNOWN)
+            run.counts["networks_dropped"] += network_rows.prune(self._db, run.now - NETWORK_RETENTION)
             run.counts["usage_dropped"] += self._usage.prune()
             run.counts["revocations_dropped"] += revocations.prune(self._db, run.now - timedelta(days=1))
 
@@ -129,9 +130,9 @@ class Ended:
 
 
 def upload_names(storage: MultipartStorage) -> Iterator[list[str]]:
-    """Our ids of the uploads that a storage holds parts of, 100 at a time.
+    """Ids of the uploads whose parts a storage holds, 100 at a time.
 
-    What is not an id of ours is nobody's business here.
+    Other multipart uploads in the bucket, whose names are no Sluice ids, are skipped.
     """
     held = storage.list_uploads()
     names = (name for name in held if len(name) == 32 and not set(name) - set("0123456789abcdef"))

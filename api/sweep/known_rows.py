@@ -1,7 +1,7 @@
-"""Which objects and multipart uploads a row names: the one place that says so.
+"""Finds out which objects and multipart uploads have a row in the database.
 
-A row is committed before anything is stored under the key that it names, and keys are random and never used twice.
-So what no row names although it was listed earlier is nobody's, and nobody's it stays.
+A row with a key is committed before anything is stored under that key. Keys are random and never used again. So if an
+object was listed before the rows were read, and no row has its key, it is garbage and stays garbage.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from typing import Final
 from api.db.pool import Statements, placeholders
 
 BATCH: Final = 1000
-"""Keys that are looked up at once."""
+"""Most keys per look-up."""
 
-# (table, column) with a unique index over storage and that column. Uploads count whatever their state: an ended one's
-# row is kept for a while, and what it left is freed by it, not by the sweep for orphans.
+# (table, column) with a unique index over storage and that column. Uploads count in every state: the row of an ended
+# upload is kept for a while, and its remains are freed by means of that row, not as orphans.
 _REPLICA: Final = ("replica", "object_key")
 _WORK: Final = (
     ("upload", "object_key"),
@@ -29,17 +29,17 @@ _UPLOADS: Final = (_REPLICA, *_WORK)
 
 
 def objects(db: Statements, storage: str, keys: Sequence[str]) -> set[str]:
-    """Those of up to `BATCH` object keys that a row names."""
+    """The keys, of at most `BATCH`, that have a row."""
     return _named(db, _OBJECTS, storage, keys)
 
 
 def uploads(db: Statements, storage: str, keys: Sequence[str]) -> set[str]:
-    """Those of up to `BATCH` object keys whose multipart uploads a row names, or whose object is a replica."""
+    """The keys, of at most `BATCH`, whose multipart upload has a row or whose object is a replica."""
     return _named(db, _UPLOADS, storage, keys)
 
 
 def replicas(db: Statements, storage: str, keys: Sequence[str]) -> set[str]:
-    """Those of up to `BATCH` object keys that are a replica's: an open upload of one must not be aborted."""
+    """The keys, of at most `BATCH`, that are replicas. An open upload of such a key must not be aborted."""
     return _named(db, (_REPLICA,), storage, keys)
 
 

@@ -1,12 +1,12 @@
-"""The way through all that a storage holds, compared with the rows: what no row knows, and rows without an object.
+"""Lists a storage and compares it with the rows: finds objects without a row, and rows without an object.
 
-A storage's keys come in order, a thousand at a time, and so do its replicas' rows: the two are held side by side. What
-is left over on the storage's side is looked up in every other table that names objects, and is noted as a sighting.
-What is left over on the rows' side is asked for once more. How far the pass is stands in a row, so that it goes on
-after a restart, and takes as many sweeps as it needs.
+A storage's keys are read in order, a thousand at a time, and compared with the replicas' rows in the same order. A key
+without a replica is looked up in all other tables that hold object keys. If it is in none, it is saved as a sighting.
+If a replica has no key in the list, the object is looked up again. The pass saves its position in a row, so it
+continues after a restart and may take several sweeps.
 
-Why nothing is mistaken: a row is committed before its object exists, and the rows are read after the list was. A row
-whose object came later than the page is found by asking for the object itself; one that is gone since is read again.
+There are no false results. A row is committed before its object exists, and the rows are read after the list. If an
+object was stored after its page was listed, the look-up finds it. If a row was deleted meanwhile, it is read again.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ from api.sweep.rows import Listing, Replica
 from api.sweep.run import Run
 from api.uploads import ended_rows as ended_uploads
 
-_LAST = "~"
-"""Comes after every key."""
-_MOST_ASKED = 1000
-"""Missing objects of one pass that are asked for one by one; beyond that the storage is the wrong one."""
+AFTER_ALL_KEYS = "~"
+"""Sorts after every key: the pass is at its end."""
+MOST_STATS_PER_PASS = 1000
+"""Most missing objects that are looked up one by one. With more, this is probably the wrong storage."""
 
 _log = logging.getLogger(__name__)
 
 
 def key_of(prefix: str, name: str) -> str:
-    """The object key of an upload, by its id."""
+    """The object key of an upload with this id."""
     return f"{prefix}/{name[-2:]}/{name}"
 
 
@@ -52,18 +52,18 @@ class Lists:
         self._config = context.config
 
     def due(self, run: Run, name: str, since: datetime | None) -> bool:
-        """Whether a pass through this storage is under way, or to begin; ``since`` then one is wanted."""
+        """Whether a pass is in progress or due. ``since``: a pass must have begun after this time."""
         listing = listings.get(self._db, name)
         if run.whole or listing is None or listing.cursor is not None:
             return True
         if since is not None and listing.begun_at < since:
             return True
         if listing.begun_at > run.now:
-            return True  # a clock went back; it must not put off the next list
+            return True  # a clock was set back; it must not delay the next list
         return run.now >= listing.begun_at + timedelta(seconds=self._config.sweep_list_interval)
 
     def begin(self, run: Run, name: str) -> Listing:
-        """The pass that is under way, or a new one."""
+        """The pass in progress, or a new one."""
         listing = listings.get(self._db, name)
         if listing is not None and listing.cursor is not None:
             return listing
@@ -73,7 +73,7 @@ class Lists:
     # -- multipart uploads
 
     def see_uploads(self, run: Run, listing: Listing, prefix: str) -> None:
-        """Notes multipart uploads that no row knows; those of rows that have ended are freed by every sweep."""
+        """Records multipart uploads without a row. Those of ended uploads are freed by every sweep."""
         for batch in upload_names(self._stores.named(listing.storage)):
             ended = {
                 upload.id.hex() for upload in ended_uploads.among(self._db, [bytes.fromhex(name) for name in batch])
@@ -85,38 +85,38 @@ class Lists:
     # -- objects
 
     def step(self, run: Run, listing: Listing, prefix: str) -> bool:
-        """Goes on with a pass; True where it has come to the end.
+        """Continues a pass. Returns True if it has reached the end.
 
         Raises:
-            StorageError: the storage cannot be listed; the pass goes on from here when it can.
+            StorageError: the storage cannot be listed. The next sweep continues at this position.
         """
         storage, after, ends, missing = self._stores.named(listing.storage), listing.cursor or "", run.deadline(), 0
-        if after == _LAST:
-            return True  # whoever was here did not get to judge it
+        if after == AFTER_ALL_KEYS:
+            return True  # the process that reached the end was stopped before it judged the pass
         keys = storage.list_objects(after)
         while True:
             page = list(islice(keys, known.BATCH))
-            last = page[-1] if len(page) == known.BATCH else _LAST
-            # a storage that lists more than it was asked for must not make us delete what is another's
+            last = page[-1] if len(page) == known.BATCH else AFTER_ALL_KEYS
+            # if the storage ignores the prefix, keys of other programs must not be deleted
             ours = [key for key in page if key.startswith(f"{prefix}/")]
             gone = self._compare(run, listing, ours, (after, last), listing.missing + missing)
             missing += gone
             if not run.dry and not listings.advance(self._db, listing, after, last, len(ours), gone):
-                return False  # another process goes on with it
-            if last == _LAST:
+                return False  # another process continues this pass
+            if last == AFTER_ALL_KEYS:
                 return True
             after = last
             if run.over(ends):
                 return False
 
     def _compare(self, run: Run, listing: Listing, page: list[str], span: tuple[str, str], missing: int) -> int:
-        """Compares a page with the rows of its span; answers how many objects are missing that were there before."""
+        """Compares a page with the rows in its range. Returns the number of newly missing objects."""
         left, gone = set(page), 0
         for replica in self._replicas(listing.storage, *span):
             if replica.object_key in left:
                 left.remove(replica.object_key)
                 if replica.missing_at is not None and not run.dry:
-                    # it may be back; a list does not tell its length
+                    # it may be back; the job checks its length
                     jobs.insert(self._db, MEND, replica.blob_id, run.now)
             elif self._is_missing(run, listing, replica, missing + gone):
                 gone += 1
@@ -133,19 +133,19 @@ class Lists:
             after = rows[-1].object_key
 
     def _is_missing(self, run: Run, listing: Listing, replica: Replica, missing: int) -> bool:
-        """Whether an object has gone since the pass before; one that was gone then is reported again."""
-        if missing >= _MOST_ASKED:
+        """Whether an object is newly missing. One that was missing before is reported again."""
+        if missing >= MOST_STATS_PER_PASS:
             return True
         try:
             self._stores.named(listing.storage).stat(replica.object_key)
         except ObjectNotFound:
             pass
         except StorageError:
-            return False  # what cannot be asked is not missing
+            return False  # unreachable is not missing
         else:
             return False
         if not run.dry and not self._set_missing(run, listing, replica):
-            return False  # the row has another object by now, or is gone itself
+            return False  # the row has another object now, or was deleted
         if replica.missing_at is None:
             extra = {"storage": listing.storage, "key": replica.object_key, "blob": replica.blob_id.hex()}
             _log.error("a row's object is gone", extra=extra)
@@ -153,7 +153,7 @@ class Lists:
         return replica.missing_at is None
 
     def _set_missing(self, run: Run, listing: Listing, replica: Replica) -> bool:
-        """Marks the replica, and has it healed from another one if there is one."""
+        """Marks the replica as missing and creates the job that heals it."""
 
         def body(tx: Statements) -> bool:
             if not listings.set_missing(tx, listing.storage, replica, replica.missing_at or run.now):

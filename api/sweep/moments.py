@@ -1,7 +1,7 @@
-"""What time it is, as several clocks say it: what is deleted by its age must not be deleted by a wrong clock.
+"""Reads the time from several clocks, so that no wrong clock makes the sweep delete something too early.
 
-The database's clock, this machine's, and the time since this machine was started, which no one sets. Of a span
-between two moments, the shortest that any of them says is believed.
+The clocks are the database's, this machine's, and the time since this machine's start, which cannot be set. The time
+between two moments is the shortest that any of the clocks shows.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from api.core.models import Clock
 from api.db.pool import Database
 from api.db.times import now
 
-JUMP: Final = 600.0
-"""Seconds that two clocks may drift apart between two sweeps before one of them counts as set."""
+CLOCK_JUMP_SECONDS: Final = 600.0
+"""If two clocks drift apart by more than this between two sweeps, one of them was set."""
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """One moment on several clocks, in seconds.
+    """A point in time on several clocks, in seconds.
 
     Attributes:
-        database: the database's, since the epoch.
-        wall: this machine's, since the epoch.
-        boot: since this machine was started; ``boot_id`` says which start that was.
+        database: the database's clock, since the epoch.
+        wall: this machine's clock, since the epoch.
+        boot: time since this machine's start, which ``boot_id`` identifies.
     """
 
     database: float
@@ -41,19 +41,19 @@ class Moment:
 
     @property
     def now(self) -> datetime:
-        """The earlier of the two wall clocks: nothing's time is over because one of them is ahead."""
+        """The earlier of the two wall clocks, so that a clock that is ahead expires nothing."""
         return datetime.fromtimestamp(min(self.database, self.wall), UTC)
 
     def since(self, before: Moment) -> float:
-        """Seconds that have certainly gone by."""
+        """Seconds that have passed, by the slowest clock."""
         return max(0.0, min(self._spans(before)))
 
     def leap(self, before: Moment) -> float:
-        """Seconds that a clock was set ahead by; 0 where that is not known."""
+        """Seconds by which a clock was set ahead; 0 if it was not, or if that is unknown."""
         if self.boot_id != before.boot_id:
             return 0.0
         leap = max(self._spans(before)) - (self.boot - before.boot)
-        return leap if leap > JUMP else 0.0
+        return leap if leap > CLOCK_JUMP_SECONDS else 0.0
 
     def _spans(self, before: Moment) -> list[float]:
         spans = [self.database - before.database, self.wall - before.wall]
@@ -62,12 +62,12 @@ class Moment:
         return spans
 
     def text(self) -> str:
-        """For a row."""
+        """JSON, for a row."""
         return json.dumps(asdict(self))
 
     @classmethod
     def of(cls, text: str) -> Moment:
-        """From a row."""
+        """Parses the JSON of `text`."""
         return cls(**json.loads(text))
 
 
@@ -89,7 +89,7 @@ def of_this_machine(db: Database, clock: Clock) -> Moments:
 
 
 def of(clock: Clock) -> Moments:
-    """One clock for all of them: for tests that turn it."""
+    """All clocks are this one; for tests that set it."""
 
     def read() -> Moment:
         now = clock().timestamp()

@@ -1,8 +1,8 @@
-"""Objects and multipart uploads that no row knows: found by listing, watched for a day, then deleted.
+"""Orphans: objects and multipart uploads without a row. Found by listing, watched for a day, then deleted.
 
-An object goes when it was unknown in more than one pass, for a day altogether, nothing makes the sweep
-doubt, and a last look at the rows finds none that names it. Ages are sums of what lies between two passes, and of each
-such span the shortest counts that any clock says: a clock that leaps makes nothing old.
+An orphan is deleted if it was found in more than one pass, over at least a day in total, there are no
+doubts, and a last look-up finds no row with its key. The age is the sum of the times between the passes. Each of these
+times is the shortest that any clock shows, so a clock that jumps does not make an orphan older.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Orphans:
         self._lists = Lists(context)
 
     def look(self, run: Run, names: list[str]) -> None:
-        """Goes on with the passes that are due, and judges those that came to their end."""
+        """Continues the passes that are due, and judges those that reached the end."""
         gap = max((doubt.noted_at for doubt in self._doubts.all() if doubt.kind == "gap"), default=None)
         for name in names:
             if not self._lists.due(run, name, gap):
@@ -70,18 +70,18 @@ class Orphans:
         return Listing(name, 0, "", run.moment.text(), run.now, None, 0, 0, 0)
 
     def _sign_of_lost_rows(self, run: Run, storage: str) -> str | None:
-        """Of an unknown object that must have had a row, what and why; None where there is none."""
+        """Describes an object that must have had a row but has none, and why; None if there is none."""
         for since, until, why in self._doubts.spans(run):
             while found := listings.made_within(self._db, storage, since, until):
                 for kind, key in found:
                     if self._is_orphan(storage, kind, key):
                         return f"{kind} {key} {why}"
-                    # it was deleted, with its rows, between the list and the look-up
+                    # it was deleted together with its row between the list and this look-up
                     listings.forget(self._db, storage, kind, key)
         return None
 
     def _is_orphan(self, storage: str, kind: str, key: str) -> bool:
-        """Whether it is there and no row names it. The rows are read last: they were there before it was."""
+        """Whether it exists and has no row. Rows are read last, since a row is inserted before its object."""
         if kind == "upload":
             return key not in known.uploads(self._db, storage, [key])
         try:
@@ -90,10 +90,10 @@ class Orphans:
             return False
         return key not in known.objects(self._db, storage, [key])
 
-    # -- the end of them
+    # -- deletion
 
     def remove(self, run: Run, names: list[str]) -> None:
-        """Dooms old unknown objects and aborts old unknown uploads; what makes them old is in the docstring above."""
+        """Marks old orphan objects for deletion and aborts old orphan uploads; see the module's docstring."""
         for name in names:
             for kind in ("object", "upload"):
                 after = ""

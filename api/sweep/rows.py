@@ -1,4 +1,4 @@
-"""What the sweep remembers: how far it is in a storage's list, what it saw there that no row knows, and its doubts."""
+"""Rows of the sweep: its position in each storage's list, sightings of orphans, and doubts."""
 
 from __future__ import annotations
 
@@ -68,10 +68,10 @@ _NEWEST_BLOB = "SELECT MAX(id) FROM `blob`"
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """One pass through a storage's objects; see the table's comment.
+    """A pass through a storage's objects; see the table's comment.
 
     Attributes:
-        begun: the clocks when it began, as `api.sweep.moments` writes them down.
+        begun: the clocks at its start, as JSON from `api.sweep.moments`.
     """
 
     storage: str
@@ -87,7 +87,7 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class Doubt:
-    """Why nothing that cannot be undone is done."""
+    """A reason why the sweep deletes no content."""
 
     kind: str
     storage: str
@@ -99,7 +99,7 @@ class Doubt:
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
-    """An object or a multipart upload that no row knows."""
+    """An object or a multipart upload without a row."""
 
     storage: str
     kind: str
@@ -111,7 +111,7 @@ class Sighting:
 
 @dataclass(frozen=True, slots=True)
 class Replica:
-    """A row that names an object."""
+    """A replica's row."""
 
     object_key: str
     blob_id: bytes
@@ -119,13 +119,13 @@ class Replica:
 
 
 def get(db: Statements, storage: str) -> Listing | None:
-    """The pass that is under way, or the last one."""
+    """The pass in progress, or the last one."""
     row = db.one(_GET, (storage,))
     return None if row is None else record(Listing, row)
 
 
 def begin(db: Statements, storage: str, begun: str, trusted: int, now: datetime) -> Listing:
-    """Begins the next pass at the first object."""
+    """Starts the next pass at the first object."""
     moment = to_row(now)
     db.execute(_BEGIN, (storage, begun, moment, begun, moment, trusted))
     found = get(db, storage)
@@ -134,12 +134,12 @@ def begin(db: Statements, storage: str, begun: str, trusted: int, now: datetime)
 
 
 def advance(db: Statements, listing: Listing, cursor: str, last: str, objects: int, missing: int) -> bool:
-    """So many more objects were looked at, up to ``last``; False where another process was there first."""
+    """Saves the position ``last`` and the counts. Returns False if another process has moved on first."""
     return db.execute(_ADVANCE, (last, objects, missing, listing.storage, listing.number, cursor)) == 1
 
 
 def end(db: Statements, listing: Listing, now: datetime) -> None:
-    """The pass is over."""
+    """Ends the pass."""
     db.execute(_END, (to_row(now), listing.storage, listing.number))
 
 
@@ -149,7 +149,7 @@ def end(db: Statements, listing: Listing, now: datetime) -> None:
 def see(
     db: Statements, listing: Listing, kind: str, keys: Sequence[tuple[str, datetime | None]], now: datetime
 ) -> None:
-    """Notes what no row knows: (key, when it says that it was made). Seen again in one pass, it counts once."""
+    """Records orphans as (key, creation time by its key). Each counts once per pass."""
     if not keys:
         return
     moment = to_row(now)
@@ -161,37 +161,37 @@ def see(
 
 
 def forget_unseen(db: Statements, listing: Listing) -> None:
-    """What this pass did not see is gone, or a row knows it."""
+    """Deletes sightings that this pass did not repeat: the objects are gone, or have a row now."""
     db.execute(_FORGET_UNSEEN, (listing.storage, listing.number))
 
 
 def forget(db: Statements, storage: str, kind: str, object_key: str) -> None:
-    """One sighting less."""
+    """Deletes a sighting."""
     db.execute(_FORGET, (storage, kind, object_key))
 
 
 def count_unknown(db: Statements, storage: str, kind: str) -> int:
-    """How many are unknown that nobody has accepted."""
+    """Number of orphans that no operator has accepted."""
     return int(db.value(_COUNT, (storage, kind)))
 
 
 def made_within(db: Statements, storage: str, since: datetime, until: datetime) -> list[tuple[str, str]]:
-    """(kind, key) of up to 100 unknown ones that nobody has accepted, made in this time by their keys."""
+    """Up to 100 orphans that are not accepted and whose keys were made in this time, as (kind, key)."""
     return [(row.kind, row.object_key) for row in db.all(_MADE_WITHIN, (storage, to_row(since), to_row(until)))]
 
 
 def old(db: Statements, storage: str, kind: str, after: str, seconds: int) -> list[str]:
-    """Keys behind ``after`` that have been unknown for so long, and over more than one pass; up to 1,000."""
+    """Up to 1,000 keys behind ``after``, orphaned for at least ``seconds`` and in more than one pass."""
     return db.column(_OLD, (storage, kind, after, seconds))
 
 
 def sightings(db: Statements, storage: str, limit: int) -> list[Sighting]:
-    """What no row knows."""
+    """Up to ``limit`` orphans of a storage."""
     return records(Sighting, db.all(_SIGHTINGS, (storage, limit)))
 
 
 def accept(db: Statements, storage: str) -> int:
-    """All that was seen in this storage may go; answers how many were not accepted before."""
+    """Accepts all orphans of a storage. Returns how many were not accepted before."""
     return db.execute(_ACCEPT, (storage,))
 
 
@@ -206,7 +206,7 @@ def doubt(
     now: datetime,
     span: tuple[datetime, datetime] | None = None,
 ) -> None:
-    """Notes a doubt; one of the same kind about the same storage becomes this one, and its span the longer."""
+    """Records a doubt. Replaces one of the same kind and storage, and extends its time span."""
     since, until = (to_row(span[0]), to_row(span[1])) if span else (None, None)
     moment = to_row(now)
     db.execute(_DOUBT, (kind, storage, message, since, until, moment, message, since, since, until, moment))
@@ -218,7 +218,7 @@ def doubts(db: Statements) -> list[Doubt]:
 
 
 def settle(db: Statements, kind: str, storage: str) -> None:
-    """The doubt is gone."""
+    """Deletes a doubt."""
     db.execute(_SETTLE, (kind, storage))
 
 
@@ -226,22 +226,22 @@ def settle(db: Statements, kind: str, storage: str) -> None:
 
 
 def replicas_between(db: Statements, storage: str, after: str, last: str) -> list[Replica]:
-    """Up to 1,000 rows in order of keys: behind ``after``, up to ``last``."""
+    """Up to 1,000 replicas in order of keys, behind ``after`` and up to ``last``."""
     return records(Replica, db.all(_REPLICAS, (storage, after, last)))
 
 
 def set_missing(db: Statements, storage: str, replica: Replica, now: datetime | None) -> bool:
-    """The storage has no such object; None: it has it again. False where the row names it no more."""
+    """Marks a replica as missing, or as present if ``now`` is None. Returns False if its row changed."""
     moment = None if now is None else to_row(now)
     return db.execute(_SET_MISSING, (moment, replica.blob_id, storage, replica.object_key)) == 1
 
 
 def missing(db: Statements, limit: int) -> list[tuple[str, str, bytes, datetime]]:
-    """(storage, object key, blob, since when) of rows whose objects are gone."""
+    """Replicas whose objects are gone, as (storage, object key, blob id, missing since)."""
     rows = db.all(_MISSING, (limit,))
     return [(row.storage, row.object_key, row.blob_id, from_row(row.missing_at)) for row in rows]
 
 
 def newest(db: Statements) -> bytes | None:
-    """The youngest id that any row of an upload or a blob has."""
+    """The newest id of all uploads and blobs."""
     return max(filter(None, (db.value(_NEWEST_UPLOAD), db.value(_NEWEST_BLOB))), default=None)

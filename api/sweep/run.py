@@ -1,4 +1,4 @@
-"""One sweep: when it is, whether it is for real, and what it says of each thing that it does."""
+"""The context of one sweep: its time, its mode, and its counts."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from typing import Final, TypeVar
 from api.sweep.moments import Moment
 
 STEP_SECONDS: Final = 20.0
-"""Seconds that a step goes on for in a sweep on schedule; the next sweep goes on from there."""
+"""Longest time of a step in a scheduled sweep, in seconds. The next sweep continues from there."""
 
 T = TypeVar("T")
 Tell = Callable[[str, str], None]
-"""Is told of each thing: (kind, what)."""
+"""Called with each action as (kind, description)."""
 
 
 def _say_nothing(kind: str, text: str) -> None:
-    """On schedule the counts are enough."""
+    """For scheduled sweeps, which only need the counts."""
 
 
 @dataclass
@@ -28,9 +28,9 @@ class Run:
     """See the module's docstring.
 
     Attributes:
-        dry: only say what would be done; nothing is changed, anywhere.
-        whole: go on until everything is done, however long that takes.
-        accept: what no row knows may go, whatever speaks against it.
+        dry: only report what would be done; change nothing.
+        whole: continue until everything is done, without a time limit.
+        accept: orphans may be deleted, in spite of all doubts.
     """
 
     moment: Moment
@@ -45,7 +45,7 @@ class Run:
         return self.moment.now
 
     def deadline(self) -> float:
-        """When a step that begins now is to stop (`time.monotonic`)."""
+        """When a step that begins now must stop, on the clock `time.monotonic`."""
         return float("inf") if self.whole else time.monotonic() + STEP_SECONDS
 
     @staticmethod
@@ -54,7 +54,7 @@ class Run:
         return time.monotonic() >= deadline
 
     def did(self, kind: str, text: str, count: int = 1) -> None:
-        """So much of a kind was done, or would be."""
+        """Counts and reports an action that was done, or would be done in a dry run."""
         self.counts[kind] += count
         self.tell(kind, text)
 
@@ -65,9 +65,9 @@ class Run:
         act: Callable[[T], object],
         show: Callable[[T], str],
     ) -> None:
-        """Acts on what is found until nothing is, or the step's time is over.
+        """Acts on each item that ``find`` returns, until it returns none or the step's time is over.
 
-        What was acted on is not found again. A dry run shows the first batch.
+        ``find`` must not return an item again after ``act``. A dry run shows the first batch only.
         """
         ends = self.deadline()
         while batch := find():

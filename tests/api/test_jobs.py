@@ -290,7 +290,7 @@ class TestLeases:
 
     @pytest.mark.parametrize("call", ["save", "keep", "end"])
     def test_a_lost_lease_writes_nothing(self, bench: Make, call: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("api.jobs.runner._KEEP_EVERY", 0)
+        monkeypatch.setattr("api.jobs.runner.KEEP_LEASE_SECONDS", 0)
         lost: list[str] = []
 
         def body(subject: bytes, lease: Lease) -> Outcome:
@@ -318,7 +318,7 @@ class TestLeases:
         assert row["lease_owner"] == b"x" * 16
 
     def test_a_lease_that_is_kept_lasts(self, bench: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("api.jobs.runner._KEEP_EVERY", 0)
+        monkeypatch.setattr("api.jobs.runner.KEEP_LEASE_SECONDS", 0)
 
         def body(subject: bytes, lease: Lease) -> Outcome:
             for _ in range(5):

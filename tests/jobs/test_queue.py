@@ -63,7 +63,7 @@ def test_a_redis_without_memory_is_named_and_is_one_warning(caplog: pytest.LogCa
         sender = Queue(redis.url)
         assert [sender.depths() for _ in range(3)] == [None] * 3, "rows are worked on without it"
         consumer.stop(10)
-    assert [(record.levelname, record.message) for record in caplog.records] == [("WARNING", "the queue is away")]
+    assert [(record.levelname, record.message) for record in caplog.records] == [("WARNING", "the queue is down")]
 
 
 def test_what_nobody_takes_is_counted_and_can_be_purged(url: str) -> None:

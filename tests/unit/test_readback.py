@@ -128,7 +128,7 @@ def test_a_storage_that_fails_says_nothing_about_the_bytes(parallel: int) -> Non
 
 
 def test_a_storage_that_keeps_us_waiting_costs_no_lease(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(readback, "_LOOK_UP_EVERY", 0.01)
+    monkeypatch.setattr(readback, "KEEP_SECONDS", 0.01)
     found, kept = Object(), threading.Event()
     found.before = lambda number: kept.wait(10) and None  # nothing comes before the lease was kept
     assert len(list(back(found, 2, kept.set).parts(0))) == 6
