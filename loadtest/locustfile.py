@@ -1,10 +1,10 @@
-"""Load on a running Sluice by users as they are; see loadtest/README.md, "Load".
+"""Load on a running Sluice by realistic users; see loadtest/README.md, "Load".
 
     loadtest/locust --headless -u 50 -r 10 -t 2m --host http://127.0.0.1:8080
     loadtest/locust --host http://127.0.0.1:8080            with a web page on http://127.0.0.1:8089
     loadtest/locust --headless --processes 2 …              one master and two workers on this machine
 
-The exit code is 0 where the limits were held, 1 where not, 2 where the run was refused.
+The exit code is 0 if the limits were met, 1 if not, 2 if the run was refused.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ _REFUSED = 2
 
 @events.init_command_line_parser.add_listener
 def add_arguments(parser: ArgumentParser) -> None:
-    """Options of our own, and defaults that end by themselves."""
+    """Adds this file's options, and defaults that end the run."""
     settings.add_arguments(parser)
 
 
 @events.init.add_listener
 def prepare(environment: Environment, **_: Any) -> None:
-    """Weights as they were asked for; what cannot be meant ends the run before it begins."""
+    """Sets the weights of users; ends the run if an option is invalid."""
     options = environment.parsed_options
     assert options is not None
     try:
@@ -61,7 +61,7 @@ def _refuse(environment: Environment, why: str) -> None:
 
 @events.test_start.add_listener
 def check_host(environment: Environment, **_: Any) -> None:
-    """The web page may have named another host."""
+    """Checks the host again: the web page may have changed it."""
     options = environment.parsed_options
     assert options is not None
     if not settings.is_allowed(environment.host or "", options.allow_host):

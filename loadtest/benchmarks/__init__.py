@@ -1,5 +1,5 @@
-"""Side-by-side benchmarks: Sluice and a peer, in turns, in one run.
+"""Side-by-side benchmarks: Sluice and a peer, measured in turns in one run.
 
-Both share this machine's cores with each other and with the client, so a figure alone says little: what counts is the
-ratio of two neighbours in time, and the CPU seconds that the servers' processes spent on a piece of work.
+Sluice, the peer and the client share this machine's cores, so a single figure says little. Compare the ratio of two
+neighbouring samples, and the CPU seconds that the servers' processes spent per unit of work.
 """

@@ -1,4 +1,4 @@
-"""The command: picks benchmarks, runs them over one stack and one peer, prints and writes the table."""
+"""The command: picks benchmarks, runs them on one stack beside one peer, prints and writes the table."""
 
 from __future__ import annotations
 
@@ -61,28 +61,28 @@ BENCHMARKS = [
 _STORAGES = {"local": (), "ceph": ("--storage", "ceph")}
 _OSD_GB = "64"
 _PAGE = ROOT / "loadtest" / "results" / "results.md"
-_NEEDS_GIB = 20  # an upload of 1,000 parts is refused on less
+_NEEDS_GIB = 20  # with less free space, an upload of 1,000 parts is refused
 
 
 def _arguments(names: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="loadtest/bench", description="Measure Sluice beside its peers.")
     parser.add_argument("names", nargs="*", metavar="NAME", help="measure these only")
-    parser.add_argument("--write", action="store_true", help="put these rows in place of those that the page has")
+    parser.add_argument("--write", action="store_true", help="replace these rows of the page")
     parser.add_argument("--list", action="store_true", help="list the names")
-    parser.add_argument("--quick", action="store_true", help="few and short samples, and write nothing")
-    parser.add_argument("--rounds", type=int, help="pairs of samples; 7, and 2 with --quick")
-    parser.add_argument("--peers", help="those of loadtest/peers that are measured, as s5cmd,awscli or none; all")
-    parser.add_argument("--folder", type=Path, default=Path("/var/tmp"), help="a disk with room; /var/tmp")  # noqa: S108
+    parser.add_argument("--quick", action="store_true", help="few and short samples, written nowhere")
+    parser.add_argument("--rounds", type=int, help="pairs of samples; default 7, or 2 with --quick")
+    parser.add_argument("--peers", help="peers from loadtest/peers, for example s5cmd,awscli, or none; default all")
+    parser.add_argument("--folder", type=Path, default=Path("/var/tmp"), help="a folder with space; /var/tmp")  # noqa: S108
     arguments = parser.parse_args(names)
     if unknown := set(arguments.names) - {benchmark.name for benchmark in BENCHMARKS}:
         parser.error(f"there is no {', '.join(sorted(unknown))}; --list shows what there is")
     if arguments.peers and (arguments.write or not arguments.names):
-        parser.error("the page has every peer: --peers goes with names, and without --write")
+        parser.error("--peers needs names and no --write, because the page shows every peer")
     return arguments
 
 
 def _measure(chosen: Sequence[Benchmark], folder: Path, report: Report) -> int:
-    """Adds every benchmark's rows to the report; the count of those that failed."""
+    """Adds every benchmark's rows to the report. Returns the number of benchmarks that failed."""
     failed = 0
     for number, (_, group) in enumerate(groupby(chosen, lambda one: (one.storage, dict(one.settings)))):
         same, below = list(group), folder / str(number)
@@ -97,8 +97,8 @@ def _measure(chosen: Sequence[Benchmark], folder: Path, report: Report) -> int:
                     bench = Bench(stack, peer, below / benchmark.name, report.rounds, report.seconds)
                     failed += not measure_one(benchmark, bench, report)
                 if trouble := stack.edge_log.read_text():
-                    print(f"bench: the edge had trouble, so judge the figures with care:\n{trouble}", file=sys.stderr)
-        except (Exception, SystemExit) as ex:  # the next stack may start
+                    print(f"bench: the edge had errors, so the figures may be wrong:\n{trouble}", file=sys.stderr)
+        except (Exception, SystemExit) as ex:  # the next stack may still start
             for benchmark in same:
                 _leave_out(report, benchmark.name, failure(ex))
             failed += len(same) or 1
@@ -107,7 +107,7 @@ def _measure(chosen: Sequence[Benchmark], folder: Path, report: Report) -> int:
 
 
 def measure_one(benchmark: Benchmark, bench: Bench, report: Report) -> bool:
-    """Adds a benchmark's rows to the report, and says what is not measured. False where it failed."""
+    """Adds a benchmark's rows to the report, and prints what was not measured. Returns False if it failed."""
     began = time.monotonic()
     print(f"bench: {benchmark.name}: {benchmark.summary} …", end=" ", file=sys.stderr, flush=True)
     why, failed = "", False
@@ -118,7 +118,7 @@ def measure_one(benchmark: Benchmark, bench: Bench, report: Report) -> bool:
         report.ended.append(benchmark.name)
     except LeftOut as ex:
         why = str(ex)
-    except (Exception, SystemExit) as ex:  # what was measured is kept, and the others go on
+    except (Exception, SystemExit) as ex:  # the measured rows are kept, and the other benchmarks run
         why, failed = failure(ex), True
     finally:
         shutil.rmtree(bench.folder, ignore_errors=True)
@@ -134,7 +134,7 @@ def _leave_out(report: Report, name: str, why: str) -> None:
 
 
 def main(names: Sequence[str]) -> int:
-    """The exit code: 1 when a limit was not held or a benchmark failed, 130 when the run was ended."""
+    """The exit code: 1 if a limit was exceeded or a benchmark failed, 130 if the run was interrupted."""
     arguments = _arguments(names)
     if arguments.list:
         print("\n".join(f"{benchmark.name:16} {benchmark.summary}" for benchmark in BENCHMARKS))
@@ -144,7 +144,7 @@ def main(names: Sequence[str]) -> int:
     if arguments.peers:
         program.only(arguments.peers.split(","))
     chosen = [benchmark for benchmark in BENCHMARKS if not arguments.names or benchmark.name in arguments.names]
-    os.environ.setdefault("OSD_GB", _OSD_GB)  # what the bench writes has to fit
+    os.environ.setdefault("OSD_GB", _OSD_GB)  # enough for the data that the bench writes
     rounds, seconds = (2, 1) if arguments.quick else (7, 4)
     report = Report([], [], arguments.rounds or rounds, seconds, os.getloadavg()[0])
     whole, code = False, 0

@@ -1,4 +1,4 @@
-"""What every benchmark is given: a stack, a peer, and how long it may take."""
+"""The arguments of every benchmark: a stack, a peer, and how long it may take."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from loadtest.benchmarks.stack import Stack
 
 @dataclass
 class Used:
-    """CPU seconds that were used."""
+    """CPU seconds used."""
 
     seconds: float = 0.0
 
 
 @contextmanager
 def cpu_used(pids: Sequence[int]) -> Iterator[Used]:
-    """CPU seconds that processes use while the block runs."""
+    """Measures the CPU seconds that processes use while the block runs."""
     used, begin = Used(), cpu_seconds(pids)
     yield used
     used.seconds = cpu_seconds(pids) - begin
@@ -33,13 +33,13 @@ def cpu_used(pids: Sequence[int]) -> Iterator[Used]:
 
 @dataclass
 class Bench:
-    """One run's surroundings.
+    """The environment of one run.
 
     Attributes:
-        folder: for a benchmark's own files, on the stack's filesystem.
+        folder: for a benchmark's files, on the stack's file system.
         rounds: pairs of samples.
-        seconds: how long one sample under load lasts.
-        left_out: rows that could not be measured, and why.
+        seconds: duration of one sample under load.
+        left_out: rows that could not be measured, with the reason.
     """
 
     stack: Stack
@@ -55,11 +55,11 @@ class Bench:
         return Client(self.stack.port)
 
     def content(self, size: int) -> Content:
-        """Content that is nowhere yet."""
+        """Content that is stored nowhere yet."""
         return Content(size, next(self._seeds))
 
     def object_key(self, content: Content) -> str:
-        """Where an uploaded content lies below the stack's objects."""
+        """The path of uploaded content below the stack's objects."""
         with self.stack.database() as connection, connection.cursor() as cursor:
             cursor.execute(
                 "SELECT object_key FROM replica JOIN `blob` ON id = blob_id WHERE digest = UNHEX(%s)",
@@ -72,12 +72,12 @@ class Bench:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A name, what it compares, and how.
+    """A name, a description, and a function that measures.
 
     Attributes:
-        run: its rows, each as soon as it is measured: what fails later takes none away.
-        storage: what the stack stores on: ``local`` or ``ceph``.
-        settings: SLUICE_… of the stack, where the defaults are not what is measured.
+        run: yields its rows, each as soon as it is measured, so that a later failure loses none.
+        storage: the stack's storage: ``local`` or ``ceph``.
+        settings: SLUICE_… of the stack, if not the defaults.
     """
 
     name: str

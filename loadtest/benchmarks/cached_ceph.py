@@ -1,4 +1,4 @@
-"""1 GiB of Ceph from the edge's own disk, beside static nginx, which sends the same file."""
+"""1 GiB on Ceph, sent from the edge's disk cache, beside static nginx sending the same file."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from loadtest.benchmarks.s3 import put_all
 
 _LIMIT = 0.95
 _WARM = 3
-"""Pieces come to the disk, are all found there, are copied into one file."""
+"""Warms the cache up: the pieces are fetched, then all found on disk, then copied into one file."""
 
 
 def run(bench: Bench) -> Sequence[Row]:
-    """The link is read before the clock starts, so that what is hot lies in the edge's cache as one file."""
+    """The link is read before the clock starts, so that hot content is in the edge's cache as one file."""
     client, content = bench.client(), bench.content(GIB)
     upload = client.create(content, "large.bin", parts=content.hashes())
     put_all([(part["url"], part["headers"]) for part in upload["parts"].values()], content, 4)

@@ -1,4 +1,4 @@
-"""The calls of an upload on Ceph beside @uppy/companion's: part URLs a second; create, 16 parts, complete."""
+"""An upload's calls on Ceph beside @uppy/companion's: part URLs per second; create, 16 parts, complete."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from loadtest.benchmarks.stack import free_port
 _AT_ONCE = 4
 _PARTS = 1000
 _CALLS = 12
-"""Calls of 1,000 parts a sample; a user may have 100,000 part rows open."""
+"""Calls of 1,000 parts per sample; a user may have 100,000 part rows open."""
 _UPLOADS = 16
-"""Whole uploads a sample, of 16 parts each, all at once."""
+"""Whole uploads per sample, of 16 parts each, all in parallel."""
 _SIZE = 15 * PART_SIZE + 65536
 _SIGN_RATIO = 10
 _CYCLE_RATIO = 2
@@ -33,7 +33,7 @@ _CYCLE_CPU_MS = 12
 
 
 class Companion:
-    """@uppy/companion's routes, on kept connections, one a thread."""
+    """@uppy/companion's routes, on kept connections, one per thread."""
 
     def __init__(self, port: int, pids: Sequence[int]) -> None:
         self.port = port
@@ -50,7 +50,7 @@ class Companion:
             self._connection.request(method, f"/s3/{path}", text, headers)
             response = self._connection.getresponse()
         except (BrokenPipeError, ConnectionResetError, http.client.RemoteDisconnected):
-            self._connection.close()  # node drops what was idle for 5 s
+            self._connection.close()  # node closes connections that were idle for 5 s
             self._connection.request(method, f"/s3/{path}", text, headers)
             response = self._connection.getresponse()
         answer = response.read()
@@ -78,7 +78,7 @@ class Companion:
 
 @contextmanager
 def companion(bench: Bench, s3: S3) -> Iterator[Companion]:
-    """A standalone Companion on the same radosgw. Raises LeftOut."""
+    """A standalone Companion on the same radosgw. Raises LeftOut if it cannot run here."""
     folder = program.need("companion") / "companion"
     port = free_port()
     environment = {
@@ -104,7 +104,7 @@ def companion(bench: Bench, s3: S3) -> Iterator[Companion]:
 
 
 def _shared(work: Callable[[int], None], count: int) -> Callable[[int], None]:
-    """Each of the threads takes its share of `count` pieces."""
+    """Runs `count` pieces of work, shared among the threads."""
 
     def share(first: int) -> None:
         for index in range(first, count, _AT_ONCE):
@@ -114,7 +114,7 @@ def _shared(work: Callable[[int], None], count: int) -> Callable[[int], None]:
 
 
 def _sign_ours(bench: Bench) -> Sample:
-    """Calls that are each the first for its upload: hashes are written, and the owner is checked."""
+    """Each call is the first for its upload: it writes hashes and checks the owner."""
     client = bench.client()
     hashes = {str(number): f"{number:064x}" for number in range(1, _PARTS + 1)}
     uploads = [client.create(bench.content(_PARTS * PART_SIZE), "huge.bin")["id"] for _ in range(_CALLS)]
@@ -134,7 +134,7 @@ def _sign_ours(bench: Bench) -> Sample:
 
 
 def _sign_companion(peer: Companion) -> Sample:
-    """As many parts a call; fewer calls, for they take longer."""
+    """The same number of parts per call; fewer calls, because each takes longer."""
     calls = max(2, _CALLS // 4)
     key, upload = peer.create()
     peers = [peer.another() for _ in range(_AT_ONCE)]
@@ -152,7 +152,7 @@ def _count(urls: dict[str, str]) -> None:
 
 
 def _cycle_ours(bench: Bench) -> Sample:
-    """Only the three calls are timed; the parts go to radosgw between them."""
+    """Measures the three calls only; the parts are sent to radosgw between them, unmeasured."""
     client = bench.client()
     clients = [client.another() for _ in range(_UPLOADS)]
     contents = [bench.content(_SIZE) for _ in range(_UPLOADS)]
@@ -224,15 +224,15 @@ def _timed(
 
 
 def run(bench: Bench) -> Sequence[Row]:
-    """Companion keeps no account, no hash and no state."""
+    """Companion has no accounts, hashes or state."""
     s3 = S3(bench.stack)
     with companion(bench, s3) as peer:
         sign = Pairs.take(bench.rounds, lambda: _sign_ours(bench), lambda: _sign_companion(peer))
         cycle = Pairs.take(bench.rounds, lambda: _cycle_ours(bench), lambda: _cycle_companion(bench, s3, peer))
-    what = "part URLs in calls of 1,000, 4 at once, hashes kept; @uppy/companion batch"
+    what = "part URLs in calls of 1,000, 4 in parallel, hashes kept; @uppy/companion batch"
     signed = sign.row("sign-parts", what, "URLs/s", "µs a URL", 1e6)
-    what = f"create, 16 part URLs, complete on Ceph, {_UPLOADS} at once; @uppy/companion"
-    cycled = cycle.row("upload-calls", what, "uploads/s", "ms API an upload", 1e3)
+    what = f"create, 16 part URLs, complete on Ceph, {_UPLOADS} in parallel; @uppy/companion"
+    cycled = cycle.row("upload-calls", what, "uploads/s", "ms API per upload", 1e3)
     assert cycled.cpu_ours is not None
     holds = cycle.ratio.median >= _CYCLE_RATIO and cycled.cpu_ours < _CYCLE_CPU_MS
     return [

@@ -1,6 +1,6 @@
-"""How much a machine carries: ``loadtest/capacity``.
+"""How much load one machine carries: ``loadtest/capacity``.
 
-Every route with one and two workers of gunicorn's, 1,000 uploads at once, an upload of 10,000 parts, kept connections.
+Every route with one and two gunicorn workers, 1,000 open uploads, an upload of 10,000 parts, kept connections.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _SEEDS = itertools.count(time.time_ns())
 
 @dataclass(frozen=True)
 class Route:
-    """One route with so many workers; CPU in ms a call."""
+    """One route with a number of workers; CPU in ms per call."""
 
     name: str
     workers: int
@@ -63,7 +63,7 @@ class Routes:
         print(f"  {name:34} {count / seconds:8.0f}/s, API {1e3 * api / count:.2f} ms", file=sys.stderr)
 
     def repeated(self, name: str, method: str, path: str, body: JSON | None = None, connections: int = 16) -> None:
-        """What answers the same again and again."""
+        """Measures a request that can be repeated."""
         headers = {"Authorization": f"Bearer {self._client.token}", "Content-Type": "application/json"}
         text = None if body is None else json.dumps(body)
         load = Load(self._stack.port, [f"/api/v1{path}"], connections, method, headers, text)
@@ -73,7 +73,7 @@ class Routes:
         self._keep(name, count, self._seconds, sample.cpu * count, database.seconds)
 
     def each(self, name: str, make: Callable[[Client], Callable[[], object]]) -> None:
-        """What needs something new for each call: made beforehand by `make`, for each of eight threads."""
+        """Measures a call that needs fresh input each time. `make` prepares it, for each of eight threads."""
         clients = [self._client.another() for _ in range(_AT_ONCE)]
         times = 4 * self._seconds
         calls = [[make(client) for _ in range(times)] for client in clients]
@@ -118,7 +118,7 @@ class Routes:
         return call
 
     def _parts(self, client: Client) -> Callable[[], object]:
-        owner = client if self._seconds < 2 else Client(self._stack.port)  # a user has 100 uploads open at most
+        owner = client if self._seconds < 2 else Client(self._stack.port)  # a user may have at most 100 open uploads
         upload = owner.create(Content(16 * PART_SIZE, next(_SEEDS)), "parts.bin")
         hashes = {str(number): f"{number:064x}" for number in range(1, 17)}
         return lambda: owner.call("POST", f"/uploads/{upload['id']}/parts", {"parts": hashes})
@@ -150,7 +150,7 @@ def _grown(before: dict[str, float], after: dict[str, float]) -> str:
 
 @contextmanager
 def _half_sent(port: int, url: str, size: int) -> Iterator[None]:
-    """A PUT of a part whose body has begun, and has not ended."""
+    """A PUT of a part, with its body begun and not finished."""
     with socket.create_connection(("127.0.0.1", port)) as connection:
         head = f"PUT {urlsplit(url).path} HTTP/1.1\r\nHost: bench\r\nContent-Length: {size}\r\n\r\n"
         connection.sendall(head.encode() + bytes(4096))
@@ -158,8 +158,8 @@ def _half_sent(port: int, url: str, size: int) -> Iterator[None]:
 
 
 def sessions(stack: Stack, count: int) -> Iterator[str]:
-    """So many uploads open at once, each with a body on its way."""
-    users = [Client(stack.port) for _ in range(_USERS)]  # hashing their passwords takes 19 MiB a thread
+    """Opens uploads, each with a body in transfer."""
+    users = [Client(stack.port) for _ in range(_USERS)]  # hashing their passwords takes 19 MiB per thread
     before = _memory(stack)
     signed: list[JSON] = []
     hashes = {str(number): f"{number:064x}" for number in range(1, 17)}
@@ -193,7 +193,7 @@ def _latency(client: Client) -> str:
 
 
 def idle(stack: Stack, count: int) -> Iterator[str]:
-    """Connections that have asked once and are kept."""
+    """Connections that are kept open after one request."""
     client, before = Client(stack.port), _memory(stack)
     request = b"GET /healthz HTTP/1.1\r\nHost: bench\r\n\r\n"
     with ExitStack() as kept:
@@ -204,12 +204,12 @@ def idle(stack: Stack, count: int) -> Iterator[str]:
         grown = _memory(stack)["edge"] - before["edge"]
         yield (
             f"{count:,} kept connections: edge {grown:+.1f} MiB, {1024 * grown / count:.2f} KiB each; "
-            f"{_latency(client)}. nginx takes 8,192 a worker."
+            f"{_latency(client)}. nginx allows 8,192 per worker."
         )
 
 
 def many_parts(stack: Stack) -> Iterator[str]:
-    """One upload of 10,000 parts on Ceph: all its calls, without its 80 GB."""
+    """All calls of one upload of 10,000 parts on Ceph, without its 80 GB."""
     client, before = Client(stack.port), _memory(stack)
     upload = client.create(Content(_PARTS * PART_SIZE, next(_SEEDS)), "many.bin")
     path = f"/uploads/{upload['id']}"
@@ -246,7 +246,7 @@ def _table(found: Sequence[Route]) -> str:
 
 
 def main(words: Sequence[str]) -> int:
-    """Measures; writes the page's part with --write."""
+    """Measures; with --write, replaces this part of the page."""
     parser = argparse.ArgumentParser(prog="loadtest/capacity", description="How much one machine carries.")
     parser.add_argument("--quick", action="store_true", help="short samples, fewer uploads")
     parser.add_argument("--write", action="store_true", help="write loadtest/results")
@@ -266,13 +266,13 @@ def main(words: Sequence[str]) -> int:
             print(f"capacity: {workers} workers", file=sys.stderr)
             settings = {"SLUICE_API_WORKERS": str(workers)}
             with kept(f"{workers} workers", failures), Stack(below(f"routes{workers}"), settings=settings) as stack:
-                with kept(f"the rest of the routes with {workers} workers", failures):
+                with kept(f"the other routes with {workers} workers", failures):
                     Routes(stack, workers, seconds, found).run()
                 if workers == 2:
                     many_files()
                     with kept("kept connections", failures):
                         notes.extend(idle(stack, _IDLE // share))
-                    with kept("uploads at once", failures):
+                    with kept("open uploads", failures):
                         notes.extend(sessions(stack, _UPLOADS // share))
         os.environ.setdefault("OSD_GB", "8")
         with kept("10,000 parts", failures), Stack(below("parts"), "--storage", "ceph") as stack:

@@ -1,4 +1,4 @@
-"""A client of the API, and one that moves bytes: plain sockets, so that it costs the machine little."""
+"""An API client, and a client that moves bytes: plain sockets, so that they use little CPU."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ class Client:
         self.sign_in()
 
     def another(self) -> Client:
-        """The same session on a connection of its own."""
+        """This session on another connection."""
         found = Client.__new__(Client)
         found.port, found.username, found.token = self.port, self.username, self.token
         found._connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
         return found
 
     def sign_in(self) -> JSON:
-        """Takes a new access token; one lives 15 minutes."""
+        """Takes a new access token. Tokens live for 15 minutes."""
         session = self.call("POST", "/sessions", {"username": self.username, "password": PASSWORD})
         self.token = session["access_token"]
         return session
 
     def request(self, method: str, path: str, body: JSON | None = None) -> tuple[int, bytes]:
-        """The status and the body."""
+        """Returns the status and the body."""
         headers = {"Content-Type": "application/json"} if body is not None else {}
         if self.token:
             headers["Authorization"] = f"Bearer {self.token}"
@@ -53,13 +53,13 @@ class Client:
             self._connection.request(method, f"/api/v1{path}", text, headers)
             response = self._connection.getresponse()
         except (BrokenPipeError, ConnectionResetError, http.client.RemoteDisconnected):
-            self._connection.close()  # nginx has dropped it, idle as it was while others were measured
+            self._connection.close()  # nginx has closed it: it was idle while others were measured
             self._connection.request(method, f"/api/v1{path}", text, headers)
             response = self._connection.getresponse()
         return response.status, response.read()
 
     def call(self, method: str, path: str, body: JSON | None = None) -> JSON:
-        """The answer of a call that must succeed."""
+        """Returns the result of a call that must succeed."""
         status, text = self.request(method, path, body)
         if status >= 300:
             raise SystemExit(f"{method} {path} was answered {status}: {text.decode()}")
@@ -70,26 +70,26 @@ class Client:
         return self.call("POST", "/uploads", {"name": name, "size": content.size, **members})
 
     def send_parts(self, content: Content, upload: JSON) -> None:
-        """PUTs every part of an upload that was created with its parts, one after another."""
+        """PUTs every part of an upload, one after another. The upload was created with its parts."""
         with Sender(self.port) as sender:
             for number, part in upload["parts"].items():
                 sender.put(urlsplit(part["url"]).path, content.part(int(number)))
 
     def upload(self, content: Content, name: str) -> JSON:
-        """Uploads and completes; the file. For what complete finishes at once."""
+        """Uploads and completes. Returns the file. For content that complete finishes immediately."""
         upload = self.create(content, name, parts=content.hashes())
         self.send_parts(content, upload)
         file: JSON = self.call("POST", f"/uploads/{upload['id']}/complete")["file"]
         return file
 
     def link(self, file: JSON) -> str:
-        """The path of a new link."""
+        """Creates a link. Returns its path."""
         url: str = self.call("POST", f"/files/{file['id']}/links", {})["url"]
         return urlsplit(url).path
 
 
 class Sender:
-    """PUT and GET on one kept connection, with next to no work on the client's side."""
+    """PUT and GET on one kept connection, with minimal work in the client."""
 
     def __init__(self, port: int) -> None:
         self._socket = socket.create_connection(("127.0.0.1", port), timeout=120)
@@ -109,7 +109,7 @@ class Sender:
         host: str = "bench",
         headers: Mapping[str, str] = MappingProxyType({}),
     ) -> str:
-        """Sends one part, which must be taken; its ETag."""
+        """Sends one part and returns its ETag. Any error ends the run."""
         fields = {"Host": host, "Content-Length": str(sum(map(len, pieces))), **headers}
         head = f"PUT {path} HTTP/1.1\r\n" + "".join(f"{k}: {v}\r\n" for k, v in fields.items()) + "\r\n"
         self._socket.sendall(head.encode() + pieces[0])
@@ -120,7 +120,7 @@ class Sender:
         return fields.get("etag", "")
 
     def get(self, path: str, host: str = "bench") -> int:
-        """Reads a body to nowhere; its length."""
+        """Reads a body, drops it, and returns its length."""
         self._socket.sendall(f"GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
         status, fields, rest = self._answer()
         if status != 200:
@@ -135,12 +135,12 @@ class Sender:
         return length
 
     def _answer(self) -> tuple[int, dict[str, str], bytes]:
-        """Status, headers by their lower-case names, and what came of the body."""
+        """Returns the status, the headers by lower-case name, and what was received of the body."""
         text = b""
         while b"\r\n\r\n" not in text:
             received = self._socket.recv(65536)
             if not received:
-                raise SystemExit(f"the server hung up after {text!r}")
+                raise SystemExit(f"the server closed the connection after {text!r}")
             text += received
         head, _, rest = text.partition(b"\r\n\r\n")
         lines = head.decode("latin-1").lower().split("\r\n")
@@ -149,7 +149,7 @@ class Sender:
 
 
 def put_parts_of(client: Client, content: Content, upload: JSON) -> None:
-    """PUTs every part of an upload to nginx, four at once."""
+    """PUTs every part of an upload to nginx, four in parallel."""
     parts = list(upload["parts"].items())
 
     def share(first: int) -> None:

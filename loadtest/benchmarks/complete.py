@@ -1,4 +1,4 @@
-"""Complete of 1 GiB against copy_file_range and fsync of the same bytes, and what memory it takes."""
+"""Complete of 1 GiB against copy_file_range and fsync of the same bytes, and the memory it takes."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from loadtest.benchmarks.measure import Pairs, Row, Sample, Spread, memory_growt
 _LIMIT = 0.7
 _MEMORY_LIMIT = 32
 _POLL = 0.05
-"""Seconds between two looks; each costs the API some CPU that complete could use."""
+"""Seconds between two polls; each poll costs the API CPU that complete could use."""
 
 
 def finalize(client: Client, upload_id: str) -> JSON:
-    """Completes an upload and waits until it is done; its file."""
+    """Completes an upload and waits until it is done. Returns its file."""
     upload = client.call("POST", f"/uploads/{upload_id}/complete")
     while upload["state"] == "finalizing":
         time.sleep(_POLL)
@@ -32,7 +32,7 @@ def finalize(client: Client, upload_id: str) -> JSON:
 
 
 def _write_parts(content: Content, folder: Path) -> list[Path]:
-    """The same parts as an upload's, as files."""
+    """The parts of an upload, as files."""
     folder.mkdir()
     parts = []
     for number in range(1, content.part_count + 1):
@@ -43,7 +43,7 @@ def _write_parts(content: Content, folder: Path) -> list[Path]:
 
 
 def _copy(parts: Sequence[Path], target: Path) -> None:
-    """What the kernel and the disk need at least."""
+    """The lower bound: the work of the kernel and the disk."""
     descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
         for path in parts:
@@ -57,14 +57,14 @@ def _copy(parts: Sequence[Path], target: Path) -> None:
 
 
 def run(bench: Bench) -> Sequence[Row]:
-    """The parts are in the page cache and on the disk before each sample begins."""
+    """The parts are in the page cache and on the disk before each sample."""
     client, stack = bench.client(), bench.stack
     parts = _write_parts(bench.content(GIB), bench.folder / "parts")
     target = bench.folder / "copy"
     grown: list[float] = []
 
     def ours() -> Sample:
-        content = bench.content(GIB)  # other bytes each time: nothing to merge with
+        content = bench.content(GIB)  # new bytes each time, so that nothing is merged
         upload = client.create(content, "complete.bin", parts=content.hashes())
         client.send_parts(content, upload)
         settle(2 * GIB)
@@ -74,7 +74,7 @@ def run(bench: Bench) -> Sequence[Row]:
             file = finalize(client, upload["id"])
             seconds = time.monotonic() - began
         grown.append(growth.total / MIB)
-        bench.stack.objects.joinpath(bench.object_key(content)).unlink()  # room for the next round
+        bench.stack.objects.joinpath(bench.object_key(content)).unlink()  # frees space for the next round
         client.call("DELETE", f"/files/{file['id']}")
         return Sample(GIB / seconds / 1e6, used.seconds)
 

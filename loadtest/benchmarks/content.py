@@ -1,4 +1,4 @@
-"""Content of any size without a file: one random block, whose head differs from part to part."""
+"""Content of any size without a file: one random block, with a different head in each part."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def _part(seed: int, number: int, length: int) -> tuple[bytes, memoryview]:
 
 
 class Content:
-    """Bytes that nobody has uploaded before, unless `seed` says the same again.
+    """Bytes that were never uploaded before, unless `seed` is given again.
 
-    Only the first part depends on `seed`: the hashes of the others are computed once in a run.
+    Only the first part depends on `seed`: the other parts' hashes are computed once per run.
     """
 
     def __init__(self, size: int, seed: int) -> None:
@@ -56,13 +56,13 @@ class Content:
         return _part(self._seed_of(number), number, self._length(number))
 
     def write(self, path: Path) -> None:
-        """All of it, into a file."""
+        """Writes all bytes into a file."""
         with path.open("wb") as file:
             for number in range(1, self.part_count + 1):
                 file.writelines(self.part(number))
 
     def hashes(self) -> dict[str, str]:
-        """As /parts takes them."""
+        """The parts, in the form that /parts takes."""
         return {
             str(number): _part_sha256(self._seed_of(number), number, self._length(number))
             for number in range(1, self.part_count + 1)
@@ -73,7 +73,7 @@ class Content:
         return hashlib.sha256(joined).hexdigest()
 
     def read(self, offset: int, length: int) -> bytes:
-        """Some of the bytes, as a proof asks for them."""
+        """The bytes of a range, for a proof."""
         found = bytearray()
         while length > 0:
             number, inside = divmod(offset, PART_SIZE)

@@ -1,4 +1,4 @@
-"""What strangers and crowds cost the edge: forged tokens, a million tokens, thousands of connections."""
+"""The cost of strangers and crowds at the edge: forged tokens, a million tokens, thousands of connections."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from loadtest.benchmarks.wrk import Load
 _TOKENS, _CLIENTS, _BATCH = 1_000_000, 2, 200
 _IDLE, _ACTIVE, _USERS = 5000, 500, 25
 _MIB = 1024**2
-# a worker remembers 6,144 links at most, whose claims have about 2.5 KiB (identity/verified.lua); LuaJIT has slack
+# A worker keeps at most 6,144 links, with claims of about 2.5 KiB (identity/verified.lua). LuaJIT's heap has slack.
 _LRU_LIMIT = 64 * _MIB
 _CONNECTION_LIMIT = 48 * 1024
 
 
 def run(bench: Bench) -> Iterator[Row]:
-    """Each against the same edge at rest."""
+    """Each attack against the same edge at rest."""
     yield from _forged(bench)
     yield _tokens(bench)
     yield _connections(bench)
@@ -48,13 +48,13 @@ def _calls_of_api(bench: Bench) -> float:
 
 
 def _forged(bench: Bench) -> Iterator[Row]:
-    """A forged token beside a warm hit; nothing of it reaches the API, and its log line is no longer than others."""
+    """A forged token beside a warm valid one. It causes no API call, and its log line is no longer than others."""
     client = bench.client()
     link = client.link(client.upload(bench.content(1024), "forged"))
     head, dot, signature = link.rpartition(".")
     place = signature.index("/")
     forged = [f"{head}{dot}{number:043d}{signature[place:]}" for number in range(16)]
-    time.sleep(1.5)  # the flush of what was counted
+    time.sleep(1.5)  # until the counts have been flushed
     calls, log = _calls_of_api(bench), bench.stack.data / "log" / "access.log"
     before = log.stat().st_size
     refused, hit = Load(bench.stack.port, forged, refused=True), Load(bench.stack.port, [link])
@@ -65,7 +65,7 @@ def _forged(bench: Bench) -> Iterator[Row]:
     )
     time.sleep(1.5)
     with log.open("rb") as file:
-        if log.stat().st_size > before:  # else it was begun anew meanwhile
+        if log.stat().st_size > before:  # otherwise the log was rotated meanwhile
             file.seek(before)
         longest = max(len(line) for line in file)
     row = pairs.row(
@@ -84,7 +84,7 @@ def _encode(data: bytes) -> str:
 
 @dataclass(frozen=True)
 class _Signer:
-    """Makes good links like one that there is, each with an id of its own."""
+    """Makes valid links from an existing one, each with a unique id."""
 
     claims: dict[str, Any]
     key: bytes
@@ -108,25 +108,25 @@ class _Signer:
 
 
 def _ask_each(signer: _Signer, port: int, count: int) -> None:
-    """HEADs with a link each, pipelined; every answer has to be good."""
+    """Pipelined HEADs, each with another link. Every response must be a success."""
     paths = signer.links(count)
     while batch := list(islice(paths, _BATCH)):
         requests = [f"HEAD {path} HTTP/1.1\r\nHost: h\r\n\r\n" for path in batch]
         requests[-1] = requests[-1].replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n")
         with socket.create_connection(("127.0.0.1", port)) as connection:
             connection.sendall("".join(requests).encode())
-            # all of them at once, to the connection's end: not to be woken for each keeps the client cheap
+            # reads all responses at the end of the connection, which costs the client fewer wake-ups
             answers = connection.recv(_MIB, socket.MSG_WAITALL)
         if answers.count(b"HTTP/1.1 200 ") != len(batch):
             raise RuntimeError("a good link was refused: " + answers[-300:].decode(errors="replace"))
 
 
 def _tokens(bench: Bench) -> Row:
-    """Memory of the workers after so many distinct tokens of as many users."""
+    """Memory of the workers after many distinct tokens, each of another user."""
     client = bench.client()
     signer = _Signer.of(bench, client.link(client.upload(bench.content(1024), "tokens")))
     _ask_each(signer, bench.stack.port, 1000)
-    # a pool's processes end with its context, by SIGTERM, whose handler they have from here
+    # A pool's processes end by SIGTERM when its context ends, and inherit the handler from here.
     clients = multiprocessing.Pool(_CLIENTS, signal.signal, (signal.SIGTERM, signal.SIG_DFL))
     with memory_growth(bench.stack.edge) as growth, clients as pool:
         pool.starmap(_ask_each, [(signer, bench.stack.port, _TOKENS // _CLIENTS)] * _CLIENTS)
@@ -140,14 +140,14 @@ def _tokens(bench: Bench) -> Row:
         what=f"growth of all workers' memory by {_TOKENS:,} tokens of as many users, touched dict pages included",
         unit="MiB",
         ours=Spread(grown, grown, grown),
-        limit=f"≤ {_LRU_LIMIT // _MIB} a worker and the dicts' own size",
+        limit=f"≤ {_LRU_LIMIT // _MIB} per worker, plus the dicts' size",
         holds=grown <= len(bench.stack.edge) * (_LRU_LIMIT / _MIB + dicts),
         notes=f"{len(bench.stack.edge)} workers, dicts of {dicts:.0f} MiB in all",
     )
 
 
 def _connections(bench: Bench) -> Row:
-    """Memory a connection, and what others get meanwhile."""
+    """Memory per connection, and the speed of other requests meanwhile."""
     many_files()
     content = bench.content(8 * _MIB)
     small = bench.client()
@@ -181,7 +181,7 @@ def _connections(bench: Bench) -> Row:
         row,
         limit=f"CPU ≤ 1.2, memory ≤ {_CONNECTION_LIMIT // 1024} KiB a connection",
         holds=row.cpu_ratio.median <= 1.2 and each <= _CONNECTION_LIMIT,
-        notes=f"{each / 1024:.1f} KiB of the workers' memory a connection",
+        notes=f"{each / 1024:.1f} KiB of the workers' memory per connection",
     )
 
 

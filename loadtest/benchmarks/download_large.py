@@ -1,4 +1,4 @@
-"""A download of 1 GiB by a link against plain static nginx, which sends the same file."""
+"""A download of 1 GiB by a link, against plain static nginx sending the same file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LIMIT = 0.97
 
 
 def read(port: int, path: str, workers: Sequence[int]) -> Sample:
-    """A whole body on a connection of its own, and what the workers spent on it."""
+    """Reads a body on a new connection, and measures the workers' CPU."""
     with Sender(port) as connection, cpu_used(workers) as used:
         began = time.monotonic()
         length = connection.get(path)
@@ -25,7 +25,7 @@ def read(port: int, path: str, workers: Sequence[int]) -> Sample:
 
 
 def run(bench: Bench) -> Sequence[Row]:
-    """One connection, the bytes dropped by the reader."""
+    """One connection. The reader drops the bytes."""
     client = bench.client()
     content = bench.content(GIB)
     upload = client.create(content, "large.bin", parts=content.hashes())
@@ -38,7 +38,7 @@ def run(bench: Bench) -> Sequence[Row]:
 
 
 def beside_static(bench: Bench, link: str, key: str, name: str, what: str, limit: float) -> Row:
-    """A link beside an object of its bytes; static is read twice a round, to know its own spread."""
+    """A link beside an object with the same bytes. Static is read twice per round, to measure its spread."""
     static, again = bench.peer.static_path(key), list[Sample]()
 
     def peer() -> Sample:
@@ -46,7 +46,7 @@ def beside_static(bench: Bench, link: str, key: str, name: str, what: str, limit
         return read(bench.peer.port, static, bench.peer.workers)
 
     pairs = Pairs.take(bench.rounds, lambda: read(bench.stack.port, link, bench.stack.edge), peer)
-    # static against itself, neighbour by neighbour; the first was the warm-up's
+    # static against itself, neighbour by neighbour; the first pair was the warm-up
     itself = Spread.of([a.speed / b.speed for a, b in zip(again[1:], pairs.peer, strict=True)])
     return replace(
         pairs.row(name, what, "MB/s", "ms/GiB", 1e3),

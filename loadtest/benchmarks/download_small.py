@@ -1,4 +1,4 @@
-"""Signed downloads of 1 KiB: the edge's Lua against nginx's own secure_link."""
+"""Signed downloads of 1 KiB: the edge's Lua against nginx's secure_link module."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ _LINKS = 16
 _SIZE = 1024
 _CPU_LIMIT = 1.4
 _P99_LIMIT = 1.5
-# far from what either can do: the time of an answer is looked for, and not how long it waited for others
+# far below both servers' capacity: measures the response time, not queueing
 _RATE = 2000
-# short, so that a pause of the machine's is in few of them
+# short, so that few samples contain a pause of the machine
 _SAMPLE_SECONDS, _SAMPLES_A_ROUND = 0.5, 4
 _WHAT = "signed download of 1 KiB, warm; nginx `secure_link`"
 
 
 def run(bench: Bench) -> Sequence[Row]:
-    """The same 16 files by 16 links and by 16 secure_link addresses, by wrk with 16 connections."""
+    """16 files, by 16 links and by 16 secure_link addresses, by wrk with 16 connections."""
     client = bench.client()
     links, keys = [], []
     for number in range(_LINKS):
@@ -40,9 +40,9 @@ def run(bench: Bench) -> Sequence[Row]:
             lambda peer=peer: peer.put(bench.seconds, bench.peer.workers),  # type: ignore[misc]
         )
         name = "download-small-cached" if cached else "download-small"
-        what = "the same; `secure_link` with our open_file_cache" if cached else _WHAT
+        what = "the same; `secure_link` with the edge's open_file_cache" if cached else _WHAT
         row = pairs.row(name, what, "requests/s", "µs", 1e6)
-        if not cached:  # the limits are about secure_link as nginx has it
+        if not cached:  # the limits apply to secure_link with nginx's defaults
             assert row.cpu_ratio
             row = replace(row, limit=f"CPU ≤ {_CPU_LIMIT}", holds=row.cpu_ratio.median <= _CPU_LIMIT)
         rows.append(row)
@@ -52,9 +52,9 @@ def run(bench: Bench) -> Sequence[Row]:
 
 
 def _slowest(bench: Bench, ours: Load, peer: Load) -> Row:
-    """The time that 99 of 100 requests took at most, at a rate that keeps neither server busy.
+    """The 99th percentile of response time, at a rate that keeps neither server busy.
 
-    A second nginx like the peer is asked in the same stream: how far the two are apart says what the figures are worth.
+    A second nginx like the peer gets a share of the same requests: the difference of the two is the precision.
     """
     with Peer(bench.stack, bench.folder) as twin:
         loads = [ours, peer, replace(peer, port=twin.port)]

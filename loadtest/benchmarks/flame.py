@@ -1,4 +1,4 @@
-"""Flame graphs as SVG from folded stacks, ``outer;inner;innermost COUNT`` a line; hover for names and shares."""
+"""Flame graphs as SVG from folded stacks, one ``outer;inner;innermost COUNT`` per line. Hover for names and shares."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from html import escape
 from typing import Self
 
 _WIDTH, _ROW, _TOP, _LEAST = 1200, 16, 40, 0.4
-"""Pixels; a frame narrower than the least is left out."""
+"""Width in pixels; narrower frames are left out."""
 
 
 @dataclass
@@ -24,7 +24,7 @@ class _Frame:
 
 
 def folded(lines: Iterable[str]) -> Counter[tuple[str, ...]]:
-    """Stacks and how often each was seen."""
+    """Reads folded stacks: each stack with its count."""
     found: Counter[tuple[str, ...]] = Counter()
     for line in lines:
         stack, _, count = line.rstrip("\n").rpartition(" ")
@@ -34,7 +34,7 @@ def folded(lines: Iterable[str]) -> Counter[tuple[str, ...]]:
 
 
 def from_perf(text: str) -> Counter[tuple[str, ...]]:
-    """The same, of what ``perf script`` prints."""
+    """Reads stacks from the output of ``perf script``: each stack with its count."""
     found: Counter[tuple[str, ...]] = Counter()
     stack: list[str] = []
     for line in [*text.splitlines(), ""]:
@@ -48,7 +48,7 @@ def from_perf(text: str) -> Counter[tuple[str, ...]]:
 
 
 def svg(title: str, stacks: Counter[tuple[str, ...]]) -> str:
-    """The graph: width is time, callers stand below those whom they call."""
+    """The graph: width is time, callers are below the functions that they call."""
     root = _Frame()
     for stack, count in stacks.items():
         frame = root
@@ -82,7 +82,7 @@ def _boxes(frame: _Frame, total: int, start: float, height: int, level: int = 0)
 
 
 def largest(stacks: Counter[tuple[str, ...]], most: int = 12) -> list[tuple[str, float]]:
-    """The functions with the largest share of the time in themselves and what they call."""
+    """The functions with the largest share of time, including the functions that they call."""
     total, found = sum(stacks.values()), Counter[str]()
     for stack, count in stacks.items():
         for name in set(stack):

@@ -1,4 +1,4 @@
-"""What calls cost in databases of 10,000 to 1,000,000 files: ``loadtest/growth``."""
+"""The cost of calls in databases of 10,000 to 1,000,000 files: ``loadtest/growth``."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ _TOUCHED = ("Handler_read_key", "Handler_read_next", "Handler_read_prev", "Handl
 
 @dataclass(frozen=True)
 class Cost:
-    """What one call costs at one size.
+    """The cost of one call at one size.
 
     Attributes:
         ms: median time of a call through nginx.
-        api, database: CPU in ms a call.
-        rows: rows that MariaDB's storage engine was asked for, the median.
+        api, database: CPU in ms per call.
+        rows: rows read from MariaDB's storage engine, the median.
     """
 
     name: str
@@ -64,11 +64,11 @@ class Growth:
         return sum(int(found[name]) for name in _TOUCHED)
 
     def measure(self, name: str, call: Callable[[], object], times: int = 0) -> None:
-        """Makes the call again and again, and keeps what one cost."""
+        """Repeats the call, and records the cost of one."""
         call()
         seconds: list[float] = []
         rows: list[int] = []
-        for _ in range(7):  # what the edge's feed and the worker ask meanwhile is left out by the median
+        for _ in range(7):  # the median ignores queries of the edge's feed and the worker meanwhile
             before = self._touched()
             call()
             rows.append(self._touched() - before)
@@ -88,15 +88,15 @@ class Growth:
         print(f"  {name:34} {1e3 * median:8.2f} ms, {self._costs[-1].rows} rows", file=sys.stderr)
 
     def _own_touch(self) -> int:
-        """Rows that looking itself touches."""
+        """Rows that reading the counters itself reads."""
         before = self._touched()
         return self._touched() - before
 
     def calls(self) -> None:
-        """Every route that reads or writes what grows."""
+        """Every route that reads or writes a growing table."""
         client, count = self._client, self.rows.count
         client.sign_in()
-        middle = count // 2 | 1  # an odd number is ours
+        middle = count // 2 | 1  # odd numbers belong to this user
         page = client.call("GET", f"/files?limit=1&digest={digest_of(middle)}")
         file: JSON = page["items"][0]
         path = f"/files/{file['id']}"
@@ -116,7 +116,7 @@ class Growth:
             client.call("POST", f"{path}/restore")
 
         session = {"username": client.username, "password": PASSWORD}
-        others = (count // 20) * 10  # ten parts' worth, and somebody else's
+        others = (count // 20) * 10  # a file of ten parts that belongs to another user
         everything: dict[str, Callable[[], object]] = {
             "GET /files, newest 50": lambda: client.call("GET", "/files"),
             "GET /files, by name": lambda: client.call("GET", "/files?order=name"),
@@ -148,11 +148,11 @@ class Growth:
             if not found["next_cursor"]:
                 break
             cursor = found["next_cursor"]
-        # a cursor is bound to its order, not to the page's length
+        # a cursor depends on its order, not on the page's length
         return quote(cursor)
 
     def statement(self, name: str, digest: str, size: int) -> None:
-        """The look-up of instant uploads and merges, without the API around it."""
+        """The lookup of instant uploads and merges, without the rest of the API."""
         sql = (
             "SELECT b.id FROM blob_digest d JOIN `blob` b ON b.id = d.blob_id AND b.state = 'verified' AND b.size = %s "
             "WHERE d.digest = UNHEX(%s) AND d.scope = REPEAT(CHAR(0), 16)"
@@ -165,7 +165,7 @@ class Growth:
         self.measure(name, call)
 
     def sweep(self) -> tuple[float, str]:
-        """A whole sweep, by the command that an operator has: seconds, and what it would do."""
+        """A whole sweep by the operator's command with --dry-run: seconds, and what it would delete."""
         environ = dict(
             item.split("=", 1)
             for item in Path(f"/proc/{self._stack.api[0]}/environ").read_text().split("\0")
@@ -204,7 +204,7 @@ def _size_table(sizes: dict[int, dict[str, tuple[float, float]]]) -> str:
 
 
 def write_block(page: Path, name: str, block: str) -> None:
-    """Replaces what stands between the page's markers of a name."""
+    """Replaces the text between the page's markers with this name."""
     begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
     pattern = re.compile(rf"({begin}\n).*?({end})", re.S)
     text, count = pattern.subn(lambda found: f"{found[1]}{block}\n{found[2]}", page.read_text())
@@ -214,7 +214,7 @@ def write_block(page: Path, name: str, block: str) -> None:
 
 
 def main(words: Sequence[str]) -> int:
-    """Grows, measures, and writes the page's part with --write."""
+    """Grows the database, measures, and with --write replaces this part of the page."""
     parser = argparse.ArgumentParser(prog="loadtest/growth", description="What calls cost as the database grows.")
     parser.add_argument("--sizes", type=lambda text: tuple(map(int, text.split(","))), default=_SIZES, help="files")
     parser.add_argument("--quick", action="store_true", help="up to 100,000 files, fewer calls")

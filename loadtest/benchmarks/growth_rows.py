@@ -1,4 +1,4 @@
-"""Generated databases: so many files, each with blob, parts, digest and replica, made by the server (growth.sql)."""
+"""Generated databases: each file with blob, parts, digest and replica, made inside the server (growth.sql)."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _TABLES = ("blob", "blob_parts", "blob_digest", "replica", "file", "upload", "up
 
 
 def digest_of(number: int) -> str:
-    """What stands for the digest of a generated file."""
+    """The stand-in for the digest of a generated file."""
     return hashlib.sha256(f"content {number}".encode()).hexdigest()
 
 
 def size_of(number: int) -> int:
-    """Its size."""
+    """The size of a generated file."""
     return (1000 if number % 10 else 20_000_000) + number
 
 
@@ -33,7 +33,7 @@ class Rows:
     """Fills a stack's database.
 
     Args:
-        user_id: who owns half of the files, in hexadecimal; 1,000 others share the rest.
+        user_id: the owner of half of the files, in hexadecimal; 1,000 others share the rest.
     """
 
     def __init__(self, connection: pymysql.Connection[Any], user_id: str) -> None:
@@ -48,7 +48,7 @@ class Rows:
             cursor.execute(sql)
 
     def grow_to(self, count: int) -> float:
-        """Adds files until there are so many; the seconds that it took."""
+        """Adds files up to this number. Returns the seconds it took."""
         began = time.monotonic()
         sql = _SQL.read_text().format(
             user=self._user_id,

@@ -1,6 +1,6 @@
 """Jobs of the worker: many small verifications, and one of 1 GiB against SHA-256 on one core.
 
-Blobs are put into rows and storage as an upload to a storage that compares nothing would have left them.
+Blobs are written to database and storage as an upload to a storage without checksums leaves them.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _JOB = (
 
 
 def _store(bench: Bench, blob: bytes, pieces: Sequence[bytes]) -> str:
-    """Writes an object; answers its key."""
+    """Writes an object. Returns its key."""
     key = f"bench000/{blob.hex()[:2]}/{blob.hex()}"
     path = bench.stack.objects / key
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -49,7 +49,7 @@ def _store(bench: Bench, blob: bytes, pieces: Sequence[bytes]) -> str:
 
 
 def _insert(bench: Bench, blobs: Sequence[tuple[bytes, int, bytes, str]]) -> None:
-    """Rows of (id, size, packed hashes, object key); the jobs last, in one go."""
+    """Inserts rows of (id, size, packed hashes, object key); the jobs last, in one transaction."""
     with bench.stack.database() as connection, connection.cursor() as cursor:
         for first in range(0, len(blobs), _BATCH):
             some = blobs[first : first + _BATCH]
@@ -64,7 +64,7 @@ def _insert(bench: Bench, blobs: Sequence[tuple[bytes, int, bytes, str]]) -> Non
 
 
 def _await_left(bench: Bench, most: int = 0) -> tuple[int, int]:
-    """Waits until at most so many jobs are left; answers how many are, and how often it looked."""
+    """Waits until at most this many jobs are left. Returns the number left, and the number of polls."""
     looks = 0
     with bench.stack.database() as connection, connection.cursor() as cursor:
         while True:
@@ -86,7 +86,7 @@ def _questions(bench: Bench) -> int:
 
 
 def _drop(bench: Bench) -> None:
-    """What was verified goes: no file names it, and the disk is wanted again."""
+    """Deletes the verified blobs: no file names them, and the disk space is needed."""
     with bench.stack.database() as connection, connection.cursor() as cursor:
         cursor.execute("SELECT blob_id, object_key FROM replica WHERE object_key LIKE 'bench000/%'")
         found = cursor.fetchall()
@@ -101,7 +101,7 @@ def _drop(bench: Bench) -> None:
 
 
 def _small(bench: Bench) -> Row:
-    """10,000 blobs of a part each."""
+    """10,000 blobs of one part each."""
     speeds, cpu, statements = [], [], []
     for _ in range(max(bench.rounds // 3, 1)):
         blobs = []
@@ -126,12 +126,12 @@ def _small(bench: Bench) -> Row:
         ours=Spread.of(speeds),
         cpu_unit="ms/job",
         cpu_ours=1e3 * sorted(cpu)[len(cpu) // 2],
-        notes=f"{sorted(statements)[len(statements) // 2]:.1f} database statements a job, BEGIN and COMMIT among them",
+        notes=f"{sorted(statements)[len(statements) // 2]:.1f} database statements per job, with BEGIN and COMMIT",
     )
 
 
 def _worked(bench: Bench, subject: bytes) -> float:
-    """Seconds that the worker spent on a job, as its log says; a row nobody enqueued waits up to a second before."""
+    """Seconds that the worker spent on a job, from its log. A job without a message may wait up to a second before."""
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
         lines = (bench.stack.data / "log" / "worker.log").read_text().splitlines()
@@ -143,7 +143,7 @@ def _worked(bench: Bench, subject: bytes) -> float:
 
 
 def _large(bench: Bench) -> Row:
-    """1 GiB in the page cache: every part's hash and the whole's, against one pass over it on one core."""
+    """1 GiB in the page cache: every part's hash and the whole digest, against one pass over it on one core."""
     content = Content(GIB, secrets.randbits(48))
     pieces = [b"".join(content.part(number)) for number in range(1, content.part_count + 1)]
     hashes = b"".join(hashlib.sha256(piece).digest() for piece in pieces)
@@ -176,13 +176,13 @@ def _large(bench: Bench) -> Row:
 
 
 def _clear(bench: Bench) -> None:
-    """Jobs of other benchmarks would never end: the objects that they are about were thrown away."""
+    """Deletes other benchmarks' jobs: their objects are gone, so they would never end."""
     with bench.stack.database() as connection, connection.cursor() as cursor:
         cursor.execute("DELETE FROM job")
 
 
 def run(bench: Bench) -> Sequence[Row]:
-    """A queue that is emptied by nobody else: the stack's own."""
+    """A queue without other consumers: the stack's."""
     _clear(bench)
     return [_small(bench), _large(bench)]
 

@@ -1,4 +1,4 @@
-"""1 GiB to a real Ceph and back: ours beside bare PUTs and GETs, beside plain nginx, and beside S3's own programs."""
+"""1 GiB to a real Ceph and back: Sluice beside bare PUTs and GETs, plain nginx, and S3 programs."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ _API_CPU = 0.15
 _BOUND_SPEED = 1 / 1.10
 _PROXY_CPU = 1.1
 _DOWN_SPEED = 0.95
-_UP = "1 GiB to Ceph in 8 MiB parts, 4 at once, hashes known"
+_UP = "1 GiB to Ceph in 8 MiB parts, 4 in parallel, hashes known"
 _DOWN = "1 GiB from Ceph by a warm link"
 Arms = dict[str, Callable[[], Sample]]
 
 
 class _Ours:
-    """Uploads by our URLs; CPU is that of every process of ours: edge, API, worker, MariaDB, Redis."""
+    """Uploads by Sluice's URLs. CPU is that of every Sluice process: edge, API, worker, MariaDB, Redis."""
 
     def __init__(self, bench: Bench, client: Client) -> None:
         self._bench = bench
@@ -55,29 +55,29 @@ class _Ours:
         return Sample(GIB / seconds / 1e6, used.seconds)
 
     def note(self) -> str:
-        """What the API had to do with it, by its clock and by the logs of nginx and radosgw."""
-        time.sleep(1.5)  # nginx writes its log once a second
+        """The API's part of the work, by its CPU clock and by the logs of nginx and radosgw."""
+        time.sleep(1.5)  # nginx writes its log once per second
         cpu, count = statistics.median(self.api_cpu), len(self.api_cpu)
         verdict = "held" if cpu < _API_CPU else "**not held**"
         return (
-            f"API CPU {cpu * 1e3:.0f} ms a GiB (limit {_API_CPU * 1e3:.0f}: {verdict}); {count} GiB passed "
+            f"API CPU {cpu * 1e3:.0f} ms per GiB (limit {_API_CPU * 1e3:.0f}: {verdict}); {count} GiB passed "
             f"{self._api_bytes() / 1e6:.2f} MB through the API, and radosgw's log shows {self._reads()} reads of them"
         )
 
     def _api_bytes(self) -> int:
-        """Bytes of requests to the API and of its answers, as nginx has logged them."""
+        """Bytes of the API's requests and responses, from nginx's log."""
         lines = map(json.loads, (self._bench.stack.data / "log" / "access.log").read_text().splitlines())
         return sum(line["request_length"] + line["bytes_sent"] for line in lines if line["route"] == "api")
 
     def _reads(self) -> int:
-        """GETs of our objects that radosgw has answered; lists of parts are none, nor are the probe's."""
+        """GETs of Sluice's objects in radosgw's log, without lists of parts and the probe's requests."""
         log = (self._bench.stack.data / "log" / "client.rgw.log").read_text("utf-8", "replace")
         found = re.findall(r'"GET /sluice/([^ ?]+)(\S*) HTTP', log)
         return sum("uploadId=" not in query and "/probe/" not in key for key, query in found)
 
 
 def _bare_up(bench: Bench, s3: S3, *, bound: bool) -> Sample:
-    """The same PUTs without us, whose hash is bound as ours is, or as boto3 presigns them; nobody's CPU counts."""
+    """Equal PUTs without Sluice, with the hash bound to the URL or not (boto3's default). CPU is not measured."""
     content, key = bench.content(GIB), f"bare/{time.monotonic_ns()}"
     hashes = content.hashes()
     began = time.monotonic()
@@ -106,7 +106,7 @@ def _get(port: int, url: str, pids: Sequence[int]) -> Sample:
 
 
 class _Programs(S3Programs):
-    """S3's own programs; CPU is the program's own: there is no server of ours."""
+    """S3 programs. CPU is that of the program; no Sluice server takes part."""
 
     def __init__(self, bench: Bench, s3: S3) -> None:
         super().__init__(bench, s3, _AT_ONCE, ["ceph-up-{}", "ceph-down-{}"])
@@ -131,7 +131,7 @@ def _rows(bench: Bench, names: dict[str, str], what: str, pairs: dict[str, Pairs
 
 
 def run(bench: Bench) -> Iterator[Row]:
-    """Every arm once a round, in an order that turns; the peers' objects are dropped."""
+    """Each arm once per round, in rotating order. The peers' objects are deleted."""
     s3, client = S3(bench.stack), bench.client()
     programs = _Programs(bench, s3)
     ours = _Ours(bench, client)
@@ -147,13 +147,13 @@ def run(bench: Bench) -> Iterator[Row]:
         "bound": f"{_UP}; the same PUTs, length and hash bound",
         "bare": "the same; the same PUTs by boto3's URLs, which bind no hash",
     }
-    names |= {name: f"the same; {name} straight to radosgw, its own CPU" for name in programs.found}
+    names |= {name: f"the same; {name} straight to radosgw, the program's CPU" for name in programs.found}
     rows = _rows(bench, names, "ceph-up", up, "ms/GiB")
     rows[:2] = [replace(row, cpu_peer=None, cpu_ratio=None) for row in rows[:2]]
     speed, cpu = up["bound"].ratio.median, rows[1].cpu_ours
     assert cpu is not None
     rows[0] = replace(rows[0], limit=f"≥ {_BOUND_SPEED:.2f}", holds=speed >= _BOUND_SPEED, notes=ours.note())
-    rows[1] = replace(rows[1], limit=f"all of our CPU < {_OWN_CPU * 1e3:.0f} ms", holds=cpu < _OWN_CPU * 1e3)
+    rows[1] = replace(rows[1], limit=f"Sluice's CPU in total < {_OWN_CPU * 1e3:.0f} ms", holds=cpu < _OWN_CPU * 1e3)
     yield from rows
     yield from _down(bench, s3, client, programs)
 
@@ -174,7 +174,7 @@ def _down(bench: Bench, s3: S3, client: Client, programs: _Programs) -> list[Row
     arms |= {name: lambda name=name: programs.down(name) for name in programs.found}  # type: ignore[misc]
     pairs = Pairs.in_turns(min(bench.rounds, _MOST_ROUNDS), arms)
     names = {"nginx": f"{_DOWN}; plain nginx proxying a presigned URL", "radosgw": "the same; GET straight to radosgw"}
-    names |= {name: f"the same; {name} from radosgw to a file, its own CPU" for name in programs.found}
+    names |= {name: f"the same; {name} from radosgw to a file, the program's CPU" for name in programs.found}
     rows = _rows(bench, names, "ceph-down", pairs, "ms/GiB")
     ratio = rows[0].cpu_ratio
     holds = ratio is not None and ratio.median <= _PROXY_CPU

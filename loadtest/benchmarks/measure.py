@@ -1,4 +1,4 @@
-"""What a measurement is: CPU seconds of processes, pairs of samples, and the rows that come out."""
+"""Measurements: CPU seconds of processes, pairs of samples, and the rows made of them."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class LeftOut(Exception):
-    """A row cannot be measured here; the text says why."""
+    """A row cannot be measured here; the message says why."""
 
 
 def failure(ex: BaseException) -> str:
-    """What went wrong, in a line; from where goes to the terminal."""
+    """The error, in one line; the traceback goes to the terminal."""
     traceback.print_exception(ex)
     return " ".join(f"it failed: {type(ex).__name__} {ex}".split())[:300]
 
 
 @contextmanager
 def kept(what: str, failures: list[str]) -> Iterator[None]:
-    """What fails in the block becomes a line of `failures`: what was measured before it is kept."""
+    """Turns an exception in the block into a line of `failures`; earlier measurements are kept."""
     try:
         yield
     except (Exception, SystemExit) as ex:
@@ -36,7 +36,7 @@ def kept(what: str, failures: list[str]) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Spread:
-    """The median of some figures, and how far they lie apart."""
+    """The median of some figures, with the smallest and the largest."""
 
     median: float
     least: float
@@ -52,10 +52,10 @@ class Sample:
     """One measurement.
 
     Attributes:
-        speed: pieces of work a second; more is better.
-        cpu: CPU seconds of the server's processes for one piece.
-        peak: bytes that a program held at most, where that was measured.
-        shares: of `cpu`, by whose processes, where that was measured.
+        speed: units of work per second; more is better.
+        cpu: CPU seconds of the server's processes per unit of work.
+        peak: peak memory of a program in bytes, if measured.
+        shares: `cpu` split by server, if measured.
     """
 
     speed: float
@@ -69,11 +69,11 @@ class Row:
     """One line of the table.
 
     Attributes:
-        ours, peer: speed in `unit`.
-        ratio: speed of ours to the peer's, of each pair of neighbours.
-        cpu_ours, cpu_peer: medians, in `cpu_unit`; cpu_ratio as ratio.
-        limit: what is asked for, as text; `holds` says whether it was met.
-        when: it was measured, and how often.
+        ours, peer: speed of Sluice and of the peer, in `unit`.
+        ratio: Sluice's speed divided by the peer's, for each pair of neighbouring samples.
+        cpu_ours, cpu_peer: medians, in `cpu_unit`; cpu_ratio like ratio.
+        limit: the required value, as text; `holds` says whether it was met.
+        when: date of the measurement and number of rounds.
     """
 
     name: str
@@ -94,11 +94,11 @@ class Row:
 
 @dataclass(frozen=True)
 class CallRow:
-    """What one call asks of the database.
+    """The database statements of one call.
 
     Attributes:
-        count: statements, BEGIN and COMMIT among them.
-        kinds: how many of each kind, as MariaDB's Com_ counters name them.
+        count: statements, BEGIN and COMMIT included.
+        kinds: number of statements of each kind, named like MariaDB's Com_ counters.
     """
 
     name: str
@@ -114,14 +114,14 @@ class CallRow:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Samples of ours and of the peer's, taken in turns."""
+    """Samples of Sluice and of the peer, taken in turns."""
 
     ours: list[Sample]
     peer: list[Sample]
 
     @classmethod
     def take(cls, rounds: int, ours: Callable[[], Sample], peer: Callable[[], Sample]) -> Pairs:
-        """A B, then B A, …: a drift of the machine favours neither; the first of each warms up and is dropped."""
+        """A B, then B A, …: a drift of the machine favours neither. The first pair warms up and is dropped."""
         ours()
         peer()
         pairs = cls([], [])
@@ -133,9 +133,9 @@ class Pairs:
 
     @classmethod
     def in_turns(cls, rounds: int, arms: Mapping[str, Callable[[], Sample]]) -> dict[str, Pairs]:
-        """The first arm is ours, and is paired with each of the others, round by round.
+        """The first arm is Sluice; it is paired with each of the others, round by round.
 
-        The order turns every round, and the first of each warms up and is dropped.
+        The order rotates every round. The first sample of each warms up and is dropped.
         """
         found: dict[str, list[Sample]] = {name: [] for name in arms}
         names = list(arms)
@@ -154,13 +154,13 @@ class Pairs:
 
     @property
     def cpu_ratio(self) -> Spread | None:
-        """None where a run was too short for a clock tick."""
+        """The ratio of CPU; None if a run was too short for a clock tick."""
         if any(sample.cpu == 0 for sample in self.peer):
             return None
         return Spread.of([a.cpu / b.cpu for a, b in zip(self.ours, self.peer, strict=True)])
 
     def row(self, name: str, what: str, unit: str, cpu_unit: str, cpu_scale: float) -> Row:
-        """The row without its limit; `cpu_scale` turns seconds a piece into `cpu_unit`."""
+        """The row without its limit; `cpu_scale` turns seconds per unit of work into `cpu_unit`."""
         return Row(
             name=name,
             what=what,
@@ -176,29 +176,29 @@ class Pairs:
 
 
 def family(pid: int) -> list[int]:
-    """A process and its children, as a master and its workers are."""
+    """A process and its children, for example a master and its workers."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     return [pid, *map(int, children)]
 
 
 def cpu_seconds(pids: Iterable[int]) -> float:
-    """User and system time that processes have used (proc(5), /proc/pid/stat, fields 14 and 15)."""
+    """User and system time of processes (proc(5), /proc/pid/stat, fields 14 and 15)."""
     total = 0
     for pid in pids:
-        # the command's name, in brackets, may hold spaces
+        # the command's name, in brackets, may contain spaces
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         total += int(fields[11]) + int(fields[12])
     return total / _TICKS
 
 
 def resident_bytes(pid: int) -> int:
-    """Memory that a process has in use (field 2 of /proc/pid/statm)."""
+    """Resident memory of a process (field 2 of /proc/pid/statm)."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 @dataclass
 class Growth:
-    """Bytes by which processes grew together: each one's peak against its beginning."""
+    """Bytes by which processes grew together: the sum of each one's peak minus its start."""
 
     total: int = 0
 
@@ -227,10 +227,10 @@ def memory_growth(pids: Sequence[int], every: float = 0.02) -> Iterator[Growth]:
 
 
 def settle(size: int) -> None:
-    """Gives both sides of a comparison the same disk and the same memory to begin with.
+    """Gives both sides of a comparison the same state of disk and memory.
 
-    What was written before is not theirs to wait for. And a virtual machine's host takes free pages back: the first
-    to use them again would pay more for it than for copying, so `size` bytes are touched and freed.
+    Earlier writes are synced first. A virtual machine's host takes free pages back, and the first use of such a
+    page costs more than copying it. So `size` bytes are touched and freed.
     """
     os.sync()
     mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE).close()

@@ -1,4 +1,4 @@
-"""What one account can do to another: the other's call, while the one sends the worst that its limits allow."""
+"""How one account can slow another down: calls of one account while another sends the worst that its limits allow."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from loadtest.benchmarks.measure import Row, Spread
 _AT_ONCE = 64
 """Connections of the attack."""
 _MOST = 3.0
-"""How many times as long as at rest the neighbour's slowest call in a hundred may take."""
+"""Limit: p99 of the neighbour's calls under attack, divided by p99 at rest."""
 _PAUSE = 0.01
 _PART = 8 * 1024**2
 _PARTS, _UPLOADS = 2_000, 40
@@ -27,11 +27,11 @@ _PARTS, _UPLOADS = 2_000, 40
 
 @dataclass(frozen=True)
 class Attack:
-    """Requests that one account sends without a pause, each by one of many connections.
+    """Requests that one account sends without a pause, on many connections.
 
     Attributes:
-        requests: whole, as they are sent; connection n begins with the n-th.
-        reads: whether answers are read.
+        requests: complete requests as sent; connection n begins with the n-th.
+        reads: whether responses are read.
     """
 
     name: str
@@ -50,7 +50,7 @@ def _request(method: str, path: str, client: Client | None, body: object = None,
 
 
 def _send_again_and_again(port: int, attack: Attack, number: int) -> None:
-    """One connection of an attack, until the process is ended."""
+    """One connection of an attack, until the process ends."""
     at = number * len(attack.requests) // _AT_ONCE
     own = [*attack.requests[at:], *attack.requests[:at]]
     while True:
@@ -67,7 +67,7 @@ def _send_again_and_again(port: int, attack: Attack, number: int) -> None:
 
 
 def _skip_answer(connection: socket.socket) -> bool:
-    """Reads an answer to its end; False if the connection ends with it."""
+    """Reads a response to its end. Returns False if the connection closes with it."""
     head = b""
     while b"\r\n\r\n" not in head:
         if not (data := connection.recv(65536)):
@@ -79,7 +79,7 @@ def _skip_answer(connection: socket.socket) -> bool:
     while left > 0 and (data := connection.recv(min(left, 262_144))):
         left -= len(data)
     if head.startswith(b"HTTP/1.1 429"):
-        time.sleep(0.05)  # as a program that is refused may do: without it the attack is slower by its own work
+        time.sleep(0.05)  # a pause after a refusal; without it the attacker's work slows the attack itself
     return b"connection: close" not in head.lower()
 
 
@@ -89,7 +89,7 @@ def _senders(port: int, attack: Attack, first: int, count: int) -> None:
         threading.Thread(target=_send_again_and_again, args=(port, attack, first + n), daemon=True)
         for n in range(count)
     ]
-    os.nice(5)  # who attacks has a machine of its own; here it shares the server's
+    os.nice(5)  # a real attacker has another machine; here it shares the server's
     for thread in threads:
         thread.start()
     threads[0].join()
@@ -97,7 +97,7 @@ def _senders(port: int, attack: Attack, first: int, count: int) -> None:
 
 @contextmanager
 def _under(port: int, attack: Attack) -> Iterator[None]:
-    """The attack runs while the block does."""
+    """Runs the attack while the block runs."""
     context = multiprocessing.get_context("fork")
     process = context.Process(target=_senders, args=(port, attack, 0, _AT_ONCE), daemon=True)
     process.start()
@@ -107,14 +107,14 @@ def _under(port: int, attack: Attack) -> Iterator[None]:
     finally:
         process.kill()
         process.join()
-        time.sleep(2)  # what the API has begun, it ends
+        time.sleep(2)  # the API finishes the requests that it has begun
 
 
 # -- the attacks
 
 
 def _fill(bench: Bench, client: Client) -> str:
-    """Many files, by SQL; the digest of all of them."""
+    """Creates many files, by SQL. Returns the digest of all of them."""
     content = bench.content(1000)
     client.upload(content, "first")
     with bench.stack.database() as connection, connection.cursor() as cursor:
@@ -129,7 +129,7 @@ def _fill(bench: Bench, client: Client) -> str:
 
 
 def _completes(client: Client) -> Attack:
-    """Uploads whose 2,000 hashes are recorded, and of which no byte is stored."""
+    """Uploads with 2,000 recorded hashes and no stored bytes."""
     ids = []
     for number in range(_UPLOADS):
         upload = client.call("POST", "/uploads", {"name": f"u{number}", "size": _PARTS * _PART})
@@ -162,14 +162,14 @@ def _attacks(bench: Bench) -> Iterator[Attack]:
     header = (tag + "x ") * 110
     yield Attack("headers", "links with 7 kB of entity tags", [_request("GET", link, None, If_None_Match=header)])
     large = client.link(client.upload(bench.content(40 * 1024**2), "large"))
-    yield Attack("slow readers", "64 downloads that nobody reads", [_request("GET", large, None)], reads=False)
+    yield Attack("slow readers", "64 downloads whose client does not read", [_request("GET", large, None)], reads=False)
 
 
 # -- the neighbour
 
 
 def _p99(client: Client, seconds: float) -> float:
-    """Seconds that the slowest in a hundred of a neighbour's calls takes: a list, and an upload that is begun."""
+    """p99 in seconds of a neighbour's calls: a list, and an upload that is begun."""
     taken: list[float] = []
     ends = time.monotonic() + seconds
     while time.monotonic() < ends:
@@ -191,7 +191,7 @@ def _begin(client: Client) -> None:
 
 
 def run(bench: Bench) -> Iterator[Row]:
-    """A row for each attack: the neighbour's calls under it, and at rest in the same minute."""
+    """A row for each attack: the neighbour's calls under attack, and at rest in the same minute."""
     neighbour = bench.client()
     for number in range(20):
         neighbour.upload(bench.content(100), f"file {number}")
@@ -223,7 +223,7 @@ SETTINGS: Mapping[str, str] = {
     "SLUICE_ADDRESS_RATE": "2000",
     "SLUICE_ADDRESS_CONNECTIONS": "1000",
     "SLUICE_SIGNIN_RATE": "120",
-    # so that the attack comes from as many addresses as it says
+    # so that the requests really come from that many addresses
     "SLUICE_TRUSTED_PROXIES": "127.0.0.0/8",
 }
 BENCHMARK = Benchmark("noisy-neighbour", "another account's calls under one that attacks", run, settings=SETTINGS)

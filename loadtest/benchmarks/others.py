@@ -27,11 +27,11 @@ _LINKS = 16
 _AT_ONCE = 4
 _OBJECTS = 80
 _ROUNDS = 3
-"""A GiB takes tus up to ten seconds."""
+"""tus takes up to ten seconds per GiB."""
 
 
 def run_accel(bench: Bench) -> Sequence[Row]:
-    """The same 16 files by our links, and by an app behind nginx that is asked each time."""
+    """16 files by Sluice's links, and by an app behind nginx that is called for each request."""
     client = bench.client()
     links, paths = [], []
     for number in range(_LINKS):
@@ -95,13 +95,13 @@ def _ours(bench: Bench, client: Client, send: Callable[[Client, Content, dict[st
         file = finalize(client, upload["id"])
         seconds = time.monotonic() - began
     if bench.stack.objects.exists():
-        bench.stack.objects.joinpath(bench.object_key(content)).unlink(missing_ok=True)  # room for the next
+        bench.stack.objects.joinpath(bench.object_key(content)).unlink(missing_ok=True)  # frees space
     client.call("DELETE", f"/files/{file['id']}")
     return Sample(GIB / seconds / 1e6, used.seconds)
 
 
 def run_tus_file(bench: Bench) -> Sequence[Row]:
-    """1 GiB into files: ours checks every part's hash, tus none."""
+    """1 GiB into files: Sluice checks every part's hash, tus none."""
     store, client, file = bench.folder / "tus", bench.client(), _large_file(bench)
     store.mkdir()
 
@@ -119,7 +119,7 @@ def run_tus_file(bench: Bench) -> Sequence[Row]:
 
 
 def run_tus_s3(bench: Bench) -> Sequence[Row]:
-    """1 GiB to the same radosgw: ours tells clients where to, tus passes the bytes on."""
+    """1 GiB to the same radosgw: Sluice redirects clients to it, tus passes the bytes on."""
     s3, client, file = S3(bench.stack), bench.client(), _large_file(bench)
 
     def send(client: Client, content: Content, upload: dict[str, object]) -> None:
@@ -153,7 +153,7 @@ TRANSFER_ADAPTERS:
 
 
 def run_giftless(bench: Bench) -> Sequence[Row]:
-    """Where to upload 80 new files of one part: ours one call each, four at once; giftless one batch."""
+    """Upload URLs for 80 new files of one part: Sluice in 80 calls, four in parallel; giftless in one batch."""
     s3, folder, port = S3(bench.stack), program.need("giftless"), free_port()
     config = bench.folder / "giftless.yaml"
     config.write_text(_GIFTLESS.format(endpoint=s3.endpoint))
@@ -168,8 +168,8 @@ def run_giftless(bench: Bench) -> Sequence[Row]:
     environment = s3.environment | {"GIFTLESS_CONFIG_FILE": str(config)}
     with program.serving(command, port, bench.folder, environment, patient=True) as server:
         pairs = Pairs.take(bench.rounds, lambda: _ours_batch(bench), lambda: _giftless_batch(port, server))
-    what = f"URLs to upload {_OBJECTS} new files of one part on Ceph, a call each; giftless, one batch, presigned S3"
-    return [pairs.row("giftless-batch", what, "files/s", "ms a file", 1e3)]
+    what = f"URLs to upload {_OBJECTS} new files of one part on Ceph, one call each; giftless, one batch, presigned S3"
+    return [pairs.row("giftless-batch", what, "files/s", "ms per file", 1e3)]
 
 
 def _ours_batch(bench: Bench) -> Sample:

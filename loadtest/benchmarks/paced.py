@@ -1,6 +1,6 @@
-"""Requests at a fixed rate, whatever the answers: the time from when each was due to the last byte of its answer.
+"""Requests at a fixed rate, independent of responses: measures from when each was due to the last byte of its response.
 
-Several servers are asked in one stream, in random turns, so that whatever else the machine does meets all of them.
+One stream of requests goes to several servers in random turns, so that pauses of the machine affect all of them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _BYTES = 65536
 
 
 class _Arm:
-    """One server's kept connections, and what was asked of it."""
+    """One server's kept connections, and their pending requests."""
 
     def __init__(self, load: Load, stack: ExitStack) -> None:
         self._requests = [f"{load.method} {path} HTTP/1.1\r\nHost: h\r\n\r\n".encode() for path in load.paths]
@@ -39,7 +39,7 @@ class _Arm:
         return connection
 
     def _warm_up(self) -> int:
-        """Asks once on each connection; the length that every answer has."""
+        """Sends one request on each connection. Returns the length that every response must have."""
         for connection in self.connections:
             connection.sendall(self._requests[0])
             answer = connection.recv(_BYTES)
@@ -50,7 +50,7 @@ class _Arm:
         return len(head) + 4 + length
 
     def ask(self, due: float) -> None:
-        """Asks on a free connection, or on the next that becomes free."""
+        """Sends a request on a free connection, or on the next one that becomes free."""
         self._due.append(due)
         self._send()
 
@@ -63,7 +63,7 @@ class _Arm:
             self._count += 1
 
     def read(self, connection: socket.socket) -> bool:
-        """Whether an answer came to its end. Raises SystemExit where it is none."""
+        """Whether the response is complete. Raises SystemExit if it is an error."""
         data = connection.recv(_BYTES)
         number = connection.fileno()
         if (self._missing[number] == self._length and not data.startswith(b"HTTP/1.1 200 ")) or not data:
@@ -78,7 +78,7 @@ class _Arm:
 
 
 def times(loads: Sequence[Load], rate: int, seconds: float) -> list[list[float]]:
-    """Seconds of each answer, by server; `rate` requests a second go to each."""
+    """Response times in seconds, by server. Each server gets `rate` requests per second."""
     with ExitStack() as stack:
         poll = stack.enter_context(select.epoll())
         arms = [_Arm(load, stack) for load in loads]
@@ -91,7 +91,7 @@ def times(loads: Sequence[Load], rate: int, seconds: float) -> list[list[float]]
             while asked < len(turns) and begin + asked * step <= time.perf_counter():
                 turns[asked].ask(begin + asked * step)
                 asked += 1
-            for number, _ in poll.poll(0):  # never asleep: to be woken would be part of the time
+            for number, _ in poll.poll(0):  # never sleeps: a wake-up would be part of the measured time
                 arm, connection = waiting[number]
                 answered += arm.read(connection)
     return [arm.times for arm in arms]

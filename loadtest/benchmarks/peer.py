@@ -1,7 +1,7 @@
-"""The peer: an nginx of its own, without Lua, that does the same work by nginx's own modules.
+"""The peer: a separate nginx without Lua, which does the same work with nginx's modules.
 
-It has the edge's number of workers, and the edge's log format, buffer and limits by the same file and by the same
-words; it runs as the stack's user and on the same filesystem, and serves the stack's own objects.
+It has the edge's number of workers, log format, buffers and limits, taken from the same files. It runs as the
+stack's user on the same file system, and serves the stack's objects.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from loadtest.benchmarks.measure import family
 from loadtest.benchmarks.stack import ROOT, Stack, end, free_port
 
 _SECRET = "bench"
-_EXPIRES = 4102444800  # 2100-01-01: not what is measured
+_EXPIRES = 4102444800  # 2100-01-01: expiry is not measured
 _CONFIG = """
 worker_processes auto;
 worker_rlimit_nofile 16384;
@@ -69,17 +69,17 @@ http {{
     }}
 }}
 """
-# What the edge's nginx.conf sets for every request, and a plain nginx can set as well.
+# Directives that the edge's nginx.conf sets for every request, and that a plain nginx has too.
 _COMMON = ("server_tokens", "sendfile", "tcp_nopush", "keepalive_timeout", "keepalive_requests",
            "reset_timedout_connection", "absolute_redirect")  # fmt: skip
 
 
 class Peer:
-    """The peer nginx; use it as a context.
+    """The peer nginx. Use it as a context manager.
 
     Args:
         stack: a running stack.
-        folder: where its own files go.
+        folder: for its files.
     """
 
     def __init__(self, stack: Stack, folder: Path) -> None:
@@ -112,7 +112,7 @@ class Peer:
         return _CONFIG.format(
             folder=self._folder,
             log=log.replace("${SLUICE_LOG_DIR}", str(self._folder)),
-            # limits are part of what is measured; the peer has none
+            # limits are part of the measurement; the peer has none
             limits="".join(line for line in limits.splitlines(True) if not line.startswith("limit_")),
             cache="\n            ".join(re.findall(r"^open_file_cache.*;$", download, re.M)),
             common="\n    ".join(re.findall(rf"^ {{4}}((?:{'|'.join(_COMMON)}) .*;)$", edge, re.M)),
@@ -124,7 +124,7 @@ class Peer:
         )
 
     def _proxy(self) -> str:
-        """Where the stack has a Ceph: its buckets as they are, passed on without a copy on the disk."""
+        """A location for the stack's Ceph, if it has one: passes requests on to its buckets, without copies on disk."""
         settings = self._stack.data / "ceph" / "settings"
         if not settings.exists():
             return ""
@@ -162,9 +162,9 @@ class Peer:
 
     @staticmethod
     def secure_path(key: str, cached: bool = False) -> str:
-        """The path of an object with its signature (ngx_http_secure_link_module).
+        """The path of an object, signed for ngx_http_secure_link_module.
 
-        `cached` with the edge's own open_file_cache, which nginx has not by default.
+        If `cached`, in the location with the edge's open_file_cache, which is off by default in nginx.
         """
         path = f"/secure-cached/{key}" if cached else f"/secure/{key}"
         digest = hashlib.md5(f"{_EXPIRES}{path} {_SECRET}".encode(), usedforsecurity=False).digest()

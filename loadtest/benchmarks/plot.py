@@ -1,4 +1,4 @@
-"""A line chart as SVG, both axes logarithmic: a few dozen lines need no library."""
+"""A line chart as SVG, with two logarithmic axes, without a library."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _WIDTH, _HEIGHT, _LEFT, _TOP, _BOTTOM, _LEGEND = 860, 460, 60, 34, 44, 250
 
 
 def lines(title: str, across: Sequence[int], series: Mapping[str, Sequence[float]], unit: str) -> str:
-    """The chart of `series` over `across`, each point a dot."""
+    """The chart of `series` over `across`, with a dot per point."""
     figures = [max(value, 1e-3) for values in series.values() for value in values]
     low, high = math.floor(math.log10(min(figures))), math.ceil(math.log10(max(figures)))
     first, last = math.log10(min(across)), math.log10(max(across))

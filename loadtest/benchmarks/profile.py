@@ -20,12 +20,12 @@ from loadtest.benchmarks.stack import ROOT, Stack, end, scratch
 _HERTZ = 200
 _BIN = ROOT / ".venv" / "bin"
 Stacks = Counter[tuple[str, ...]]
-# A thread that waits for work is on no core, whatever a sampler takes it for.
+# Samplers may take a thread that waits for work as running; such functions are dropped.
 _WAITING = re.compile(r"^(_worker|wait|select|poll|accept|acquire|readinto|_recv|get) \(")
 
 
 class Recorder:
-    """Samples processes by py-spy or perf while the load runs; none is left at the end of its context."""
+    """Samples processes by py-spy or perf while the load runs. No sampler outlives its context."""
 
     def __init__(self, folder: Path, seconds: int) -> None:
         self._folder = folder
@@ -40,14 +40,14 @@ class Recorder:
             end(process, 10)
 
     def python(self, name: str, pids: Sequence[int]) -> None:
-        """Python code, only where a thread holds the interpreter: what waits is not counted."""
+        """Samples Python code while a thread holds the interpreter lock; waiting threads are not counted."""
         for pid in pids:
             out = self._folder / f"{name}-{pid}.folded"
             words = ["--gil", "--nonblocking", "-r", str(_HERTZ), "-d", str(self._seconds), "-f", "raw", "-o", str(out)]
             self._start(name, out, [_BIN / "py-spy", "record", *words, "-p", str(pid)])
 
     def machine(self, name: str, pids: Sequence[int]) -> None:
-        """C code and the kernel's, by perf."""
+        """Samples C code and the kernel's, by perf."""
         out = self._folder / f"{name}.perf"
         words = ["-F", str(_HERTZ), "-g", "-p", ",".join(map(str, pids)), "-o", str(out), "--", "sleep"]
         self._start(name, out, ["perf", "record", *words, str(self._seconds)])
@@ -58,7 +58,7 @@ class Recorder:
         self._running.append((name, out, process))
 
     def collect(self) -> dict[str, Stacks]:
-        """Waits for all of them; who could not sample is said."""
+        """Waits for all samplers, and prints which of them failed."""
         found: dict[str, Stacks] = {}
         for name, out, process in self._running:
             said, _ = process.communicate(timeout=self._seconds + 60)
@@ -82,7 +82,7 @@ class Recorder:
 
 @contextmanager
 def _load(stack: Stack, users: str, seconds: int) -> Iterator[None]:
-    """locust's users while the block runs."""
+    """Runs locust's users while the block runs."""
     words = ["--headless", "-u", users, "-r", users, "-t", f"{seconds}s", "--host", f"http://127.0.0.1:{stack.port}"]
     null = subprocess.DEVNULL
     process = subprocess.Popen([ROOT / "loadtest/locust", *words], stdin=null, stdout=null, stderr=null)
@@ -96,10 +96,10 @@ def main(words: Sequence[str]) -> int:
     """Runs a stack, loads it with locust's users, and writes an SVG for each kind of process."""
     parser = argparse.ArgumentParser(prog="loadtest/profile", description="Where the time goes.")
     parser.add_argument("--storage", choices=("local", "ceph"), default="local")
-    parser.add_argument("--seconds", type=int, default=30, help="how long is sampled")
+    parser.add_argument("--seconds", type=int, default=30, help="sampling time")
     parser.add_argument("--users", default="20", help="locust's users")
     parser.add_argument("--quick", action="store_true", help="8 seconds")
-    parser.add_argument("--out", type=Path, default=ROOT / "var" / "profiles", help="where the SVGs go")
+    parser.add_argument("--out", type=Path, default=ROOT / "var" / "profiles", help="folder for the SVGs")
     parser.add_argument("--folder", type=Path, default=Path("/var/tmp"), help="a disk with room")  # noqa: S108
     arguments = parser.parse_args(words)
     seconds = 8 if arguments.quick else arguments.seconds
@@ -111,7 +111,7 @@ def main(words: Sequence[str]) -> int:
         _load(stack, arguments.users, seconds + 8),
         Recorder(folder, seconds) as recorder,
     ):
-        time.sleep(5)  # users sign up first, which is argon2 and nothing else
+        time.sleep(5)  # users sign up first, which measures only argon2
         groups = {"api": stack.api[1:], "worker": stack.worker, "edge": stack.edge}
         before = {name: cpu_seconds(pids) for name, pids in groups.items()}
         recorder.python("api", groups["api"])

@@ -1,4 +1,4 @@
-"""Peers from registries: where their programs are, and servers of theirs while they are measured."""
+"""Peers from registries: the paths of their programs, and their servers while they are measured."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ _wanted: list[frozenset[str]] = []
 
 
 def only(names: Iterable[str]) -> None:
-    """Leaves every other peer out."""
+    """Leaves out every peer that is not named."""
     _wanted[:] = [frozenset(names)]
 
 
 def need(*names: str) -> Path:
-    """The folder of the peers, with these in it.
+    """The folder of the peers, with these installed.
 
     Raises:
-        LeftOut: one cannot be had here, or is not wanted.
+        LeftOut: one cannot be installed here, or is not wanted.
     """
     if _wanted and (others := set(names) - _wanted[0]):
         raise LeftOut(f"{', '.join(sorted(others))}: not among --peers")
@@ -40,7 +40,7 @@ def need(*names: str) -> Path:
 
 
 def node() -> str:
-    """Node's program. Raises LeftOut."""
+    """The path of Node. Raises LeftOut."""
     found = shutil.which("node")
     if found is None:
         raise LeftOut("there is no node on this machine")
@@ -56,11 +56,11 @@ def serving(
     ready: Callable[[], bool] | None = None,
     patient: bool = False,
 ) -> Iterator[Server]:
-    """A server while the block runs; its output goes to a file in `folder`.
+    """Runs a server while the block runs; its output goes to a file in `folder`.
 
     Args:
-        ready: says when it serves, where no port does.
-        patient: its workers start long after its port answers.
+        ready: whether it serves; by default, whether its port answers.
+        patient: for servers whose workers start long after the port answers.
     """
     environ = {name: value for name, value in os.environ.items() if not name.startswith(("SLUICE_", "AWS_"))}
     environ |= environment or {}

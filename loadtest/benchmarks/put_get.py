@@ -1,9 +1,9 @@
-"""`sluice` on a real Ceph beside curl, s5cmd, aws and rclone: 1 GiB, and 2,000 files of 64 KiB, each way.
+"""`sluice` on a real Ceph beside curl, s5cmd, aws and rclone: 1 GiB, and 2,000 files of 64 KiB, both ways.
 
-Ours does the whole: control calls, hashing, the digest's check. The others go straight to the same radosgw: curl with
-PUTs and GETs signed beforehand (the reference: it hashes nothing and asks nobody), curl once more with the same parts
-and ranges as ours, and S3's own programs. Every run reads from and writes to the same folder. CPU is that of the
-program and of every server: where all cores are busy, the wall follows it.
+Sluice does all its work: API calls, hashing, checking the digest. The others go straight to the same radosgw: curl
+with PUTs and GETs signed beforehand (the reference: no hashing, no other calls), curl with the same parts and ranges
+as Sluice, and S3 programs. Every run reads from and writes to the same folder. CPU is that of the program and of all
+servers: if all cores are busy, the wall time follows it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from loadtest.benchmarks.s3_programs import S3Programs
 from loadtest.benchmarks.stack import ROOT, many_files
 
 _MOST_ROUNDS = 5
-"""Each takes a minute or two."""
+"""Each round takes one or two minutes."""
 _RANGE = 64 * MIB
 _SMALL_COUNT, _SMALL_QUICK = 2000, 200
 _PEERS = {"curl": "curl, signed beforehand", "parts": "curl with the parts and ranges that ours has"}
@@ -34,13 +34,13 @@ _PEERS = {"curl": "curl, signed beforehand", "parts": "curl with the parts and r
 
 @dataclass(frozen=True)
 class Amount:
-    """What is sent.
+    """The content to send.
 
     Attributes:
-        size: of one file, in bytes.
-        at_once: parts, or files.
+        size: of each file, in bytes.
+        at_once: number of parts, or files, in parallel.
         amount, unit: what the speed counts.
-        limits: of the speed, by the peer.
+        limits: required speed ratio, by peer.
     """
 
     name: str
@@ -58,11 +58,11 @@ class Amount:
         return self.count > 1
 
     def files(self, at: Path) -> list[Path]:
-        """A file, or those of a folder."""
+        """A file, or the files of a folder."""
         return [at / f"{number:05}" for number in range(self.count)] if self.many else [at]
 
     def keys(self, name: str) -> list[str]:
-        """Where each of them goes."""
+        """The target key of each file."""
         return [f"{name}/{number:05}" for number in range(self.count)] if self.many else [name]
 
 
@@ -85,7 +85,7 @@ class _Contest:
         }
         self._environment = self._programs.environment | {
             "PYTHONPATH": str(ROOT / "client" / "src"),
-            # compiled once, as pip does it
+            # compile the client once, as pip does
             "PYTHONDONTWRITEBYTECODE": "",
             "PYTHONPYCACHEPREFIX": str(bench.folder / "compiled"),
             "SLUICE_CLIENT_HOME": str(bench.folder / "home"),
@@ -97,7 +97,7 @@ class _Contest:
         self.down: dict[str, list[Sample]] = {}
 
     def round(self, who: str) -> Sample:
-        """Up, and down again; the way down is kept in `down`."""
+        """Uploads, and downloads again; the download's figures go to `down`."""
         source, name = self._new(), f"{self._amount.name}-{who}"
         up = self._up(who, source, name)
         back = self._bench.folder / "back"
@@ -118,7 +118,7 @@ class _Contest:
         return run.sample(self._amount.amount, self._amount.count)
 
     def _new(self) -> Path:
-        """Content that is nowhere yet, in the page cache and on the disk."""
+        """Content that is stored nowhere yet, in the page cache and on the disk."""
         source = self._bench.folder / self._amount.name
         if self._amount.many:
             source.mkdir(exist_ok=True)
@@ -148,7 +148,7 @@ class _Contest:
         if who == "parts":
             url = self._s3.signed("get_object", name)[0]
             ranges = [(first, first + _RANGE - 1) for first in range(0, amount.size, _RANGE)]
-            # a file for each range: curl writes none to its place
+            # one file per range: curl cannot write a range into place
             outputs = [f'url = "{url}"\noutput = "{back}{a}"\nrange = {a}-{b}' for a, b in ranges]
             return self._curl(outputs, "\nnext\nfail\n")
         if who == "curl":
@@ -158,7 +158,7 @@ class _Contest:
         return self._programs.copy(who, f"s3://{BUCKET}/{name}", back, self._servers, amount.many)
 
     def _ours(self, name: str) -> str:
-        """What was put, as the command names it: a folder's files begin with its name."""
+        """The name for the command: the files of a folder have the folder's name as prefix."""
         return f"{self._amount.name}:*" if self._amount.many else name
 
     def _run(self, *command: str | Path) -> Run:
@@ -168,14 +168,14 @@ class _Contest:
         return self._run(sys.executable, "-m", "sluice", *words)
 
     def _curl(self, transfers: Sequence[str], between: str = "\n") -> Run:
-        """curl, with nothing to do but these."""
+        """curl, with presigned requests."""
         config = self._bench.folder / "curl"
         config.write_text(between.join(transfers))
         words = ["--parallel", "--parallel-immediate", "--parallel-max", str(self._amount.at_once)]
         return self._run("curl", "-sS", "--fail", *words, "-K", config)
 
     def _parts_up(self, path: Path, key: str) -> Run:
-        """The parts that ours sends; what begins and ends an upload is not counted."""
+        """curl with the parts that Sluice sends; creating and completing the upload is not counted."""
         parts, numbers = self._bench.folder / "parts", range(1, GIB // PART_SIZE + 1)
         parts.mkdir()
         with path.open("rb") as file:
@@ -194,7 +194,7 @@ class _Contest:
 
 
 def rows(amount: Amount, way: str, pairs: dict[str, Pairs]) -> Iterator[Row]:
-    """A row for each peer; the first tells whose CPU it is."""
+    """One row per peer; the first row shows the CPU by process."""
     what = f"{amount.text} by `sluice {way}`"
     ours = next(iter(pairs.values())).ours
     runs = {"sluice": ours} | {peer: pair.peer for peer, pair in pairs.items()}
@@ -213,35 +213,35 @@ def rows(amount: Amount, way: str, pairs: dict[str, Pairs]) -> Iterator[Row]:
 
 
 def _shares(who: str, samples: Sequence[Sample]) -> str:
-    """Whose CPU it was, in ms a piece."""
+    """CPU by process, in ms per unit of work."""
     used = {name: 1e3 * statistics.median(sample.shares[name] for sample in samples) for name in samples[0].shares}
     return f"{who}: " + ", ".join(f"{name} {ms:.{0 if ms > 9.99 else 2}f}" for name, ms in used.items() if ms)
 
 
 def _run(bench: Bench, amount: Amount) -> Iterator[Row]:
-    """Each program once a round, in an order that turns."""
+    """Each program once per round, in rotating order."""
     if shutil.which("curl") is None:
         raise LeftOut("there is no curl")
     many_files()
     contest = _Contest(bench, amount)
     arms = {who: partial(contest.round, who) for who in ("sluice", *contest.peers)}
     up = Pairs.in_turns(min(bench.rounds, _MOST_ROUNDS), arms)
-    # the first was the warm-up's
+    # the first was the warm-up
     down = {who: Pairs(contest.down["sluice"][1:], contest.down[who][1:]) for who in contest.peers}
     yield from rows(amount, "put", up)
     yield from rows(amount, "get", down)
 
 
 def run_large(bench: Bench) -> Iterator[Row]:
-    """Four parts at once."""
-    text = "1 GiB on Ceph, 4 parts at once"
+    """Four parts in parallel."""
+    text = "1 GiB on Ceph, 4 parts in parallel"
     return _run(bench, Amount("large", text, GIB, 1, 4, GIB / 1e6, "MB/s", "ms/GiB", {"curl": 0.85}))
 
 
 def small(count: int) -> Amount:
-    """Files of 64 KiB, eight at once."""
-    text = f"{count:,} files of 64 KiB on Ceph, 8 at once"
-    return Amount("small", text, 64 * 1024, count, 8, count, "files/s", "ms a file", {"awscli": 1})
+    """Files of 64 KiB, eight in parallel."""
+    text = f"{count:,} files of 64 KiB on Ceph, 8 in parallel"
+    return Amount("small", text, 64 * 1024, count, 8, count, "files/s", "ms per file", {"awscli": 1})
 
 
 def run_small(bench: Bench) -> Iterator[Row]:

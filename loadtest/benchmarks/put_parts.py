@@ -1,4 +1,4 @@
-"""PUT of 8 MiB parts to signed URLs against a plain DAV PUT, one after another and four at once."""
+"""PUT of 8 MiB parts to signed URLs against a plain DAV PUT, sequentially and four in parallel."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LIMIT = 0.9
 
 
 def _send(port: int, paths: Sequence[str], content: Content, at_once: int, workers: Sequence[int]) -> Sample:
-    """Sends every part, each connection its share of them."""
+    """Sends every part, distributed over the connections."""
     settle(2 * len(paths) * PART_SIZE)
 
     def share(first: int) -> None:
@@ -35,7 +35,7 @@ def _send(port: int, paths: Sequence[str], content: Content, at_once: int, worke
 
 
 def run(bench: Bench) -> Sequence[Row]:
-    """256 MiB a sample; both write to the same filesystem and replace what the round before left."""
+    """256 MiB per sample. Both write to the same file system and replace the previous round's files."""
     client = bench.client()
     content = bench.content(_PARTS * PART_SIZE)
     upload = client.create(content, "parts.bin", parts=content.hashes())
@@ -44,13 +44,15 @@ def run(bench: Bench) -> Sequence[Row]:
     rows = []
     for at_once in (1, 4):
         pairs = Pairs.take(
-            2 * bench.rounds,  # short and uneven, as disks are
+            2 * bench.rounds,  # samples are short, and disks are uneven
             lambda n=at_once: _send(bench.stack.port, ours, content, n, bench.stack.edge),  # type: ignore[misc]
             lambda n=at_once: _send(bench.peer.port, peer, content, n, bench.peer.workers),  # type: ignore[misc]
         )
-        row = pairs.row(f"put-{at_once}", f"PUT of 8 MiB parts, {at_once} at once; nginx DAV", "MB/s", "ms/GiB", 1e3)
+        row = pairs.row(
+            f"put-{at_once}", f"PUT of 8 MiB parts, {at_once} in parallel; nginx DAV", "MB/s", "ms/GiB", 1e3
+        )
         rows.append(replace(row, limit=f"≥ {_LIMIT}", holds=pairs.ratio.median >= _LIMIT))
     return rows
 
 
-BENCHMARK = Benchmark("put-parts", "PUT of 8 MiB parts against nginx DAV, 1 and 4 at once", run)
+BENCHMARK = Benchmark("put-parts", "PUT of 8 MiB parts against nginx DAV, 1 and 4 in parallel", run)

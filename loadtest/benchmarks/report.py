@@ -1,4 +1,4 @@
-"""The table: on the terminal, in loadtest/results/results.md between its markers, and as JSON beside it."""
+"""The table: on the terminal, between the markers of loadtest/results/results.md, and as JSON beside it."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _VERDICT = {None: "", True: "yes", False: "**no**"}
 
 @dataclass(frozen=True)
 class Report:
-    """One run's results and where they come from.
+    """The results of one run, and the machine they come from.
 
     Attributes:
-        load: the load average of the minute before: what else ran.
-        left_out: what could not be measured here, and why.
-        ended: benchmarks that came to their end, so that nothing earlier is said of them.
+        load: the load average of the minute before, a measure of other work.
+        left_out: rows that could not be measured here, with the reason.
+        ended: benchmarks that finished; their earlier failures are removed from the page.
     """
 
     rows: list[Row]
@@ -48,7 +48,7 @@ class Report:
             self.rows.append(row)
 
     def verdicts(self) -> list[bool | None]:
-        """Of every limit; None where there is none."""
+        """Whether every limit was met; None if there is none."""
         return [*(row.holds for row in self.rows), *(call.holds for call in self.calls)]
 
     def _rows_text(self) -> str:
@@ -79,7 +79,7 @@ class Report:
         machine = _machine()
         versions = ", ".join(f"{name} {version}" for name, version in _versions().items())
         return (
-            f"{datetime.now(UTC):%Y-%m-%d}, {self.rounds} rounds, {self.seconds} s a sample under load; "
+            f"{datetime.now(UTC):%Y-%m-%d}, {self.rounds} rounds, {self.seconds} s per sample under load; "
             f"load average before: {self.load:.1f}. {machine['cpu']}, {machine['cores']} cores, "
             f"{machine['memory_gib']} GiB, {machine['system']}. {versions}."
         )
@@ -99,10 +99,10 @@ class Report:
         return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
 
     def write(self, page: Path, anew: bool = True) -> None:
-        """Replace what stands between the page's markers, `<!-- bench:NAME -->` and `<!-- /bench -->`.
+        """Replaces the text between the page's markers, `<!-- bench:NAME -->` and `<!-- /bench -->`.
 
         Args:
-            anew: nothing of earlier runs stays; without it, rows that were not measured now do.
+            anew: drops the rows of earlier runs. Without it, rows that were not measured now stay.
         """
         text, whole = page.read_text(), self._dated()
         if not anew and page.with_suffix(".json").exists():
@@ -117,12 +117,12 @@ class Report:
         page.with_suffix(".json").write_text(whole.as_json())
 
     def _dated(self) -> Report:
-        """Each row says when it was measured: later runs may leave it as it is."""
+        """Each row says when it was measured, because later runs may keep it."""
         when = f"{datetime.now(UTC):%Y-%m-%d %H:%M}, {self.rounds} rounds, load {self.load:.1f}"
         return replace(self, rows=[replace(row, when=when) for row in self.rows])
 
     def _over(self, earlier: dict[str, Any]) -> Report:
-        """These rows in place of those of an earlier run that have their names."""
+        """Replaces the rows of an earlier run by rows with the same names."""
         rows = {row["name"]: _row(row) for row in earlier["rows"]} | {row.name: row for row in self.rows}
         calls = {call["name"]: _call(call) for call in earlier["statements"]} | {c.name: c for c in self.calls}
         measured = {*self.ended, *(row.name for row in self.rows)}
@@ -156,7 +156,7 @@ def _cells(row: Row) -> list[str]:
 
 
 def _figure(value: float) -> str:
-    """Three digits that count."""
+    """Three significant digits."""
     if value >= 100:
         return f"{value:,.0f}"
     return f"{value:.1f}" if value >= 10 else f"{value:.2f}"

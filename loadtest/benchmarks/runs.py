@@ -1,4 +1,4 @@
-"""A program's run: its wall, its memory, and the CPU seconds of itself and of every server."""
+"""A program's run: its wall time, its memory, and the CPU seconds of itself and of every server."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from loadtest.benchmarks.measure import Sample, cpu_seconds
 
 @dataclass
 class Run:
-    """What one run of a program took: wall, memory, and CPU seconds of itself ("client") and of each server."""
+    """One run of a program: wall time, memory, CPU seconds of the program ("client") and of each server."""
 
     seconds: float
     peak: int
     cpu: dict[str, float]
 
     def sample(self, amount: float, pieces: int) -> Sample:
-        """`amount` a second; CPU of all processes for each of so many pieces of work."""
+        """`amount` per second; CPU of all processes per unit of work."""
         shares = {name: seconds / pieces for name, seconds in self.cpu.items()}
         return Sample(amount / self.seconds, sum(shares.values()), peak=self.peak, shares=shares)
 
@@ -32,9 +32,9 @@ class Run:
 def measured(
     command: Sequence[str | Path], environment: Mapping[str, str], log: Path, servers: Mapping[str, Sequence[int]]
 ) -> Run:
-    """Runs a program to its end; its output goes to `log`. SystemExit where it fails.
+    """Runs a program to its end; its output goes to `log`. Raises SystemExit if it fails.
 
-    Its peak is asked for while it runs: what wait4(2) tells of a child begins with the memory of its parent.
+    Its peak memory is polled while it runs: wait4(2) reports a child's peak including the memory of its parent.
     """
     before, times = {name: cpu_seconds(pids) for name, pids in servers.items()}, os.times()
     begun = time.monotonic()
@@ -47,7 +47,7 @@ def measured(
             peak.start()
             status = process.wait()
         except BaseException:
-            # whatever ends the bench ends the program, and what that has started
+            # if the bench ends for any reason, the program and its children end too
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
             raise
@@ -62,7 +62,7 @@ def measured(
 
 
 class _Peak(threading.Thread):
-    """The most memory that a process has held (VmHWM, proc_pid_status(5)), up to a moment before its end."""
+    """The peak memory of a program (VmHWM, proc_pid_status(5)), read until shortly before its end."""
 
     def __init__(self, pid: int) -> None:
         super().__init__(daemon=True)

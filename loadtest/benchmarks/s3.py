@@ -1,4 +1,4 @@
-"""The bucket beside ours on the stack's radosgw: what a client without us can do, signed by botocore."""
+"""A bucket on the stack's radosgw for clients without Sluice, with requests signed by botocore."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ Signed = tuple[str, Mapping[str, str]]
 
 
 class _BoundAuth(S3SigV4QueryAuth):
-    """botocore's own signer, told the body's hash: what it presigns by itself binds none."""
+    """botocore's signer, with the body's hash: its default presigned URLs bind no hash."""
 
     def payload(self, request: Any) -> str:
         return str(request.headers["x-amz-content-sha256"])
 
 
 class S3:
-    """A bucket of the bench's own on the stack's radosgw."""
+    """A separate bucket on the stack's radosgw."""
 
     def __init__(self, stack: Stack) -> None:
         folder = stack.data / "ceph"
@@ -56,7 +56,7 @@ class S3:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What makes other programs find it."""
+        """The environment with the bucket's credentials, for other programs."""
         return {
             "AWS_ACCESS_KEY_ID": self.access_key,
             "AWS_SECRET_ACCESS_KEY": self.secret_key,
@@ -72,7 +72,7 @@ class S3:
         return url, {}
 
     def bound(self, key: str, upload_id: str, number: int, size: int, sha256: str) -> Signed:
-        """The PUT of one part that takes these bytes alone: length and SHA-256 (hex) are signed."""
+        """The PUT of one part, with signed length and SHA-256 (hex), so that only these bytes are accepted."""
         query = urlencode({"uploadId": upload_id, "partNumber": number})
         headers = {"x-amz-content-sha256": sha256}
         request = AWSRequest(
@@ -88,14 +88,14 @@ class S3:
         self.client.delete_object(Bucket=BUCKET, Key=key)
 
     def empty(self) -> None:
-        """Drops everything that other programs have put here."""
+        """Deletes everything in the bucket."""
         for page in self.client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET):
             if keys := [{"Key": entry["Key"]} for entry in page.get("Contents", ())]:
                 self.client.delete_objects(Bucket=BUCKET, Delete={"Objects": keys, "Quiet": True})
 
 
 def put_all(urls: Sequence[Signed], content: Content, at_once: int) -> list[str]:
-    """PUTs every part on kept connections, each its share; the ETags in order."""
+    """PUTs every part on kept connections, distributed over threads. Returns the ETags in order."""
     etags = [""] * len(urls)
 
     def share(first: int) -> None:
@@ -111,6 +111,6 @@ def put_all(urls: Sequence[Signed], content: Content, at_once: int) -> list[str]
 
 
 def in_parallel(work: Callable[[int], None], at_once: int) -> None:
-    """Runs `work` with 0, 1, … in so many threads; what one raises is raised."""
+    """Runs `work` with 0, 1, … in this many threads, and raises what one of them raises."""
     with ThreadPoolExecutor(at_once) as pool:
         list(pool.map(work, range(at_once)))

@@ -1,4 +1,4 @@
-"""S3's own programs, s5cmd, aws and rclone, straight to the stack's radosgw with the same parts and as many at once."""
+"""S3 programs: s5cmd, aws and rclone, straight to the stack's radosgw with the same parts and parallelism."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from loadtest.benchmarks.runs import Run, measured
 from loadtest.benchmarks.s3 import BUCKET, S3
 
 _NAMES = {"s5cmd": "s5cmd", "awscli": "aws", "rclone": "rclone"}
-"""What loadtest/peers calls them, and what their programs are called."""
+"""Their names in loadtest/peers, and the names of their programs."""
 Place = Path | str
 
 
 class S3Programs:
-    """Those that can be had here, and can do what is asked; the others are left out.
+    """The programs that can be installed here and can do the work; the others are left out.
 
     Args:
-        at_once: parts, or files.
-        rows: the names of the rows that are left out without a program, with ``{}`` for it.
+        at_once: number of parts, or files, in parallel.
+        rows: the names of the rows to leave out if a program is missing, with ``{}`` for its name.
 
     Attributes:
         found: their names.
-        environment: without what somebody's shell has set for them.
+        environment: without settings of the user's shell for them.
     """
 
     def __init__(self, bench: Bench, s3: S3, at_once: int, rows: Sequence[str]) -> None:
@@ -61,7 +61,7 @@ class S3Programs:
     def copy(
         self, name: str, source: Place, target: Place, servers: Mapping[str, Sequence[int]], many: bool = False
     ) -> Run:
-        """From or to ``s3://…``; all of a folder where `many`."""
+        """Copies from or to ``s3://…``; all files of a folder if `many`."""
         words = {"s5cmd": self._s5cmd, "awscli": self._aws, "rclone": self._rclone}[name](source, target, many)
         command = [program.FOLDER / "bin" / _NAMES[name], *words]
         return measured(command, self.environment, self._folder / "last.log", servers)

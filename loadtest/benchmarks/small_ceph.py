@@ -1,4 +1,4 @@
-"""Small files to Ceph, eight at once: ours beside one bare PUT each, and beside a bare multipart upload each."""
+"""Small files to Ceph, eight in parallel: Sluice beside one bare PUT each, and beside a bare multipart upload each."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _KEYS = itertools.count()
 
 @dataclass
 class _Spent:
-    """CPU seconds by whose processes, over all samples of an arm."""
+    """CPU seconds by server, over all samples of an arm."""
 
     files: int = 0
     api: float = 0.0
@@ -44,10 +44,10 @@ class _Small:
         self.spent = {name: _Spent() for name in ("ours", "put", "multipart")}
 
     def _measure(self, name: str, port: int, work: Callable[[int, Content, Sender], None]) -> Sample:
-        """All files, each thread its share, over a kept connection to where they are sent."""
+        """All files, distributed over threads, each with a kept connection to the target."""
         contents = [self._bench.content(_SIZE) for _ in range(self.count)]
         for content in contents:
-            content.hashes()  # the client's hashing is done before the clock starts
+            content.hashes()  # hashes are computed before the clock starts
         stack, spent = self._bench.stack, self.spent[name]
 
         def share(first: int) -> None:
@@ -73,7 +73,7 @@ class _Small:
         return Sample(self.count / seconds, total / self.count)
 
     def ours(self) -> Sample:
-        """Two calls and a PUT a file: created with its part, sent through the edge, completed."""
+        """Two calls and a PUT per file: create with its part, send through the edge, complete."""
         owner = self._bench.client()
         clients: list[Client] = [owner.another() for _ in range(_AT_ONCE)]
 
@@ -89,7 +89,7 @@ class _Small:
         return self._measure("ours", self._bench.stack.port, work)
 
     def put(self) -> Sample:
-        """One presigned PUT a file; signing is not counted."""
+        """One presigned PUT per file; signing is not counted."""
         urls = iter([self._s3.signed("put_object", f"small/{next(_KEYS)}")[0] for _ in range(self.count)])
 
         def work(_: int, content: Content, sender: Sender) -> None:
@@ -99,7 +99,7 @@ class _Small:
         return self._measure("put", self._s3.port, work)
 
     def multipart(self) -> Sample:
-        """create, PUT, complete by boto3's client, as anybody would who wants what multipart gives."""
+        """create, PUT, complete by boto3's client, the usual way to get multipart uploads."""
         client = self._s3.client
 
         def work(_: int, content: Content, sender: Sender) -> None:
@@ -116,17 +116,17 @@ class _Small:
 def run(bench: Bench) -> Sequence[Row]:
     """CPU is that of all servers together, Ceph's included."""
     small = _Small(bench)
-    rounds = min(bench.rounds, 2)  # each takes minutes
+    rounds = min(bench.rounds, 2)  # each round takes minutes
     pairs = Pairs.in_turns(rounds, {"ours": small.ours, "put": small.put, "multipart": small.multipart})
-    what = f"{small.count} files of 64 KiB to Ceph, {_AT_ONCE} at once"
+    what = f"{small.count} files of 64 KiB to Ceph, {_AT_ONCE} in parallel"
     rows = {
-        "put": pairs["put"].row("small-ceph-put", f"{what}; one bare PUT each", "files/s", "ms a file", 1e3),
+        "put": pairs["put"].row("small-ceph-put", f"{what}; one bare PUT each", "files/s", "ms per file", 1e3),
         "multipart": pairs["multipart"].row(
-            "small-ceph-multipart", "the same; create, PUT, complete by boto3", "files/s", "ms a file", 1e3
+            "small-ceph-multipart", "the same; create, PUT, complete by boto3", "files/s", "ms per file", 1e3
         ),
     }
     notes = "; ".join(f"{name}: {spent.text()}" for name, spent in small.spent.items())
-    return [replace(rows["put"], notes=f"CPU a file of {notes}"), rows["multipart"]]
+    return [replace(rows["put"], notes=f"CPU per file: {notes}"), rows["multipart"]]
 
 
 BENCHMARK = Benchmark("small-ceph", "2,000 files of 64 KiB to Ceph against bare PUTs", run, "ceph")

@@ -1,4 +1,4 @@
-"""A stack of the bench's own: `scripts/run` with its defaults, on a free port, in a folder that goes away."""
+"""The bench's private stack: `scripts/run` with its defaults, on a free port, in a temporary folder."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from loadtest.benchmarks.measure import family
 
 ROOT = Path(__file__).resolve().parents[2]
 _START_SECONDS = 120
-# One user and one address ask for more than the defaults let anybody: every limit is compared, and none is met.
+# One user and one address send more than the defaults allow. Every limit is checked, and none is reached.
 _UNMET = {
     "SLUICE_TIERS": "default:calls=0,api=1000000/1000000,part=1000000/1000000,download=1000000/1000000",
     "SLUICE_ADDRESS_RATE": "1000000",
@@ -34,7 +34,7 @@ _UNMET = {
 
 
 def free_port() -> int:
-    """A port of the loopback that nobody listens on."""
+    """A free port on the loopback."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
@@ -42,13 +42,13 @@ def free_port() -> int:
 
 @contextmanager
 def scratch(name: str, below: Path) -> Iterator[Path]:
-    """A folder that every user may enter, while the block runs.
+    """A folder that every user may enter, removed at the block's end.
 
-    SIGTERM ends the block as Ctrl-C does, so that what it has started ends with it; the exit code is 130 then.
+    SIGTERM ends the block like Ctrl-C, so that all started processes end with it; the exit code is 130 then.
     """
 
     def interrupt(*_: object) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the servers are given their time
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the servers get their time to stop
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, interrupt)
@@ -63,7 +63,7 @@ def scratch(name: str, below: Path) -> Iterator[Path]:
 
 
 def end(process: subprocess.Popen[Any], seconds: float) -> None:
-    """Asks a process to end, and ends it where it has not done so in time."""
+    """Asks a process to end, and kills it if it does not end in time."""
     process.terminate()
     try:
         process.wait(seconds)
@@ -73,18 +73,18 @@ def end(process: subprocess.Popen[Any], seconds: float) -> None:
 
 
 def many_files() -> None:
-    """Lets this process open as many as it may; a stack that runs already keeps its own limit."""
+    """Raises this process's limit of open files to its maximum; a running stack keeps its limit."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 class Stack:
-    """`scripts/run`, from its start to its end; use it as a context.
+    """`scripts/run`, from its start to its end. Use it as a context manager.
 
     Args:
-        folder: an empty folder that every user may enter; data and output go below it.
-        options: further words for `scripts/run`.
-        settings: SLUICE_… of this one.
+        folder: an empty folder that every user may enter; data and output go there.
+        options: further options of `scripts/run`.
+        settings: SLUICE_… of this stack.
     """
 
     def __init__(self, folder: Path, *options: str, settings: Mapping[str, str] = MappingProxyType({})) -> None:
@@ -96,7 +96,7 @@ class Stack:
 
     def __enter__(self) -> Stack:
         arguments = ["--host", "127.0.0.1", "--port", str(self.port), "--data", str(self.data), *self._options]
-        # the defaults are what is measured, not what somebody's shell has set
+        # the defaults are measured, not settings of the user's shell
         environment = {name: value for name, value in os.environ.items() if not name.startswith("SLUICE_")} | _UNMET
         environment |= self._settings
         with self._output.open("wb") as output:
@@ -122,7 +122,7 @@ class Stack:
             time.sleep(0.1)
 
     def __exit__(self, *_: object) -> None:
-        end(self._process, 60)  # killed or not, the servers die with their parent
+        end(self._process, 60)  # even if it was killed, the servers die with their parent
 
     # -- processes
 
@@ -131,7 +131,7 @@ class Stack:
 
     @property
     def edge(self) -> list[int]:
-        """nginx's workers; not what looks through its cache, and ends after a minute."""
+        """nginx's workers, without the cache loader, which ends after a minute."""
         children = family(self._pid("nginx"))[1:]
         return [pid for pid in children if b"worker process" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
@@ -154,7 +154,7 @@ class Stack:
 
     @property
     def own(self) -> list[int]:
-        """All of our processes: edge, API, worker, MariaDB, Redis; no storage's."""
+        """All Sluice processes: edge, API, worker, MariaDB, Redis; not the storage's."""
         return [*self.edge, *self.api, *self.worker, *self.database_server, *self.cache]
 
     @property
@@ -166,7 +166,7 @@ class Stack:
 
     @property
     def objects(self) -> Path:
-        """Where the bytes of finished files lie."""
+        """The folder of finished files' objects."""
         return self.data / "storage" / "objects"
 
     @property
@@ -174,7 +174,7 @@ class Stack:
         return self.data / "log" / "edge.log"
 
     def database(self) -> pymysql.Connection[pymysql.cursors.Cursor]:
-        """A connection as the API has it; its counters need no further rights."""
+        """A connection with the API's account; reading the counters needs no more rights."""
         return pymysql.connect(
             user="sluice", database="sluice", unix_socket=str(self.data / "run" / "mariadb.sock"), autocommit=True
         )

@@ -1,7 +1,7 @@
-"""How many statements each call sends to the database, as MariaDB itself counts them.
+"""The number of statements each call sends to the database, as counted by MariaDB.
 
-`Questions` counts every statement a client sends, BEGIN and COMMIT among them. The edge's feed and the worker ask
-something about once a second meanwhile, so each call is made several times and the median is taken.
+`Questions` counts every client statement, BEGIN and COMMIT included. Meanwhile the edge's feed and the worker send
+about one statement per second, so each call is made several times and the median is taken.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _KINDS = ("begin", "commit", "rollback", "select", "insert", "insert_select", "r
 
 
 class _Counter:
-    """Counts what happens between two looks."""
+    """Counts the statements between two reads of the counters."""
 
     def __init__(self, bench: Bench) -> None:
         self._connection = bench.stack.database()
@@ -33,7 +33,7 @@ class _Counter:
             return {name: int(value) for name, value in cursor.fetchall()}
 
     def measure(self, name: str, call: str, limit: int | None, make: Callable[[], Callable[[], object]]) -> None:
-        """Counts a call; `make` prepares one anew each time, uncounted."""
+        """Counts a call's statements; `make` prepares a new call each time, uncounted."""
         counts: list[tuple[int, dict[str, int]]] = []
         for _ in range(_TIMES):
             run = make()
@@ -41,7 +41,7 @@ class _Counter:
             run()
             after = self._look()
             kinds = {kind: after[f"Com_{kind}"] - before[f"Com_{kind}"] for kind in _KINDS}
-            # the second look is a statement of our own
+            # reading the counters is one statement itself
             counts.append((after["Questions"] - before["Questions"] - 1, {k: n for k, n in kinds.items() if n}))
         median = statistics.median_low(count for count, _ in counts)
         kinds = next(kinds for count, kinds in counts if count == median)
@@ -100,7 +100,7 @@ def _uploads(counter: _Counter, bench: Bench, client: Client) -> None:
 
     counter.measure("create", "`POST /uploads`, new, with a challenge", 6, new)
     counter.measure("create-parts", "`POST /uploads` with its parts", None, new_with_parts)
-    counter.measure("parts", "`POST /uploads/{id}/parts`, 1,000 at once", 4, parts)
+    counter.measure("parts", "`POST /uploads/{id}/parts`, 1,000 parts", 4, parts)
     counter.measure("progress", "`GET /uploads/{id}`", None, progress)
     counter.measure("complete", "`POST /uploads/{id}/complete`, 3 parts", 10, lambda: complete(3))
     counter.measure("abort", "`DELETE /uploads/{id}`", None, abort)
@@ -116,7 +116,7 @@ def _instant(counter: _Counter, bench: Bench, client: Client) -> None:
         return lambda: client.create(content, bench.content(1).digest(), digest=content.digest())
 
     def proof() -> Callable[[], JSON]:
-        prover = bench.client()  # to whom the content is new
+        prover = bench.client()  # a user for whom the content is new
         upload = prover.create(content, "mine.bin", digest=content.digest())
         challenge = upload["challenge"]
         read = b"".join(content.read(offset, length) for offset, length in challenge["ranges"])
@@ -167,7 +167,7 @@ def _files(counter: _Counter, bench: Bench, client: Client) -> None:
 
 
 def run(bench: Bench) -> Sequence[CallRow]:
-    """One user for each group of calls."""
+    """A separate user for each group of calls."""
     counter = _Counter(bench)
     for group in (_accounts, _uploads, _instant, _files):
         group(counter, bench, bench.client())

@@ -1,9 +1,9 @@
-"""Blobs from a real Ceph to the stand-in for OSS by one worker, beside boto3 and oss2 doing just that.
+"""Blobs from a real Ceph to the stand-in for OSS by one worker, beside a bare copy by boto3 and oss2.
 
-Both copy 8 MiB parts, four at once, over the same two servers, in turns. Ours hashes every part on its way and then
-reads the copy back, which the other does not: `transfer` compares what both do, `transfer-verified` is all that ours
-does. The stand-in is a process of its own, and in Python: it is the slowest of the four, for both. The worker has a
-database and a queue of its own, for the stack knows no second storage.
+Both copy 8 MiB parts, four in parallel, over the same two servers, in turns. Sluice hashes every part and then reads
+the copy back, which the peer does not: `transfer` compares the common work, `transfer-verified` all of Sluice's work.
+The stand-in is a separate process in Python: it is the slowest of the four, for both. The worker has a separate
+database and queue, because the stack has no second storage.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ _MOST_MIB = 200
 
 @dataclass(frozen=True)
 class Ours:
-    """One transfer: seconds of copying, of all of it, from its start to its end, and the worker's peak in bytes."""
+    """One transfer: seconds of copying, seconds from its start to its end, and the worker's peak in bytes."""
 
     copied: float
     verified: float
@@ -66,7 +66,7 @@ class Ours:
 
 @contextlib.contextmanager
 def _standin() -> Iterator[str]:
-    """The stand-in as a process; answers its address."""
+    """Runs the stand-in as a process. Returns its address."""
     code = (
         "import sys, time\nfrom tests.storage import oss_standin\nfrom tests.storage.oss_bucket import Bucket\n"
         "with oss_standin.running(oss_standin.ACCOUNT, Bucket()) as made:\n"
@@ -86,7 +86,7 @@ def _standin() -> Iterator[str]:
 
 
 class Yard:
-    """The database's side of it: a blob on Ceph, a worker, a transfer."""
+    """A database with a blob on Ceph, a worker, a transfer."""
 
     def __init__(self, environ: dict[str, str], folder: Path) -> None:
         self._environ = environ
@@ -99,7 +99,7 @@ class Yard:
         self._oss = OSSStorage(config.oss["archive"], lambda: self._prefix)
 
     def store(self, size: int, seed: int) -> str:
-        """A verified blob on Ceph; answers its key."""
+        """Stores a verified blob on Ceph. Returns its key."""
         noise, upload_id = random.Random(seed), new_id()
         count, length, place = digests.part_count(size), digests.part_size(size), self._ceph
         key = f"{self._prefix}/{upload_id[-1:].hex()}/{upload_id.hex()}"
@@ -116,13 +116,13 @@ class Yard:
         return key
 
     def forget(self) -> None:
-        """What was copied is doomed: the next round copies it again."""
+        """Deletes the copies, so that the next round copies them again."""
         for (key,) in self._db.all("SELECT object_key FROM replica WHERE storage = 'archive'"):
             self._oss.delete(key)
         self._db.execute("DELETE FROM replica WHERE storage = 'archive'")
 
     def statements(self) -> int:
-        """What the database was asked so far."""
+        """The number of statements that the database has received."""
         return int(self._db.all("SHOW GLOBAL STATUS LIKE 'Questions'")[0][1])
 
     def move(self) -> Ours:
@@ -157,7 +157,7 @@ class Yard:
 
 
 class Peer:
-    """boto3 and oss2, four parts at once, and nothing else."""
+    """A bare copy by boto3 and oss2, four parts in parallel."""
 
     def __init__(self, s3: S3, address: str) -> None:
         self._s3 = s3.client
@@ -165,7 +165,7 @@ class Peer:
         self._oss = oss2.Bucket(auth, address, ACCOUNT.bucket, region=ACCOUNT.region, enable_crc=False)
 
     def move(self, key: str) -> float:
-        """Seconds."""
+        """Runs the copy. Returns its seconds."""
         began, name = time.monotonic(), f"peer/{time.monotonic_ns()}"
         upload = self._oss.init_multipart_upload(name).upload_id
 
@@ -239,12 +239,12 @@ def _small(yard: Yard) -> Row:
     speed = Spread.of([_SMALL_COUNT / yard.move().whole])
     asked = (yard.statements() - before) / _SMALL_COUNT
     what = f"{_SMALL_COUNT} blobs of 4 KiB, from the start of the transfer to its end"
-    note = f"{asked:.1f} database statements a blob, planning and the bench's own looks included"
+    note = f"{asked:.1f} database statements per blob, planning and the bench's polls included"
     return Row("transfer-small", what, "blobs/s", speed, notes=note)
 
 
 def run(bench: Bench) -> Iterator[Row]:
-    """The large blob goes again each round; the small ones once."""
+    """The large blob is copied in each round, the small ones once."""
     s3 = S3(bench.stack)
     s3.client.create_bucket(Bucket=_BUCKET)
     with contextlib.ExitStack() as stack:

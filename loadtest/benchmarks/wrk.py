@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from loadtest.benchmarks.bench import cpu_used
 from loadtest.benchmarks.measure import Sample
 
-# Requests are formatted once; wrk then takes them in turn.
+# Requests are formatted once; wrk then sends them in turn.
 _SCRIPT = """
 local paths, requests, at = {{ {paths} }}, {{}}, 0
 init = function()
@@ -31,10 +31,10 @@ _SOCKETS = re.compile(r"Socket errors: .*")
 
 @dataclass(frozen=True)
 class Load:
-    """What is asked, by how many at once.
+    """Requests, and the number of connections.
 
     Attributes:
-        refused: every request is meant to be.
+        refused: every request is expected to fail.
     """
 
     port: int
@@ -46,7 +46,7 @@ class Load:
     refused: bool = False
 
     def _script(self) -> str:
-        # JSON's strings are Lua's, as long as they hold ASCII and no control characters
+        # a JSON string is a valid Lua string if it has only ASCII and no control characters
         headers = ",".join(f"[{json.dumps(name)}]={json.dumps(value)}" for name, value in (self.headers or {}).items())
         return _SCRIPT.format(
             paths=",".join(map(json.dumps, self.paths)),
@@ -56,10 +56,10 @@ class Load:
         )
 
     def put(self, seconds: int, servers: Sequence[int]) -> Sample:
-        """Requests a second, and CPU seconds of `servers` for one.
+        """Requests per second, and CPU seconds of `servers` per request.
 
         Raises:
-            SystemExit: a request failed, so the figures mean nothing.
+            SystemExit: a request failed, so the figures are invalid.
         """
         with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
             script.write(self._script())

@@ -1,1 +1,1 @@
-"""Users of Sluice for locust: they behave as real ones do, and as bad ones do."""
+"""Users of Sluice for locust: some behave as real users do, others as attackers."""

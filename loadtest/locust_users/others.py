@@ -1,4 +1,4 @@
-"""Users who should not get what they ask for: refusals are what succeeds here, and anything else counts as failed."""
+"""Users whose requests must be refused: a refusal is a success here, and any other response is a failure."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from loadtest.benchmarks.content import PART_SIZE, Content
 from loadtest.locust_users.session import Account
 
 _GUESSES = 30
-"""Wrong passwords of the whole process: 100 from one address would lock everybody out."""
+"""Wrong passwords of the whole process. More than 100 from one address would lock all users out."""
 
 
 class Stranger(Account):
-    """Comes with tokens that are forged, expired or signed out."""
+    """Uses tokens that are forged, expired or signed out."""
 
     @task(4)
     def forged_access(self) -> None:
@@ -40,7 +40,7 @@ class Stranger(Account):
 
     @task(1)
     def signed_out(self) -> None:
-        """The edge knows within SLUICE_REVOCATION_LAG."""
+        """The edge refuses a revoked token within SLUICE_REVOCATION_LAG."""
         old = self.token
         self.ask("DELETE", "/sessions/current", "DELETE /sessions/current", expected=(200, 204))
         gevent.sleep(2.5)
@@ -53,19 +53,19 @@ class Stranger(Account):
 
 
 class Abuser(Account):
-    """Goes over every limit that there is."""
+    """Exceeds every limit."""
 
     guesses: ClassVar[int] = 0
 
     @task(3)
     def hammer(self) -> None:
-        """Calls without a pause; a tier with a rate says 429."""
+        """Calls without a pause; if its tier has a rate, it gets 429."""
         for _ in range(50):
             self.ask("GET", "/users/me", "GET /users/me hammered", expected=(200, 429))
 
     @task(1)
     def too_many_uploads(self) -> None:
-        """One more than a user may have open."""
+        """Opens one upload more than a user may have open."""
         made = []
         for _ in range(101):
             upload = self.ask("POST", "/uploads", "POST /uploads too many", _upload(PART_SIZE), (201, 429))
@@ -77,7 +77,7 @@ class Abuser(Account):
 
     @task(1)
     def wrong_length(self) -> None:
-        """More bytes than the URL was signed for."""
+        """Sends more bytes than the URL was signed for."""
         content = Content(1000, secrets.randbits(60))
         upload = self.create(content)
         if not upload:
@@ -97,7 +97,7 @@ class Abuser(Account):
 
     @task(1)
     def guess(self) -> None:
-        """Wrong passwords for an account of their own, until it is locked."""
+        """Sends wrong passwords for its account, until the account is locked."""
         if Abuser.guesses >= _GUESSES:
             return
         Abuser.guesses += 1

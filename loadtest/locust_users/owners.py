@@ -16,7 +16,7 @@ _KEPT = 20
 
 
 class Reader(Account):
-    """Looks through a few files of their own, takes links and downloads, whole and in ranges."""
+    """Lists its files, makes links, and downloads files, whole and in ranges."""
 
     def on_start(self) -> None:
         super().on_start()
@@ -41,7 +41,7 @@ class Reader(Account):
 
     @task(5)
     def download_ranges(self) -> None:
-        """As a player or a resuming client does: a few ranges of one link."""
+        """Reads a few ranges of one link, like a player or a resuming client."""
         if not self.files:
             return
         file, content = random.choice(self.files)
@@ -56,7 +56,7 @@ class Reader(Account):
 
     @task(2)
     def download(self) -> None:
-        """The whole of a file, compared with what was uploaded."""
+        """Downloads a whole file, and compares it with the upload."""
         if not self.files:
             return
         file, content = random.choice(self.files)
@@ -65,7 +65,7 @@ class Reader(Account):
             self.compare(body, content.read(0, content.size))
 
     def compare(self, body: bytes | None, wanted: bytes) -> None:
-        """Other bytes than were uploaded are the worst failure that there is."""
+        """Reports bytes that differ from the upload: the most serious failure."""
         if body is not None and body != wanted:
             self.environment.events.request.fire(
                 request_type="",
@@ -78,10 +78,10 @@ class Reader(Account):
 
 
 class Uploader(Account):
-    """Uploads: all at once, in two goes, and what somebody has uploaded before."""
+    """Uploads: in one go, in two goes, and content that is already stored."""
 
     known: ClassVar[deque[Content]] = deque(maxlen=_KEPT)
-    """Content of more than one part that is stored; whoever has it all may prove so."""
+    """Stored content of more than one part; a user who has all of it can prove so."""
 
     @task(6)
     def send_new(self) -> None:
@@ -92,13 +92,13 @@ class Uploader(Account):
             self.drop_some(file)
 
     def drop_some(self, file: JSON) -> None:
-        """Most of it goes to the trash again: a load test should not fill a disk."""
+        """Most files go to the trash: a load test should not fill a disk."""
         if random.random() < 0.8:
             self.ask("DELETE", f"/files/{file['id']}", "DELETE /files/…", expected=(200, 204))
 
     @task(2)
     def resume(self) -> None:
-        """The first part goes, the client dies, and a new one finds the upload and sends what is missing."""
+        """Sends the first part; then a new client finds the upload and sends the missing parts."""
         content = self.new_content(least=2 * PART_SIZE)
         key = content.digest()
         upload = self.create(content, resume_key=key)
@@ -120,17 +120,17 @@ class Uploader(Account):
 
     @task(2)
     def send_known(self) -> None:
-        """Instant upload: the challenge is answered, and not a byte goes."""
+        """Instant upload: sends the proof for the challenge, and no content."""
         if not self.known:
             return
         content = random.choice(self.known)
         upload = self.create(content, digest=content.digest())
         if upload.get("state") != "proving":
-            return  # it was this user's own
+            return  # it is already this user's
         challenge = upload["challenge"]
         read = b"".join(content.read(offset, length) for offset, length in challenge["ranges"])
         proof = hashlib.sha256(bytes.fromhex(challenge["nonce"]) + read).hexdigest()
         body = {"proof": proof, "parts": list(content.hashes().values())}
         answer = self.ask("POST", f"/uploads/{upload['id']}/proof", "POST /uploads/… proof", body)
-        if answer.get("state") == "uploading":  # it is gone, or the readers were busy
+        if answer.get("state") == "uploading":  # the content is gone, or the readers were busy
             self.ask("DELETE", f"/uploads/{upload['id']}", "DELETE /uploads/…")

@@ -1,4 +1,4 @@
-"""A user with an account; each request is named by its route and storage, and judged by what it should get."""
+"""A user with an account. Each request is named by route and storage, and compared with its expected status."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _SEEDS = itertools.count(secrets.randbits(56) << 6)
 
 
 class Account(FastHttpUser):
-    """Signs up and in when it begins, and out when it ends."""
+    """Signs up and in at its start, and out at its end."""
 
     abstract = True
     wait_time = between(0.1, 0.5)
     network_timeout = 60.0
     connection_timeout = 10.0
     storages: ClassVar[dict[str, str]] = {}
-    """The storage of each file that was uploaded, by file id."""
+    """The storage of each uploaded file, by file id."""
 
     def on_start(self) -> None:
         self.username = f"load-{secrets.token_hex(8)}"
@@ -60,7 +60,7 @@ class Account(FastHttpUser):
         return found
 
     def new_content(self, least: int = 0) -> Content:
-        """Content that is nowhere yet, of a size as the run has them."""
+        """New content, with one of the run's sizes."""
         drawn = settings.chosen(settings.sizes(self.options.sizes), random.random())
         return Content(max(drawn, least), next(_SEEDS))
 
@@ -74,10 +74,10 @@ class Account(FastHttpUser):
         token: str | None = None,
         patient: bool = True,
     ) -> JSON:
-        """A call of the API; what is not expected counts as failed and answers nothing.
+        """A call of the API. An unexpected status counts as a failure and returns an empty result.
 
         Args:
-            patient: 429 is waited for, once, as a real client does.
+            patient: waits and retries once after 429, as a real client does.
         """
         given = self.token if token is None else token
         headers = {"Authorization": f"Bearer {given}"} if given else {}
@@ -99,9 +99,9 @@ class Account(FastHttpUser):
         return {}
 
     def fetch(self, method: str, url: str, name: str, expected: tuple[int, ...], **members: Any) -> bytes | None:
-        """A request that is none of the API's: a part, a download; None where it failed."""
+        """A request for bytes: a part or a download. Returns None if it failed."""
         if not settings.is_allowed(url, self.options.allow_host):
-            raise StopUser  # a presigned URL may lead elsewhere, and that server has not agreed to this
+            raise StopUser  # a presigned URL may name a server whose owner has not agreed to the load
         for again in (True, False):
             with self.client.request(method, url, name=name, catch_response=True, **members) as response:
                 body: bytes = response.content or b""
@@ -117,7 +117,7 @@ class Account(FastHttpUser):
             gevent.sleep(min(wait, 10.0))
         return None
 
-    # -- uploads, as every kind of user makes them
+    # -- uploads, common to all kinds of users
 
     def create(self, content: Content, **members: object) -> JSON:
         """A new upload."""
@@ -162,7 +162,7 @@ class Account(FastHttpUser):
         return self.complete(upload)
 
     def link(self, file: JSON, expires_in: int = 600) -> str:
-        """The URL of a new link, at the address that this run loads."""
+        """Makes a link. Returns its URL, with the address that this run loads."""
         body = {"expires_in": expires_in}
         url: str = self.ask("POST", f"/files/{file['id']}/links", "POST /files/… links", body, (201,)).get("url", "")
         return f"{self.host}{urlsplit(url).path}" if url else ""

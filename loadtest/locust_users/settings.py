@@ -1,4 +1,4 @@
-"""What a run is made of: weights of users, sizes of files, limits that decide the exit code, and where it may go."""
+"""The settings of a run: weights of users, sizes of files, limits for the exit code, and the host."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MOST_BYTES: Final = 4 * 1024**3
 
 
 def size(text: str) -> int:
-    """Bytes of ``20MiB``."""
+    """Bytes of a size such as ``20MiB``."""
     found = re.fullmatch(r"(\d+)(|KiB|MiB|GiB)", text.strip())
     if found is None or int(found[1]) * _UNITS[found[2]] > MOST_BYTES:
         raise ArgumentTypeError(f"{text!r} is not a size such as 64KiB or 20MiB")
@@ -24,7 +24,7 @@ def size(text: str) -> int:
 
 
 def shares(text: str) -> dict[str, float]:
-    """Figures by name of ``reader=6,uploader=3``."""
+    """Numbers by name, from ``reader=6,uploader=3``."""
     try:
         return {name.strip(): float(figure) for name, figure in (item.rsplit("=", 1) for item in text.split(","))}
     except ValueError as ex:
@@ -32,30 +32,30 @@ def shares(text: str) -> dict[str, float]:
 
 
 def sizes(text: str) -> dict[int, float]:
-    """How often each size is uploaded, of ``64KiB=6,20MiB=1``."""
+    """How often each size is uploaded, from ``64KiB=6,20MiB=1``."""
     return {size(name): share for name, share in shares(text).items()}
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """The run's own options, beside locust's."""
+    """The options of this file, in addition to locust's."""
     parser.set_defaults(run_time=RUN_TIME, num_users=10, spawn_rate=5.0, stop_timeout="10s")
-    # who reaches the page or the master says what is loaded
+    # access to the web page or the master allows choosing the target
     parser.set_defaults(web_host="127.0.0.1", master_bind_host="127.0.0.1")
     group = parser.add_argument_group("Sluice")
     words = {
-        "--weights": ("reader=6,uploader=4,stranger=1,abuser=1", "how many users of each kind, as shares"),
-        "--sizes": ("16KiB=6,1MiB=3,20MiB=1", "sizes of files and how often each is uploaded"),
-        "--most-failed": ("0.01", "requests that may fail, as a share; more of them and the exit code is 1"),
-        "--p95": ("", "limits in ms by the beginning of a request's name, as 'GET /files=200,PUT part=2000'"),
-        "--least-requests": ("1", "fewer requests than these make the exit code 1"),
-        "--allow-host": ("", "a host beyond the loopback that may be loaded: yours, and nobody else's"),
+        "--weights": ("reader=6,uploader=4,stranger=1,abuser=1", "share of users of each kind"),
+        "--sizes": ("16KiB=6,1MiB=3,20MiB=1", "sizes of files, and the weight of each"),
+        "--most-failed": ("0.01", "share of requests that may fail; if more fail, the exit code is 1"),
+        "--p95": ("", "limits in ms by the beginning of a request's name, for example 'GET /files=200,PUT part=2000'"),
+        "--least-requests": ("1", "smallest number of requests; if there are fewer, the exit code is 1"),
+        "--allow-host": ("", "a host outside this machine to load; only name your own"),
     }
     for name, (default, text) in words.items():
         group.add_argument(name, default=default, env_var=f"LOADTEST_{name[2:].upper().replace('-', '_')}", help=text)
 
 
 def check(options: Namespace) -> None:
-    """Raises ArgumentTypeError or ValueError where an option cannot be meant."""
+    """Raises ArgumentTypeError or ValueError if an option is invalid."""
     shares(options.weights)
     sizes(options.sizes)
     float(options.most_failed)
@@ -65,7 +65,7 @@ def check(options: Namespace) -> None:
 
 
 def is_allowed(url: str, allowed: str) -> bool:
-    """Whether a server may be loaded: one on the loopback, or the one that was named."""
+    """Whether a server may be loaded: it is on the loopback, or was named by --allow-host."""
     host = urlsplit(url).hostname or ""
     if host and host == allowed:
         return True
@@ -77,7 +77,7 @@ def is_allowed(url: str, allowed: str) -> bool:
 
 
 def chosen(by_name: Mapping[int, float], figure: float) -> int:
-    """The size that a figure from 0 to 1 falls to."""
+    """Chooses a size by its weight, from a number between 0 and 1."""
     left = figure * sum(by_name.values())
     for value, share in by_name.items():
         left -= share

@@ -1,4 +1,4 @@
-"""What a run says at its end: a line for each route and storage, and whether the limits were held."""
+"""The summary of a run: a line per route and storage, and whether the limits were met."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _HEAD = ("request", "count", "failed", "p50 ms", "p95 ms", "p99 ms", "requests/s
 
 
 def problems(stats: RequestStats, options: Namespace) -> Iterator[str]:
-    """Every limit that was not held."""
+    """Every limit that was exceeded, as text."""
     total = stats.total
     if total.num_requests < int(options.least_requests):
         yield f"{total.num_requests} requests, and {options.least_requests} are the least"
@@ -29,7 +29,7 @@ def problems(stats: RequestStats, options: Namespace) -> Iterator[str]:
 
 
 def summary(stats: RequestStats) -> str:
-    """A table with a line for each route and storage."""
+    """A table with a line per route and storage."""
     lines = [_HEAD]
     for entry in [*_entries(stats), stats.total]:
         times = [f"{entry.get_response_time_percentile(share):.0f}" for share in (0.5, 0.95, 0.99)]

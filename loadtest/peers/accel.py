@@ -1,4 +1,4 @@
-"""The peer that the edge replaces: a bare Falcon app that answers X-Accel-Redirect, without a check of anything."""
+"""The peer that the edge replaces: a minimal Falcon app that returns X-Accel-Redirect, without any checks."""
 
 from __future__ import annotations
 
