@@ -67,6 +67,7 @@ def part_claims(ref: MultipartRef, number: int, length: int, expires_at: int) ->
         "part": number,
         "size": length,
         "sub": ref.user_id,
+        "sid": ref.session_id,
         "gen": ref.generation,
         "tier": ref.tier,
         "exp": expires_at,
@@ -77,7 +78,7 @@ def edge_part_url(tokens: Tokens, public_url: str) -> PartURL:
     """Signs the URLs at which nginx takes parts for storage ``local``."""
 
     def sign(ref: MultipartRef, number: int, length: int, expires_at: int) -> str:
-        return f"{public_url}/p/{tokens.sign('part', part_claims(ref, number, length, expires_at))}"
+        return f"{public_url}/p/{tokens.seal(part_claims(ref, number, length, expires_at))}"
 
     return sign
 
@@ -85,8 +86,7 @@ def edge_part_url(tokens: Tokens, public_url: str) -> PartURL:
 def proxied_part_url(tokens: Tokens, public_url: str, storage: str) -> EdgePartURL:
     """Signs the URLs at which nginx takes parts for a storage that it passes them on to.
 
-    The storage's own URL is in the token: only who signs tokens says where the edge sends a body. The signature of a
-    PUT of a whole object is sealed: the storage would take it from anybody, with any header (`api.storage.s3.single`).
+    The storage's own URL is in the token: only who seals tokens says where the edge sends a body.
     """
 
     def sign(ref: MultipartRef, number: int, length: int, expires_at: int, signed: SignedPart) -> str:
@@ -94,12 +94,9 @@ def proxied_part_url(tokens: Tokens, public_url: str, storage: str) -> EdgePartU
             "storage": storage,
             "to": signed.url,
             "sha256": signed.headers.get("x-amz-content-sha256", ""),
+            "whole": ref.is_single,
         }
-        if ref.is_single:
-            claims["to"], _, signature = signed.url.partition("&X-Amz-Signature=")
-            token = tokens.sign("part", claims, sealed=bytes.fromhex(signature))
-        else:
-            token = tokens.sign("part", claims)
+        token = tokens.seal(claims)
         if len(token) > MAX_PART_LENGTH:
             raise StorageError(f"a part's token has {len(token)} bytes: the storage's own URL is too long")
         return f"{public_url}/p/{token}"
@@ -151,7 +148,8 @@ def compose(
     instant = Instant(context)
     finalizer = Finalizer(context, instant)
     verifier = Verifier(context)
-    files = Files(context, Replicas(context))
+    revocations = Revocations(context)
+    files = Files(context, revocations, Replicas(context))
     usage = Usage(context)
     planner = TransferPlanner(context)
     transfer = TransferJob(context)
@@ -167,11 +165,11 @@ def compose(
         config=config,
         clock=clock,
         tokens=tokens,
-        accounts=Accounts(context, cache, hasher),
+        accounts=Accounts(context, revocations, cache, hasher),
         uploads=Uploads(context, instant, finalizer),
         files=files,
         transfers=Transfers(context, planner),
-        revocations=Revocations(context),
+        revocations=revocations,
         sweep=Sweep(context, usage, of_this_machine(db, clock) if clock is utc_now else None),
         usage=usage,
         health=Health(db, cache, stores),

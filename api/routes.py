@@ -104,8 +104,9 @@ _SYSTEM: Final = (
     Route("GET", "/internal/tiers", traffic.tiers, _EDGE),
     Route("POST", "/internal/usage", traffic.report, _EDGE),
     Route("GET", "/internal/usage/{kind}/{subject}", traffic.totals, _EDGE),
-    Route("GET", "/internal/targets/{blob_id}", system.target, _EDGE,
-          errors=(e.FILE_CORRUPT, e.CONTENT_LOST, e.STORAGE_UNAVAILABLE)),
+    Route("GET", "/internal/sessions/{session_id}", system.session, _EDGE),
+    Route("GET", "/internal/targets/{file_id}", system.target, _EDGE,
+          errors=(e.LINK_REVOKED, e.FILE_CORRUPT, e.CONTENT_LOST, e.STORAGE_UNAVAILABLE)),
 )
 # fmt: on
 ROUTES: Final = (*(replace(route, path=f"/api/v1{route.path}") for route in _CALLS), *_SYSTEM)

@@ -1,65 +1,89 @@
-"""The rows that end tokens, and the feed of them that edges read."""
+"""What edges must forget, and which tokens have ended; edges read it every second.
+
+A row stands for (kind, subject), and is written again when it happens again: it says so by a later ``noted_at``.
+
+    session   an ended session: its access tokens and part URLs are over
+    user      an account of which something has changed that an edge may remember (a file was trashed, its links were
+              ended, it was disabled): an edge asks again for what it knows of it. And tokens of a generation below
+              ``generation`` are over
+    link      one link that has ended
+
+So an account has one row of the kind ``user``, whatever it does, and a bounded number of ended sessions
+(`api.accounts.revocations`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from api.db.pool import Row, Statements, placeholders
 from api.db.times import from_row, to_row
 
-OVERLAP = timedelta(seconds=10)
-"""Ids commit out of order: the feed repeats what was made in this last while."""
-
 PAGE = 10_000
 
-_INSERT = "INSERT INTO revocation (kind, subject, generation, created_at, expires_at) VALUES "
-_ROW = "(%s, %s, %s, %s, %s)"
-_COLUMNS = "id, kind, subject, generation, expires_at"
-_SINCE = f"SELECT {_COLUMNS} FROM revocation WHERE id > %s AND expires_at > %s ORDER BY id LIMIT {PAGE}"
-_RECENT = f"SELECT {_COLUMNS} FROM revocation WHERE created_at > %s"
-_PRUNE = "DELETE FROM revocation WHERE expires_at < %s LIMIT 1000"
+# Whatever wrote the row before, it is later now: an edge tells by that whether it has seen it.
+_NOTE = (
+    "INSERT INTO revocation (kind, subject, generation, noted_at, expires_at) VALUES (%s, %s, %s, %s, %s) "
+    "ON DUPLICATE KEY UPDATE generation = GREATEST(generation, VALUES(generation)), "
+    "noted_at = GREATEST(noted_at + INTERVAL 1 MICROSECOND, VALUES(noted_at)), "
+    "expires_at = GREATEST(expires_at, VALUES(expires_at))"
+)
+_COLUMNS = "kind, subject, generation, noted_at, expires_at"
+_SINCE = (
+    f"SELECT {_COLUMNS} FROM revocation FORCE INDEX (revocation_noted) WHERE noted_at >= %s AND expires_at > %s "
+    f"ORDER BY noted_at LIMIT {PAGE}"
+)
+_OVER = "SELECT kind, subject FROM revocation WHERE expires_at < %s LIMIT 1000"
+_PRUNE = "DELETE FROM revocation WHERE expires_at < %s AND (kind, subject) IN "
 
 
 @dataclass(frozen=True, slots=True)
 class Revocation:
-    """Ends the tokens of (kind, subject) whose generation is at most this one.
+    """A row; see above.
 
     Attributes:
-        kind: session, user, file, link or share.
-        expires_at: when the last token that it ends has expired by itself.
+        generation: the lowest one whose tokens are still good.
+        expires_at: when the last token that it ends, and the last answer that it makes old, is over by itself.
     """
 
-    id: int
     kind: str
     subject: bytes
     generation: int
+    noted_at: datetime
     expires_at: datetime
 
 
-def insert(
-    db: Statements, kind: str, subjects: Sequence[bytes], generation: int, now: datetime, expires_at: datetime
-) -> None:
-    """Writes one row a subject, in the transaction of whatever causes it."""
-    if subjects:
-        args = [value for subject in subjects for value in (kind, subject, generation, to_row(now), to_row(expires_at))]
-        db.execute(_INSERT + placeholders(len(subjects), _ROW), args)
+def note(db: Statements, kind: str, subject: bytes, generation: int, now: datetime, expires_at: datetime) -> None:
+    """Writes a row, or writes it again, as the last statement of the transaction that causes it.
+
+    Everybody who changes something of one account waits here for the commit of the one before; whoever has nothing
+    else to lock behind it cannot be in a deadlock.
+    """
+    db.execute(_NOTE, (kind, subject, generation, to_row(now), to_row(expires_at)))
 
 
 def _revocation(row: Row) -> Revocation:
-    number, kind, subject, generation, expires_at = row
-    return Revocation(number, kind, subject, generation, from_row(expires_at))
+    kind, subject, generation, noted_at, expires_at = row
+    return Revocation(kind, subject, generation, from_row(noted_at), from_row(expires_at))
 
 
-def since(db: Statements, last_id: int, now: datetime) -> tuple[list[Revocation], bool]:
-    """The rows in force after ``last_id``, and whether there are more; first those of the last seconds."""
-    newer = [_revocation(row) for row in db.all(_SINCE, (last_id, to_row(now)))]
-    recent = [_revocation(row) for row in db.all(_RECENT, (to_row(now - OVERLAP),))]
-    seen = {row.id for row in newer}
-    return [row for row in recent if row.id not in seen] + newer, len(newer) == PAGE
+def since(db: Statements, moment: datetime, now: datetime) -> tuple[list[Revocation], bool]:
+    """The rows in force that were noted at that moment or later, in that order, and whether there are more.
+
+    They commit in another order: an edge goes back by 10 s each time (lua/sluice/identity/revocation.lua).
+    """
+    found = [_revocation(row) for row in db.all(_SINCE, (to_row(moment), to_row(now)))]
+    return found, len(found) == PAGE
 
 
 def prune(db: Statements, before: datetime) -> int:
-    """Deletes up to 1,000 rows that no longer end anything."""
-    return db.execute(_PRUNE, (to_row(before),))
+    """Deletes up to 1,000 rows that were over before then.
+
+    By their keys: a range of the index of times would be locked in another order than `note` locks.
+    """
+    over = db.all(_OVER, (to_row(before),))
+    if not over:
+        return 0
+    keys = [value for row in over for value in row]
+    return db.execute(f"{_PRUNE}({placeholders(len(over), '(%s, %s)')})", [to_row(before), *keys])

@@ -1,20 +1,87 @@
-"""The feed by which edges learn what has ended."""
+"""What edges learn: which tokens have ended before their expiry, and what they must forget."""
 
 from __future__ import annotations
 
-from api.accounts import revocation_rows as revocations
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from api.accounts import revocation_rows, rows
 from api.accounts.revocation_rows import Revocation
 from api.context import Context
+from api.db.pool import Statements
+
+_SLACK: Final = timedelta(seconds=30)
+"""An edge remembers a file for so much less than its owner's row lives."""
+
+_MARGIN: Final = timedelta(minutes=5)
+"""A row lives so much longer than the tokens that it ends: clocks differ."""
+
+_MOST_SESSIONS: Final = 100
+"""Rows of ended sessions that an account has; one more ends all of its tokens, which its other sessions then renew."""
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
 
 
 class Revocations:
-    """See the module's docstring."""
+    """See the module's docstring.
+
+    What writes a row is called last in the transaction that causes it (`api.accounts.revocation_rows.note`): the moment
+    is taken there, behind every lock: an edge asks again for what is younger than 10 s, and a wait may be longer.
+    """
 
     def __init__(self, context: Context) -> None:
+        config = context.config
         self._db = context.db
         self._clock = context.clock
+        self._memory = timedelta(seconds=config.target_ttl + config.link_grace + config.revocation_lag) + _SLACK
+        self._tokens = timedelta(seconds=max(config.access_ttl, config.part_url_ttl)) + _MARGIN
 
-    def since(self, last_id: int) -> tuple[list[Revocation], int, bool]:
-        """The rows in force after ``last_id``, the newest id among them, and whether more wait."""
-        found, more = revocations.since(self._db, last_id, self._clock())
-        return found, found[-1].id if found and found[-1].id > last_id else last_id, more
+    def forget(self, tx: Statements, user_id: bytes) -> None:
+        """Lets every edge ask again for what it knows of an account's files."""
+        now = self._clock()
+        revocation_rows.note(tx, "user", user_id, 0, now, now + self._memory)
+
+    def end_tokens(self, tx: Statements, user_id: bytes, generation: int) -> None:
+        """Ends the account's access tokens and part URLs of a generation below this one."""
+        now = self._clock()
+        revocation_rows.note(tx, "user", user_id, generation, now, now + self._tokens)
+
+    def end_session(self, tx: Statements, user_id: bytes, session_id: bytes) -> bool:
+        """Ends an open session and its tokens; False where it had ended before.
+
+        Whoever signs in and out without an end gets a new generation instead of rows without an end.
+        """
+        now = self._clock()
+        if rows.count_ended(tx, user_id, now - self._tokens, _MOST_SESSIONS) < _MOST_SESSIONS:
+            if not rows.end_session(tx, session_id, now):
+                return False
+            now = self._clock()
+            revocation_rows.note(tx, "session", session_id, 1, now, now + self._tokens)
+            return True
+        rows.lock_user(tx, user_id)
+        if not rows.end_session(tx, session_id, now):
+            return False
+        self.end_tokens(tx, user_id, rows.next_generation(tx, user_id))
+        return True
+
+    def since(self, position: int) -> tuple[list[Revocation], int, bool]:
+        """The rows in force from a position on, the position of the last of them, and whether more wait.
+
+        A position is a moment in microseconds; rows of that very moment come again.
+        """
+        try:
+            moment = _EPOCH + position * _MICROSECOND
+        except OverflowError:
+            return [], position, False
+        found, more = revocation_rows.since(self._db, moment, self._clock())
+        return found, microseconds(found[-1].noted_at) if found else position, more
+
+    def is_over(self, user_id: bytes, session_id: bytes, generation: int) -> bool:
+        """Whether a token has ended before its expiry, by what caused it: for an edge that cannot tell."""
+        return not rows.is_live(self._db, user_id, session_id, generation)
+
+
+def microseconds(moment: datetime) -> int:
+    """Since 1970."""
+    return (moment - _EPOCH) // _MICROSECOND

@@ -16,8 +16,12 @@ _LOCK_USER = f"SELECT {_USER} FROM user WHERE id = %s FOR UPDATE"
 _LOCK_LIVE = "SELECT 1 FROM user WHERE id = %s AND disabled_at IS NULL FOR UPDATE"
 _ANY_USER = "SELECT 1 FROM user WHERE id > %s ORDER BY id LIMIT 1"
 _SET_PASSWORD = "UPDATE user SET password_hash = %s WHERE id = %s AND password_hash = %s"
-# A new generation: every token of the account that is out there names the old one.
-_DISABLE = "UPDATE user SET disabled_at = %s, generation = generation + 1 WHERE id = %s AND disabled_at IS NULL"
+# A new generation: every token, and every link, of the account that is out there names the old one.
+_NEXT_GENERATION = "UPDATE user SET generation = generation + 1 WHERE id = %s"
+_DISABLE = (
+    "UPDATE user SET disabled_at = %s, generation = generation + 1, link_generation = link_generation + 1 "
+    "WHERE id = %s AND disabled_at IS NULL"
+)
 _ENABLE = "UPDATE user SET disabled_at = NULL WHERE id = %s AND disabled_at IS NOT NULL"
 
 _SET_TIER = "UPDATE user SET tier = %s WHERE username = %s"
@@ -35,7 +39,12 @@ _ROTATE = (
     "WHERE id = %s AND refresh_hash = %s AND ended_at IS NULL"
 )
 _END_SESSION = "UPDATE session SET ended_at = %s WHERE id = %s AND ended_at IS NULL"
-_LIVE_SESSIONS = "SELECT id FROM session WHERE user_id = %s AND ended_at IS NULL FOR UPDATE"
+# By the owner's index alone, and no further than somebody needs to know.
+_COUNT_ENDED = "SELECT COUNT(*) FROM (SELECT 1 FROM session WHERE user_id = %s AND ended_at > %s LIMIT %s) ended"
+_IS_LIVE = (
+    "SELECT 1 FROM session s JOIN user u ON u.id = s.user_id WHERE s.id = %s AND u.id = %s AND s.ended_at IS NULL "
+    "AND u.disabled_at IS NULL AND u.generation <= %s"
+)
 _END_SESSIONS = "UPDATE session SET ended_at = %s WHERE user_id = %s AND ended_at IS NULL"
 _PRUNE_SESSIONS = "DELETE FROM session WHERE expires_at < %s LIMIT 1000"
 
@@ -97,6 +106,14 @@ def set_password(db: Statements, user: User, password_hash: str) -> bool:
     return db.execute(_SET_PASSWORD, (password_hash, user.id, user.password_hash)) == 1
 
 
+def next_generation(tx: Statements, user_id: bytes) -> int:
+    """Gives an account's tokens a new generation, whose row stays locked; answers it."""
+    tx.execute(_NEXT_GENERATION, (user_id,))
+    user = lock_user(tx, user_id)
+    assert user is not None
+    return user.generation
+
+
 def disable(db: Statements, user_id: bytes, now: datetime) -> bool:
     """Shuts an account; False where it was."""
     return db.execute(_DISABLE, (to_row(now), user_id)) == 1
@@ -138,12 +155,21 @@ def end_session(db: Statements, session_id: bytes, now: datetime) -> bool:
     return db.execute(_END_SESSION, (to_row(now), session_id)) == 1
 
 
-def end_sessions(db: Statements, user_id: bytes, now: datetime) -> list[bytes]:
-    """Ends every live session of a user, within a transaction; answers their ids."""
-    ended = [row[0] for row in db.all(_LIVE_SESSIONS, (user_id,))]
-    if ended:
-        db.execute(_END_SESSIONS, (to_row(now), user_id))
-    return ended
+def end_sessions(db: Statements, user_id: bytes, now: datetime) -> None:
+    """Ends every live session of a user."""
+    db.execute(_END_SESSIONS, (to_row(now), user_id))
+
+
+def count_ended(db: Statements, user_id: bytes, after: datetime, most: int) -> int:
+    """How many sessions of a user have ended since then, up to ``most``."""
+    row = db.one(_COUNT_ENDED, (user_id, to_row(after), most))
+    assert row is not None
+    return int(row[0])
+
+
+def is_live(db: Statements, user_id: bytes, session_id: bytes, generation: int) -> bool:
+    """Whether a session's tokens of a generation are still good."""
+    return db.one(_IS_LIVE, (session_id, user_id, generation)) is not None
 
 
 def prune_sessions(db: Statements, before: datetime) -> int:

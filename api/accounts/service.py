@@ -13,22 +13,16 @@ from typing import Any, Final
 from argon2 import PasswordHasher
 
 from api.accounts import network_rows, rows
-from api.accounts import revocation_rows as revocations
 from api.accounts.guesses import Guesses, fingerprint
 from api.accounts.names import check_username
 from api.accounts.passwords import Passwords
+from api.accounts.revocations import Revocations
 from api.context import Context
 from api.core import errors
 from api.core.cache import Cache
 from api.core.errors import DuplicateRow, Problem, TokenError, TokenExpired
 from api.core.models import Identity, Session, User, new_id
 from api.db.pool import Statements
-
-_MARGIN: Final = timedelta(minutes=5)
-"""Revocations stay this much longer than the tokens they end: clocks differ."""
-
-LONGEST_LINK: Final = 7 * 86_400
-"""Seconds that a link lives at most."""
 
 _SEEN_AGAIN: Final = timedelta(days=1)
 """A known network's row is written at most so often."""
@@ -47,8 +41,9 @@ class SessionTokens:
 class Accounts:
     """See the module's docstring."""
 
-    def __init__(self, context: Context, cache: Cache, hasher: PasswordHasher) -> None:
+    def __init__(self, context: Context, revocations: Revocations, cache: Cache, hasher: PasswordHasher) -> None:
         self._db = context.db
+        self._revocations = revocations
         self._tokens = context.tokens
         self._config = context.config
         self._clock = context.clock
@@ -129,7 +124,8 @@ class Accounts:
         def body(tx: Statements) -> None:
             if not rows.set_password(tx, user, password_hash):
                 raise Problem(errors.PASSWORD_WRONG)  # another change was first
-            self._revoke(tx, rows.end_sessions(tx, user.id, now))
+            rows.end_sessions(tx, user.id, now)
+            self._revocations.end_tokens(tx, user.id, rows.next_generation(tx, user.id))
 
         self._db.transaction(body)
         return replace(user, password_hash=password_hash)
@@ -146,12 +142,10 @@ class Accounts:
             if not rows.disable(tx, user.id, self._clock()):
                 return False
             # behind the lock, and read again there: a sign-in names the generation that was in force with it
-            locked, now = rows.lock_user(tx, user.id), self._clock()
+            locked = rows.lock_user(tx, user.id)
             assert locked is not None
-            life = max(self._config.access_ttl, self._config.part_url_ttl, LONGEST_LINK)
-            self._revoke(tx, rows.end_sessions(tx, user.id, now))
-            expires_at = now + timedelta(seconds=life) + _MARGIN
-            revocations.insert(tx, "user", [user.id], locked.generation - 1, now, expires_at)
+            rows.end_sessions(tx, user.id, self._clock())
+            self._revocations.end_tokens(tx, user.id, locked.generation)
             return True
 
         return self._db.transaction(body)
@@ -256,45 +250,39 @@ class Accounts:
         secret, old_hash = secrets.token_hex(16), _hash_secret(claims["jti"])
         expires_at = now + timedelta(seconds=self._config.refresh_ttl)
         if not rows.rotate_refresh(self._db, session.id, old_hash, _hash_secret(secret), now, expires_at):
-            self._end(session.id)
+            self._end(user.id, session.id)
             raise Problem(errors.TOKEN_REVOKED, "This refresh token was used before; the session has ended.")
         return self._issue(user, replace(session, expires_at=expires_at), secret)
 
     def sign_out(self, identity: Identity) -> None:
         """Ends the session that asks."""
-        self._end(identity.session_id)
+        self._end(identity.user_id, identity.session_id)
 
-    def _end(self, session_id: bytes) -> None:
-        now = self._clock()
-
-        def body(tx: Statements) -> None:
-            if rows.end_session(tx, session_id, now):
-                self._revoke(tx, [session_id])
-
-        self._db.transaction(body)
-
-    def _revoke(self, tx: Statements, sessions: list[bytes]) -> None:
-        # the time is taken behind every lock: the feed repeats what is younger than 10 s, and a wait may be longer
-        now = self._clock()
-        expires_at = now + timedelta(seconds=self._config.access_ttl) + _MARGIN
-        revocations.insert(tx, "session", sessions, 0, now, expires_at)
+    def _end(self, user_id: bytes, session_id: bytes) -> None:
+        self._db.transaction(lambda tx: self._revocations.end_session(tx, user_id, session_id))
 
     # -- tokens
 
-    def identify(self, access_token: str) -> Identity:
-        """Who an access token speaks for; whether it was revoked is the edge's to know.
+    def identify(self, access_token: str, is_unsure: bool = False) -> Identity:
+        """Who an access token speaks for.
+
+        Args:
+            is_unsure: the edge, whose business that is, cannot tell whether it was revoked.
 
         Raises:
-            Problem: TOKEN_INVALID, TOKEN_EXPIRED.
+            Problem: TOKEN_INVALID, TOKEN_EXPIRED, TOKEN_REVOKED.
         """
         claims = self._claims("access", access_token)
-        return Identity(
+        identity = Identity(
             user_id=bytes.fromhex(claims["sub"]),
             session_id=bytes.fromhex(claims["sid"]),
             generation=claims["gen"],
             role=claims["role"],
             tier=claims["tier"],
         )
+        if is_unsure and self._revocations.is_over(identity.user_id, identity.session_id, identity.generation):
+            raise Problem(errors.TOKEN_REVOKED)
+        return identity
 
     def _claims(self, purpose: str, token: str) -> Mapping[str, Any]:
         try:

@@ -59,17 +59,21 @@ class Replicas:
         self._lock = threading.Lock()
         self._looked: dict[bytes, float] = {}
 
-    def choose(self, blob_id: bytes, failed: Collection[str] = ()) -> Choice:
+    def choose(
+        self, blob_id: bytes, failed: Collection[str] = (), known: Collection[rows.Replica] | None = None
+    ) -> Choice:
         """The best replica of a blob: sound before suspect, of a storage that answers, in the storages' order.
 
         Args:
             failed: storages that were tried in vain: named again only if there is no other.
+            known: the blob's replicas, if they were read just now.
 
         Raises:
             Problem: CONTENT_LOST.
             StorageUnavailable: no replica's storage is configured.
         """
-        left = [replica for replica in rows.of_blob(self._db, blob_id) if not replica.is_missing]
+        found = rows.of_blob(self._db, blob_id) if known is None else known
+        left = [replica for replica in found if not replica.is_missing]
         if not left:
             self._look_again(blob_id)
             raise Problem(errors.CONTENT_LOST)

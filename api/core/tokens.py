@@ -1,27 +1,36 @@
-"""Signed tokens, in itsdangerous' format, so that Lua verifies the same bytes.
+"""Tokens that Lua reads as well: signed ones in itsdangerous' format, and sealed ones, which say nothing to a client.
 
-``value.timestamp.signature``: value is base64url(JSON claims), timestamp the seconds since 1970 as base64url of
-a big-endian integer, and signature HMAC-SHA256(HMAC-SHA256(key, salt), "value.timestamp"), all without padding
-(itsdangerous ``TimestampSigner`` with ``key_derivation="hmac"``). The salt is the purpose, so a token of one
-purpose never passes as another. Expiry is the claim ``exp``; the timestamp says only when it was signed.
+Signed: ``value.timestamp.signature``, where value is base64url(JSON claims) or, of a link, of the bytes of
+`api.core.claims`; timestamp the seconds since 1970 as base64url of a big-endian integer, and signature
+HMAC-SHA256(HMAC-SHA256(key, salt), "value.timestamp"), all without padding (itsdangerous ``TimestampSigner`` with
+``key_derivation="hmac"``). The salt is the purpose, so a token of one purpose never passes as another. Expiry is the
+claim ``exp``; the timestamp says only when it was signed.
+
+Sealed, a part's: base64url(nonce ‖ AES-256-GCM of the JSON claims ‖ tag) with HMAC-SHA256(key, "sealed part") as key
+and 12 random bytes as its nonce (NIST SP 800-38D section 8.2.2), of which one key may see 2³². What the edge is to do
+with a part (the storage's endpoint, the bucket, a signature) stands in it, and is nobody else's business.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+import os
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from itsdangerous import BadData, TimestampSigner
 from itsdangerous.encoding import base64_decode, base64_encode, int_to_bytes
 
+from api.core.claims import LinkClaims
 from api.core.errors import TokenError, TokenExpired
 from api.core.keys import Key, Keyring, signing
 
-PURPOSES: Final = ("access", "refresh", "link", "part", "cursor")
+PURPOSES: Final = ("access", "refresh", "link", "cursor")
 
 MAX_LENGTH: Final = 2048
 """Bytes of a token's text; the edge refuses longer ones unread."""
@@ -30,14 +39,9 @@ MAX_PART_LENGTH: Final = 4096
 """The same of a part's token, which may hold another storage's URL; the API verifies none."""
 
 _SIGNATURE_LENGTH: Final = 43
-_SEAL: Final = "seal"
-"""A salt like a purpose's, of which there are no tokens."""
+_SEAL: Final = b"sealed part"
+_NONCE_LENGTH: Final = 12
 _encoder: Final = msgspec.json.Encoder()
-
-
-def seal_message(claims: Mapping[str, Any]) -> bytes:
-    """What a seal depends on: all that the sealed signature was made of, so that no two signatures share a pad."""
-    return f"{claims['size']}\n{claims['sha256']}\n{claims['to']}".encode()
 
 
 class _Signers:
@@ -47,10 +51,9 @@ class _Signers:
         self.keys = keys
         self.verifying = {purpose: self._signer([key.text for key in keys], purpose) for purpose in PURPOSES}
         self.salted = {
-            (key, purpose): self._signer([key.text], purpose).derive_key()
-            for key in keys
-            for purpose in (*PURPOSES, _SEAL)
+            (key, purpose): self._signer([key.text], purpose).derive_key() for key in keys for purpose in PURPOSES
         }
+        self.seals = {key: AESGCM(hmac.digest(key.text.encode(), _SEAL, "sha256")) for key in keys}
 
     @staticmethod
     def _signer(keys: list[str], purpose: str) -> TimestampSigner:
@@ -74,28 +77,20 @@ class Tokens:
             made = self._made = _Signers(keys)
         return made
 
-    def sign(
-        self, purpose: str, claims: Mapping[str, Any], *, now: float | None = None, sealed: bytes | None = None
-    ) -> str:
-        """A token over ``claims``, which hold ``exp`` in epoch seconds.
+    def sign(self, purpose: str, claims: Mapping[str, Any], *, now: float | None = None) -> str:
+        """A token over ``claims``, which hold ``exp`` in epoch seconds."""
+        return self._sign(purpose, _encoder.encode(claims), now)
 
-        The bytes are those of ``TimestampSigner.sign``, made without its set-up of a signer per call: part
-        tokens are signed a thousand at a time.
+    def sign_link(self, claims: LinkClaims, *, now: float | None = None) -> str:
+        """A link's token."""
+        return self._sign("link", claims.pack(), now)
 
-        Args:
-            sealed: 32 bytes for the edge's eyes alone, of a part's token: its claim ``seal`` is these bytes XOR an HMAC
-                over what they are the signature of. A pseudorandom function's value that is used for one message
-                only is a one-time pad; that nobody changes it is the token's own signature's doing.
-        """
+    def _sign(self, purpose: str, value: bytes, now: float | None) -> str:
+        """The bytes are those of ``TimestampSigner.sign``, made without its set-up of a signer per call."""
         moment, made = int(time.time() if now is None else now), self._signers()
-        signer = signing(made.keys, moment)
-        key = made.salted[signer, purpose]
-        if sealed is not None:
-            pad = hmac.digest(made.salted[signer, _SEAL], seal_message(claims), "sha256")
-            claims = {**claims, "seal": bytes(a ^ b for a, b in zip(pad, sealed, strict=True)).hex()}
-        signed = base64_encode(_encoder.encode(claims)) + b"." + base64_encode(int_to_bytes(moment))
-        signature = hmac.digest(key, signed, "sha256")
-        return (signed + b"." + base64_encode(signature)).decode()
+        key = made.salted[signing(made.keys, moment), purpose]
+        signed = base64_encode(value) + b"." + base64_encode(int_to_bytes(moment))
+        return (signed + b"." + base64_encode(hmac.digest(key, signed, "sha256"))).decode()
 
     def verify(self, purpose: str, token: str, *, now: float | None = None) -> dict[str, Any]:
         """The claims of a good token.
@@ -104,6 +99,23 @@ class Tokens:
             TokenExpired: signed by us, but its time is over.
             TokenError: anything else that is wrong with it.
         """
+        try:
+            claims = msgspec.json.decode(self._unsign(purpose, token))
+        except (msgspec.DecodeError, ValueError) as ex:
+            raise TokenError("claims do not decode") from ex
+        return _in_time(claims, now)
+
+    def verify_link(self, token: str, *, now: float | None = None) -> LinkClaims:
+        """The same of a link's token."""
+        try:
+            claims = LinkClaims.unpack(self._unsign("link", token))
+        except ValueError as ex:
+            raise TokenError("claims do not decode") from ex
+        if claims.exp <= (time.time() if now is None else now):
+            raise TokenExpired("expired")
+        return claims
+
+    def _unsign(self, purpose: str, token: str) -> bytes:
         signature = token.rpartition(".")[2]
         if len(token) > MAX_LENGTH or len(signature) != _SIGNATURE_LENGTH or not token.isascii():
             raise TokenError("malformed")
@@ -112,18 +124,42 @@ class Tokens:
             # padding); only the canonical one is a token.
             if base64_encode(base64_decode(signature)).decode() != signature:
                 raise TokenError("not canonical")
-            value = self._signers().verifying[purpose].unsign(token.encode())
-            claims = msgspec.json.decode(base64_decode(value))
-        except (BadData, msgspec.DecodeError, ValueError) as ex:
-            raise TokenError("signature or claims do not verify") from ex
-        if not isinstance(claims, dict) or not isinstance(claims.get("exp"), int):
-            raise TokenError("no expiry")
-        if claims["exp"] <= (time.time() if now is None else now):
-            raise TokenExpired("expired")
-        return claims
+            return base64_decode(self._signers().verifying[purpose].unsign(token.encode()))
+        except BadData as ex:
+            raise TokenError("signature does not verify") from ex
+
+    def seal(self, claims: Mapping[str, Any], *, now: float | None = None) -> str:
+        """A part's token, for the edge's eyes alone."""
+        made = self._signers()
+        cipher = made.seals[signing(made.keys, time.time() if now is None else now)]
+        nonce = os.urandom(_NONCE_LENGTH)
+        return base64_encode(nonce + cipher.encrypt(nonce, _encoder.encode(claims), None)).decode()
+
+    def unseal(self, token: str, *, now: float | None = None) -> dict[str, Any]:
+        """The claims of a part's token. Raises as `verify` does."""
+        try:
+            if len(token) > MAX_PART_LENGTH or base64_encode(sealed := base64_decode(token)).decode() != token:
+                raise TokenError("malformed")
+        except (BadData, ValueError) as ex:
+            raise TokenError("malformed") from ex
+        for cipher in self._signers().seals.values():
+            try:
+                opened = cipher.decrypt(sealed[:_NONCE_LENGTH], sealed[_NONCE_LENGTH:], None)
+                return _in_time(msgspec.json.decode(opened), now)
+            except (InvalidTag, ValueError):  # ValueError: too short to be one
+                continue
+        raise TokenError("sealed by nobody of ours")
 
     def derive(self, *parts: bytes, at: float | None = None) -> bytes:
         """32 secret bytes that depend on ``parts`` and on the key that signed at a moment, now by default, only."""
         key = signing(self._signers().keys, time.time() if at is None else at)
         message = b"".join(len(part).to_bytes(4) + part for part in parts)
         return hmac.digest(key.text.encode(), message, "sha256")
+
+
+def _in_time(claims: Any, now: float | None) -> dict[str, Any]:
+    if not isinstance(claims, dict) or not isinstance(claims.get("exp"), int):
+        raise TokenError("no expiry")
+    if claims["exp"] <= (time.time() if now is None else now):
+        raise TokenExpired("expired")
+    return claims

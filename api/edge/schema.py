@@ -23,9 +23,16 @@ class UsageReport(Body):
 
 
 class RevocationQuery(Query):
-    """The row behind which an edge knows nothing."""
+    """The position from which on an edge wants to know: a moment in microseconds."""
 
     after: Annotated[int, Meta(ge=0)] = 0
+
+
+class SessionQuery(Query):
+    """Whose session it is, and the token's generation."""
+
+    user: Id
+    generation: Annotated[int, Meta(ge=0, le=2**32)]
 
 
 class TargetQuery(Query):
@@ -50,18 +57,24 @@ class ReadyAnswer(Answer):
 
 
 class RevocationsAnswer(Answer):
-    """What has ended: id, kind, subject, generation, expiry of each; with `more`, ask again behind `last_id`.
+    """What has ended: kind, subject, generation, moment (µs), expiry (s); with `more`, ask again from `position`.
 
     Attributes:
         room: bytes that local storage can still take; null if it is not known.
         tiers: a name that changes with the tiers.
     """
 
-    last_id: int
+    position: int
     more: bool
     room: int | None
     tiers: str
-    revocations: list[tuple[int, str, str, int, int]]
+    revocations: list[tuple[str, str, int, int, int]]
+
+
+class SessionAnswer(Answer):
+    """Whether a token is still good."""
+
+    live: bool
 
 
 class TotalsAnswer(Answer):

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from api.accounts.revocations import Revocations
+from api.accounts.revocations import Revocations, microseconds
 from api.accounts.usage import Usage
 from api.blobs.replicas import REASONS
 from api.core import errors
 from api.core.config import Config
 from api.core.errors import Problem
-from api.edge.schema import AliveAnswer, ReadyAnswer, RevocationQuery, RevocationsAnswer, TargetQuery
+from api.edge.schema import (
+    AliveAnswer,
+    ReadyAnswer,
+    RevocationQuery,
+    RevocationsAnswer,
+    SessionAnswer,
+    SessionQuery,
+    TargetQuery,
+)
 from api.files.schema import TargetAnswer
 from api.files.service import Files
 from api.http.call import Call
@@ -53,13 +61,21 @@ def revoked(
     call: Call, query: RevocationQuery, revocations: Revocations, health: Health, usage: Usage
 ) -> RevocationsAnswer:
     """What has ended; and, since every edge asks each second, the room of local storage and the tiers' name."""
-    rows, last_id, more = revocations.since(query.after)
-    found = [(row.id, row.kind, row.subject.hex(), row.generation, int(row.expires_at.timestamp())) for row in rows]
-    return RevocationsAnswer(last_id, more, health.room(), usage.tiers_version, found)
+    rows, position, more = revocations.since(query.after)
+    found = [
+        (row.kind, row.subject.hex(), row.generation, microseconds(row.noted_at), int(row.expires_at.timestamp()))
+        for row in rows
+    ]
+    return RevocationsAnswer(position, more, health.room(), usage.tiers_version, found)
+
+
+def session(call: Call, query: SessionQuery, revocations: Revocations) -> SessionAnswer:
+    """Whether a token of a session is still good, for an edge that cannot tell."""
+    return SessionAnswer(not revocations.is_over(bytes.fromhex(query.user), call.id, query.generation))
 
 
 def target(call: Call, query: TargetQuery, files: Files, config: Config) -> TargetAnswer:
-    """Where a blob lies; without the storages that the edge tried in vain."""
+    """What the edge has to know of a file; where it lies, without the storages that the edge tried in vain."""
     failed = [name for name in query.failed.split(",") if name]
     # a storage may have been taken out of the settings since the edge was told of it
     known = [name for name in failed if name in config.storages]

@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 import unicodedata
 from typing import Final
+from urllib.parse import quote
 
 from api.core import errors
 from api.core.errors import Problem
 
 MAX_NAME_BYTES: Final = 255
+_SHORT_EXTENSION: Final = 16
 _CONTENT_TYPE: Final = re.compile(
     r"[A-Za-z0-9!#$&^_.+-]{1,127}/[A-Za-z0-9!#$&^_.+-]{1,127}(; ?[a-z0-9-]+=[A-Za-z0-9._-]+)*"
 )
@@ -36,6 +38,27 @@ def check_name(name: str) -> str:
     if reason:
         raise Problem(errors.NAME_INVALID, reason)
     return name
+
+
+def in_path(name: str, most: int) -> str:
+    """A name as a segment of a URL, where it says something to people alone: cut to ``most`` characters.
+
+    It is cut between two characters, and keeps its extension where that is short.
+    """
+    quoted = quote(name, safe="")
+    if len(quoted) <= most:
+        return quoted
+    stem, dot, extension = name.rpartition(".")
+    tail = quote(dot + extension, safe="") if stem and len(extension) <= _SHORT_EXTENSION else ""
+    if len(tail) >= most:
+        tail = ""
+    head = ""
+    for char in stem if tail else name:
+        piece = quote(char, safe="")
+        if len(head) + len(piece) + len(tail) > most:
+            break
+        head += piece
+    return head + tail
 
 
 def content_type(value: str | None) -> str:

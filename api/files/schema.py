@@ -1,4 +1,4 @@
-"""The JSON of files and links, and of where a blob lies."""
+"""The JSON of files and links, and of what an edge has to know of a file."""
 
 from __future__ import annotations
 
@@ -121,9 +121,15 @@ class LinkAnswer(Answer):
 
 
 class TargetAnswer(Answer):
-    """Where a blob lies, for the edge."""
+    """What the edge has to know of a file; see `api.files.service.Target`."""
 
-    blob: Id
+    file: Id
+    owner: Id
+    tier: str
+    link_tier: str
+    generation: int
+    filename: str
+    type: str
     size: Size
     digest: Sha256
     storage: str
@@ -134,10 +140,17 @@ class TargetAnswer(Answer):
 
     @classmethod
     def of(cls, record: Target) -> TargetAnswer:
+        file = record.file
         return cls(
-            blob=record.blob_id.hex(),
-            size=record.size,
-            digest=record.digest.hex(),
+            file=file.file_id.hex(),
+            owner=file.owner_id.hex(),
+            tier=file.tier,
+            link_tier=record.link_tier,
+            generation=file.generation,
+            filename=file.name,
+            type=file.content_type,
+            size=file.size,
+            digest=file.digest.hex(),
             storage=record.storage,
             name=record.name,
             uri=record.uri,

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Final
-from urllib.parse import quote
 
-from api.accounts import revocation_rows as revocations
-from api.blobs import rows as blobs
+from api.accounts.revocations import Revocations
 from api.blobs.replicas import Replicas
 from api.context import Context
 from api.core import errors
+from api.core.claims import LinkClaims
 from api.core.errors import Problem, StorageUnavailable
-from api.core.models import File, Identity, new_id
+from api.core.models import File, Identity
 from api.db.pool import Statements
-from api.files import rows
-from api.files.names import check_name
+from api.files import rows, target_rows
+from api.files.names import check_name, in_path
+from api.files.target_rows import Linked
 
-MAX_LINK_LIFE: Final = 604_800
+LONGEST_URL: Final = 997
+"""Characters of a link, so that it fits into a line of a mail (RFC 5322 section 2.1.1)."""
+
 _REDIRECT_LIFE: Final = 60
 """Seconds that the link behind GET /files/{id}/content is good: nginx uses it at once."""
 
@@ -56,23 +59,24 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where the edge finds a blob's bytes.
+    """All that the edge has to know of a file that it sends.
 
     Attributes:
+        file: what it is a file of, and whose.
+        storage: the kind of the storage where it lies: local, s3 or oss; "empty" for content of no bytes.
         name: the storage's.
-        storage: its kind: local, s3 or oss; "empty" for a blob of no bytes.
         uri: a path under the objects' folder for local, otherwise a signed URL.
         cached: whether the edge keeps it on its disk.
         others: whether another storage can be tried if this one fails.
+        link_tier: whose limits hold for downloads by link.
     """
 
-    blob_id: bytes
-    size: int
-    digest: bytes
+    file: Linked
     storage: str
     uri: str
-    cached: bool = False
-    name: str = ""
+    cached: bool
+    name: str
+    link_tier: str
     others: bool = False
 
 
@@ -92,9 +96,10 @@ class Redirect:
 class Files:
     """See the module's docstring."""
 
-    def __init__(self, context: Context, replicas: Replicas) -> None:
+    def __init__(self, context: Context, revocations: Revocations, replicas: Replicas) -> None:
         self._db = context.db
         self._stores = context.stores
+        self._revocations = revocations
         self._replicas = replicas
         self._tokens = context.tokens
         self._config = context.config
@@ -149,7 +154,7 @@ class Files:
             if file is None:
                 raise Problem(errors.FILE_NOT_FOUND)
             if rows.trash(tx, file, self._clock()):
-                self._revoke_links(tx, file)
+                self._revocations.forget(tx, identity.user_id)
 
         self._db.transaction(body)
 
@@ -161,15 +166,9 @@ class Files:
             if file is None or file.trashed_at is not None:
                 raise Problem(errors.FILE_NOT_FOUND)
             if rows.end_links(tx, file):
-                self._revoke_links(tx, file)
+                self._revocations.forget(tx, identity.user_id)
 
         self._db.transaction(body)
-
-    def _revoke_links(self, tx: Statements, file: File) -> None:
-        # the time is taken behind the row's lock: the feed repeats what is younger than 10 s, and a wait may be longer
-        now = self._clock()
-        links_end = now + timedelta(seconds=MAX_LINK_LIFE, minutes=5)
-        revocations.insert(tx, "file", [file.id], file.link_generation, now, links_end)
 
     def restore(self, identity: Identity, file_id: bytes) -> File:
         """Takes a file out of the trash; its earlier links stay dead. Raises Problem FILE_NOT_FOUND."""
@@ -184,67 +183,63 @@ class Files:
         Raises:
             Problem: FILE_NOT_FOUND, FILE_CORRUPT.
         """
-        file = self._live(identity, file_id)
+        file = self._own(identity, file_id)
         expiry = int(self._clock().timestamp()) + (expires_in or self._config.link_ttl)
-        tier = identity.tier if self._config.link_tier == "owner" else self._config.link_tier
-        token = self._sign(identity, file, expiry, disposition, tier)
-        url = f"{self._config.content_url}/d/{token}/{quote(file.name, safe='')}"
-        return Link(url, datetime.fromtimestamp(expiry, UTC))
+        url = f"{self._config.content_url}/d/{self._sign(file, expiry, disposition)}/"
+        return Link(url + in_path(file.name, LONGEST_URL - len(url)), datetime.fromtimestamp(expiry, UTC))
 
     def redirect(self, identity: Identity, file_id: bytes, disposition: str) -> Redirect:
         """Raises Problem FILE_NOT_FOUND, FILE_CORRUPT."""
-        file = self._live(identity, file_id)
+        file = self._own(identity, file_id)
         expiry = int(self._clock().timestamp()) + _REDIRECT_LIFE
-        uri = f"/_link/{self._sign(identity, file, expiry, disposition, identity.tier)}/content"
+        uri = f"/_link/{self._sign(file, expiry, disposition)}/content"
         try:
-            return Redirect(uri, self._locate(file.blob_id, file.size, file.digest))
+            return Redirect(uri, self._locate(file))
         except (Problem, StorageUnavailable):
             return Redirect(uri, None)  # the edge asks, and says why
 
-    def _sign(self, identity: Identity, file: File, expiry: int, disposition: str, tier: str) -> str:
-        if file.blob_state in ("corrupt", "deleting"):
+    def _own(self, identity: Identity, file_id: bytes) -> Linked:
+        file = target_rows.by_file(self._db, file_id)
+        if file is None or file.owner_id != identity.user_id or file.is_trashed:
+            raise Problem(errors.FILE_NOT_FOUND)
+        if file.state in ("corrupt", "deleting"):
             raise Problem(errors.FILE_CORRUPT)
-        media_type = file.content_type.partition(";")[0].lower()
-        claims = {
-            "jti": new_id().hex(),
-            "file": file.id.hex(),
-            "fgen": file.link_generation,
-            "blob": file.blob_id.hex(),
-            "size": file.size,
-            "sub": identity.user_id.hex(),
-            "gen": identity.generation,
-            "tier": tier,
-            "disp": "inline" if disposition == "inline" and media_type in _INLINE else "attachment",
-            "name": file.name,
-            "type": file.content_type,
-            "exp": expiry,
-        }
-        return self._tokens.sign("link", claims, now=self._clock().timestamp())
+        return file
 
-    def target(self, blob_id: bytes, failed: Sequence[str] = (), reason: str | None = None) -> Target:
-        """Where a blob lies, for the edge.
+    def _sign(self, file: Linked, expiry: int, disposition: str) -> str:
+        media_type = file.content_type.partition(";")[0].lower()
+        shown = "inline" if disposition == "inline" and media_type in _INLINE else "attachment"
+        claims = LinkClaims(os.urandom(8), file.file_id, file.generation, shown, expiry)
+        return self._tokens.sign_link(claims, now=self._clock().timestamp())
+
+    def target(self, file_id: bytes, failed: Sequence[str] = (), reason: str | None = None) -> Target:
+        """Where a file's bytes lie, and what else the edge has to know before it sends them.
 
         Args:
             failed: storages that the edge tried in vain, the last one last.
             reason: why the last of them failed (`replicas.REASONS`); None if the edge has said so lately.
 
         Raises:
-            Problem: FILE_NOT_FOUND, FILE_CORRUPT, CONTENT_LOST.
+            Problem: FILE_NOT_FOUND, LINK_REVOKED, FILE_CORRUPT, CONTENT_LOST.
         """
-        blob = blobs.by_id(self._db, blob_id)
-        if blob is None or blob.state == "deleting":
+        file = target_rows.by_file(self._db, file_id)
+        if file is None or file.state == "deleting":
             raise Problem(errors.FILE_NOT_FOUND)
-        if blob.state == "corrupt":
+        if file.is_trashed or file.is_disabled:
+            raise Problem(errors.LINK_REVOKED, generation=file.generation)
+        if file.state == "corrupt":
             raise Problem(errors.FILE_CORRUPT)
         if failed and reason:
-            self._replicas.report(blob.id, failed[-1], reason)
-        return self._locate(blob.id, blob.size, blob.digest, failed)
+            self._replicas.report(file.blob_id, failed[-1], reason)
+            file = replace(file, replicas=None)  # what was read of them is old now
+        return self._locate(file, failed)
 
-    def _locate(self, blob_id: bytes, size: int, digest: bytes, failed: Sequence[str] = ()) -> Target:
-        if size == 0:
-            return Target(blob_id, 0, digest, "empty", "")
-        found = self._replicas.choose(blob_id, failed)
+    def _locate(self, file: Linked, failed: Sequence[str] = ()) -> Target:
+        tier = file.tier if self._config.link_tier == "owner" else self._config.link_tier
+        if file.size == 0:
+            return Target(file, "empty", "", False, "", tier)
+        found = self._replicas.choose(file.blob_id, failed, file.replicas)
         name = found.storage
         uri = self._stores.named(name).internal_uri(found.object_key)
-        cached = name in self._config.cache_storages and size <= self._config.cache_max_file
-        return Target(blob_id, size, digest, self._stores.kind(name), uri, cached, name, found.others)
+        cached = name in self._config.cache_storages and file.size <= self._config.cache_max_file
+        return Target(file, self._stores.kind(name), uri, cached, name, tier, found.others)

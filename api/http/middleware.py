@@ -54,10 +54,11 @@ class Authentication:
     """Lets a request through as the table of routes says; see `api.http.route.Access`.
 
     Args:
-        identify: says who a bearer token speaks for, or raises Problem.
+        identify: says who a bearer token speaks for, or raises Problem; told that the edge cannot tell, it looks itself
+            whether the token has ended.
     """
 
-    def __init__(self, identify: Callable[[str], Identity], edge_key: str) -> None:
+    def __init__(self, identify: Callable[[str, bool], Identity], edge_key: str) -> None:
         self._identify = identify
         self._edge_key = edge_key.encode()
 
@@ -87,4 +88,4 @@ class Authentication:
         scheme, _, token = (req.get_header("Authorization") or "").partition(" ")
         if scheme.lower() != "bearer":
             return None
-        return self._identify(token.strip())
+        return self._identify(token.strip(), req.get_header("X-Sluice-Unsure") is not None)

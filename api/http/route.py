@@ -65,7 +65,7 @@ _OF_A_BODY: Final = (errors.BODY_INVALID, errors.BODY_TOO_LARGE, errors.MEDIA_TY
 PATH_IDS: Final[Mapping[str, Kind]] = {
     "upload_id": errors.UPLOAD_NOT_FOUND,
     "file_id": errors.FILE_NOT_FOUND,
-    "blob_id": errors.FILE_NOT_FOUND,
+    "session_id": errors.NOT_FOUND,
     "transfer_id": errors.TRANSFER_NOT_FOUND,
     "subject": errors.NOT_FOUND,
 }

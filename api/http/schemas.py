@@ -62,6 +62,7 @@ class Error(Answer):
         parts: part numbers, for errors about parts.
         missing: ranges of part numbers, for PARTS_MISSING.
         state: the state that does not allow the call.
+        generation: of a file's links, for an edge that is told that they are over.
     """
 
     code: str
@@ -70,6 +71,7 @@ class Error(Answer):
     parts: list[int] | UnsetType = UNSET
     missing: list[tuple[int, int]] | UnsetType = UNSET
     state: str | UnsetType = UNSET
+    generation: int | UnsetType = UNSET
 
 
 class ErrorAnswer(Answer):

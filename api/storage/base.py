@@ -35,6 +35,7 @@ class MultipartRef:
         user_id: the user's id, 32 hexadecimal characters.
         generation: the user's token generation.
         tier: the user's, which the edge limits parts by.
+        session_id: of the session that part URLs are made for, 32 hexadecimal characters; zeros where nobody signed in.
         binds_hash: the upload's part URLs make the storage compare each body with its SHA-256.
         completes_sent: completes of this upload that may have reached the storage before, answered or not.
     """
@@ -50,6 +51,7 @@ class MultipartRef:
     binds_hash: bool = False
     tier: str = "default"
     completes_sent: int = 0
+    session_id: str = "0" * 32
 
     @property
     def is_single(self) -> bool:

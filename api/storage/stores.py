@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import Final
 
 from api.core.errors import StorageError, StorageUnavailable
-from api.core.models import Upload
+from api.core.models import Identity, Upload
 from api.storage.base import MultipartRef, MultipartStorage
 
 LATE_COMPLETE: Final = timedelta(days=1)
@@ -109,8 +109,8 @@ class Stores:
         return True
 
 
-def multipart_ref(upload: Upload, generation: int = 0, tier: str = "default") -> MultipartRef:
-    """How a storage knows an upload."""
+def multipart_ref(upload: Upload, identity: Identity | None = None) -> MultipartRef:
+    """How a storage knows an upload, and for whom its part URLs are signed where they are."""
     return MultipartRef(
         upload_id=upload.id.hex(),
         object_key=upload.object_key,
@@ -119,7 +119,8 @@ def multipart_ref(upload: Upload, generation: int = 0, tier: str = "default") ->
         part_size=upload.part_size,
         part_count=upload.part_count,
         user_id=upload.user_id.hex(),
-        generation=generation,
+        generation=identity.generation if identity else 0,
         binds_hash=upload.binds_hash,
-        tier=tier,
+        tier=identity.tier if identity else "default",
+        session_id=identity.session_id.hex() if identity else "0" * 32,
     )

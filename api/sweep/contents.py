@@ -5,8 +5,8 @@ moved to the trash, days before it is purged. A blob is deleted only after its l
 was only ever the target of its uploader, whose file now has the other object: the next request asks for the new
 target. If an object was moved, its row in `doomed` says how long edges may still read it.
 
-Links stay invalid. Moving a file to the trash wrote a revocation for the file's id that lives longer than any link, and
-an id is never used again. So purging needs no further revocation.
+Links stay invalid: they name the file's id, which is never used again, and an edge that asks for it learns that there
+is none.
 """
 
 from __future__ import annotations

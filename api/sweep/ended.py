@@ -122,7 +122,7 @@ class Ended:
             run.counts["sessions_dropped"] += accounts.prune_sessions(self._db, before)
             run.counts["networks_dropped"] += network_rows.prune(self._db, run.now - NETWORK_RETENTION)
             run.counts["usage_dropped"] += self._usage.prune()
-            run.counts["revocations_dropped"] += revocations.prune(self._db, run.now - timedelta(days=1))
+            run.counts["revocations_dropped"] += revocations.prune(self._db, run.now)
 
     def _drop(self, upload_id: bytes) -> None:
         ended_uploads.prune_parts(self._db, upload_id)

@@ -70,7 +70,7 @@ class Signing:
         """URLs of parts whose hashes are written down, of an upload that is open at its storage."""
         expiry = min(int(self._clock().timestamp()) + self._config.part_url_ttl, int(upload.expires_at.timestamp()))
         presign = self._stores.named(upload.storage).presign_part
-        ref = multipart_ref(upload, identity.generation, identity.tier)
+        ref = multipart_ref(upload, identity)
         signed = {number: presign(ref, number, sha256, expiry) for number, sha256 in parts.items()}
         return SignedParts(signed, datetime.fromtimestamp(expiry, UTC))
 

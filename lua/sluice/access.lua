@@ -71,7 +71,7 @@ local function answer(route, code, is_bare)
     local header = ngx.header
     ngx.status = status
     if is_bare then
-        var.policy = POLICY
+        var.policy_of_refusal = POLICY
     else
         clear_headers(header, code)
     end
@@ -145,18 +145,25 @@ local function decide_bearer()
     local text = #header <= MAX_AUTHORIZATION and header:match("^[Bb][Ee][Aa][Rr][Ee][Rr] +(%S+)$")
     local claims, problem = nil, "invalid"
     if text then
-        claims, problem = verified.check("access", text, 0)
+        claims, problem = verified.check("access", text)
     end
     if not claims then
         return BEARER_PROBLEMS[problem]
     elseif claims.role == "admin" and var.admin_address == "0" then
         return "FORBIDDEN"
     end
-    return traffic.admit("api", claims) or calls.begin(claims.account, tier.of(claims.tier).calls)
+    if not revocation.is_sure(0) then
+        -- The API looks for itself (api/http/middleware.py).
+        var.unsure = "1"
+    end
+    -- Before the API reads what it may tell along with its answer (link.decide_content).
+    var.known_version = revocation.version()
+    local party = claims.party
+    return traffic.admit("api", party) or calls.begin(party.account, tier.of(party.tier).calls)
 end
 
 local function decide_ready()
-    return not revocation.is_fresh(0) and "EDGE_STALE" or nil
+    return not (revocation.has_begun() and revocation.is_sure(0)) and "EDGE_STALE" or nil
 end
 
 -- Answers a download whose bytes are sent by Lua.

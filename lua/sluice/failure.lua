@@ -33,7 +33,7 @@ local function of_local(route, status)
         journal.note("local storage could not take a part of upload " .. subject .. " (" .. status .. ")")
     else
         target.forget(subject)
-        journal.note("local storage could not give blob " .. subject .. " (" .. status .. ")")
+        journal.note("local storage could not give file " .. subject .. " (" .. status .. ")")
     end
     return "STORAGE_UNAVAILABLE"
 end
@@ -52,7 +52,7 @@ end
 -- A target that no longer holds (its URL has expired, keys were changed, another replica serves) is asked for anew,
 -- once.
 local function of_blob(answered)
-    journal.note("a storage could not give blob " .. var.subject .. " (" .. answered .. ")")
+    journal.note("a storage could not give file " .. var.subject .. " (" .. answered .. ")")
     if var.storage_final == "" then
         var.storage_final = "1"
         local found, problem = target.renew(var.subject)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
 import pytest
 
-from api.accounts import network_rows
+from api.accounts import network_rows, revocation_rows
 from api.accounts import rows as accounts
 from api.blobs import replica_rows as replicas
 from api.blobs import scrub_rows as scrubs
@@ -359,14 +360,20 @@ def rows_of_jobs(gateway: Gateway) -> None:
 
 def edge(gateway: Gateway, user: User) -> None:
     headers = {"X-Sluice-Edge": EDGE_KEY}
-    ((blob,),) = gateway.db.all("SELECT LOWER(HEX(blob_id)) FROM file ORDER BY id DESC LIMIT 1")
+    ((file,),) = gateway.db.all("SELECT LOWER(HEX(id)) FROM file ORDER BY id DESC LIMIT 1")
     gateway.statements.pop()
-    gateway.http.simulate_get(f"/internal/targets/{blob}", headers=headers)
+    gateway.http.simulate_get(f"/internal/targets/{file}", headers=headers)
+    gateway.http.simulate_get(
+        f"/internal/sessions/{'0' * 32}", params={"user": user.id, "generation": 0}, headers=headers
+    )
     gateway.http.simulate_get("/internal/revocations", headers=headers)
     report = {"edge": "0" * 32, "sequence": 1, "rows": [["user", user.id, "2026-01-01", 1, 1]]}
     gateway.http.simulate_post("/internal/usage", headers=headers, json=report | {"totals": [["user", user.id]]})
     gateway.http.simulate_get(f"/internal/usage/user/{user.id}", headers=headers)
     gateway.services.accounts.set_tier(user.name, "default")
+    now = gateway.clock()
+    revocation_rows.note(gateway.db, "session", b"over", 1, now, now)
+    assert revocation_rows.prune(gateway.db, now + timedelta(seconds=1)) >= 1
     gateway.http.simulate_get("/readyz")
     gateway.http.simulate_get("/internal/metrics", headers=headers)
 
@@ -382,11 +389,11 @@ def mended(gateway: Gateway) -> None:
     gateway.statements.pop()
     content = gateway.storage.objects.pop(key)
     headers, params = {"X-Sluice-Edge": EDGE_KEY}, {"failed": "local", "reason": "missing"}
-    gateway.http.simulate_get(f"/internal/targets/{blob}", headers=headers, params=params)
+    gateway.http.simulate_get(f"/internal/targets/{made['id']}", headers=headers, params=params)
     for _ in range(2):
         gateway.services.runner.run("mend", bytes.fromhex(blob))
         gateway.clock.turn(3)
     replicas.lost(gateway.db, 10)
     gateway.storage.objects[key] = content
-    gateway.http.simulate_get(f"/internal/targets/{blob}", headers=headers)
+    gateway.http.simulate_get(f"/internal/targets/{made['id']}", headers=headers)
     gateway.services.runner.run("mend", bytes.fromhex(blob))

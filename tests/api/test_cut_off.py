@@ -200,7 +200,7 @@ class Cases:
 
         def trashed(answer: falcon.testing.Result) -> None:
             assert answer.status_code == 204
-            assert count(self.gateway, "revocation WHERE subject = UNHEX(%s)", file["id"]) == 1
+            assert count(self.gateway, "revocation WHERE subject = UNHEX(%s)", self.user.id) == 1
 
         return lambda: self.user.call("DELETE", f"/files/{file['id']}"), trashed
 

@@ -71,7 +71,7 @@ FILL = (
     "INSERT INTO transfer_item (id, transfer_id, blob_id, size, state, phase, storage, object_key, upload_id, due_at, "
     "created_at) SELECT {id}, UNHEX(MD5(1 + seq % 20)), {id}, 1, ELT(1 + seq % 3, 'waiting', 'queued', 'failed'), "
     "'copy', 'other', CONCAT('t', seq), {id}, NOW(6), NOW(6) FROM {seq}",
-    "INSERT INTO revocation SELECT seq, 'session', {id}, 0, NOW(6) - INTERVAL seq MINUTE, NOW(6) + INTERVAL 20 DAY "
+    "INSERT INTO revocation SELECT 'session', {id}, 1, NOW(6) - INTERVAL seq MINUTE, NOW(6) + INTERVAL 20 DAY "
     "FROM {seq}",
 )
 

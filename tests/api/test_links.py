@@ -3,26 +3,42 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
+from base64 import urlsafe_b64decode
+from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+import falcon.testing
 import pytest
 
+from api.core.claims import LinkClaims
 from api.core.errors import Problem
-from api.core.tokens import MAX_LENGTH
-from tests.api.conftest import Content, Gateway, User, error
+from tests.api.conftest import EDGE_KEY, Content, Gateway, User, error, together
 
 EMPTY = Content(b"")
 
 
-def claims_of(gateway: Gateway, url: str) -> dict[str, Any]:
+def claims_of(gateway: Gateway, url: str) -> LinkClaims:
     """A link's claims; its URL must have the form that the edge takes."""
     parts = urlsplit(url)
     assert f"{parts.scheme}://{parts.netloc}" == gateway.config.public_url
     _, d, token, _ = parts.path.split("/")
     assert d == "d"
-    return gateway.services.tokens.verify("link", token, now=gateway.clock.now.timestamp())
+    return gateway.services.tokens.verify_link(token, now=gateway.clock.now.timestamp())
+
+
+def target(gateway: Gateway, file: dict[str, Any]) -> falcon.testing.Result:
+    return gateway.http.simulate_get(f"/internal/targets/{file['id']}", headers={"X-Sluice-Edge": EDGE_KEY})
+
+
+def holds(gateway: Gateway, file: dict[str, Any], url: str) -> bool:
+    """Whether an edge that asks would send the file by a link."""
+    answer = target(gateway, file)
+    if answer.status_code != 200:
+        error(answer, 410, "LINK_REVOKED")
+        return False
+    return bool(answer.json["generation"] == claims_of(gateway, url).generation)
 
 
 def make(user: User, file: dict[str, Any], **body: Any) -> str:
@@ -33,36 +49,29 @@ def make(user: User, file: dict[str, Any], **body: Any) -> str:
 
 
 class TestClaims:
-    def test_a_link_says_all_that_the_edge_needs(self, gateway: Gateway, user: User) -> None:
+    def test_a_link_says_which_file_and_nothing_of_its_owner_or_content(self, gateway: Gateway, user: User) -> None:
         file = user.upload(Content(b"linked"), "résumé 📦.pdf", content_type="application/pdf")
-        ((blob,),) = gateway.rows("SELECT LOWER(HEX(blob_id)) FROM file WHERE id = UNHEX(%s)", file["id"])
+        ((blob,),) = gateway.rows("SELECT blob_id FROM file WHERE id = UNHEX(%s)", file["id"])
         url = make(user, file)
         claims = claims_of(gateway, url)
-        assert len(claims.pop("jti")) == 32
-        assert claims == {
-            "file": file["id"],
-            "fgen": 1,
-            "blob": blob,
-            "size": 6,
-            "sub": user.id,
-            "gen": 0,
-            "tier": "default",
-            "disp": "attachment",
-            "name": "résumé 📦.pdf",
-            "type": "application/pdf",
-            "exp": int(gateway.clock.now.timestamp()) + 3600,
-        }
+        exp = int(gateway.clock.now.timestamp()) + 3600
+        assert claims == LinkClaims(claims.link_id, bytes.fromhex(file["id"]), 1, "attachment", exp)
         assert unquote(url.rpartition("/")[2]) == "résumé 📦.pdf"
+        token = url.split("/")[4]
+        seen = token.encode() + b"".join(urlsafe_b64decode(piece + "==") for piece in token.split("."))
+        for secret in (blob, blob[:6], bytes.fromhex(user.id), b"default", bytes.fromhex(file["digest"])):
+            assert secret not in seen
+            assert secret.hex().encode() not in seen
 
     def test_each_link_has_an_id_of_its_own(self, gateway: Gateway, user: User) -> None:
         file = user.create(EMPTY)["file"]
-        assert len({claims_of(gateway, make(user, file))["jti"] for _ in range(3)}) == 3
+        assert len({claims_of(gateway, make(user, file)).link_id for _ in range(3)}) == 3
 
     @pytest.mark.parametrize("seconds", [1, 60, 604_800])
     def test_its_life_is_as_long_as_asked(self, gateway: Gateway, user: User, seconds: int) -> None:
         file = user.create(EMPTY)["file"]
         answer = user.post(f"/files/{file['id']}/links", {"expires_in": seconds})
-        exp = claims_of(gateway, answer.json["url"])["exp"]
+        exp = claims_of(gateway, answer.json["url"]).exp
         assert exp == int(gateway.clock.now.timestamp()) + seconds
         assert datetime.fromisoformat(answer.json["expires_at"]).timestamp() == exp
 
@@ -92,26 +101,35 @@ class TestClaims:
     ) -> None:
         file = user.create(EMPTY, content_type=content_type)["file"]
         asked = claims_of(gateway, make(user, file, disposition="inline"))
-        assert asked["disp"] == ("inline" if inline else "attachment")
-        assert claims_of(gateway, make(user, file, disposition="attachment"))["disp"] == "attachment"
-        assert claims_of(gateway, make(user, file))["disp"] == "attachment"
+        assert asked.disposition == ("inline" if inline else "attachment")
+        assert claims_of(gateway, make(user, file, disposition="attachment")).disposition == "attachment"
+        assert claims_of(gateway, make(user, file)).disposition == "attachment"
 
     def test_another_disposition_is_refused(self, user: User) -> None:
         file = user.create(EMPTY)["file"]
         error(user.post(f"/files/{file['id']}/links", {"disposition": "form-data"}), 400, "BODY_INVALID")
         error(user.get(f"/files/{file['id']}/content", disposition="form-data"), 400, "PARAMETER_INVALID")
 
-    @pytest.mark.parametrize("name", ['"' * 255, "😀" * 63 + "abc", "a" * 255, "%" * 255])
-    def test_the_longest_name_and_type_still_fit_a_token_and_a_url(
-        self, gateway: Gateway, user: User, name: str
+    @pytest.mark.parametrize(
+        ("name", "most"),
+        [("a" * 20, 260), ("文" * 50, 998), ('"' * 255, 998), ("😀" * 63 + "abc", 998), ("a" * 255, 998)],
+    )
+    def test_a_link_is_short_whatever_the_name(self, gateway: Gateway, user: User, name: str, most: int) -> None:
+        url = make(user, user.create(EMPTY, name)["file"])
+        assert len(url.split("/")[4]) < 100
+        assert len(url) < most
+        assert unquote(url.rpartition("/")[2]) == name
+
+    def test_a_name_that_is_too_long_for_a_line_is_cut_between_two_characters(
+        self, build: Callable[..., Gateway]
     ) -> None:
-        content_type = f"application/{'x' * 127}; charset={'y' * 100}"
-        file = user.create(EMPTY, name, content_type=content_type)["file"]
-        assert file["content_type"] == content_type
-        url = make(user, file)
-        assert claims_of(gateway, url)["name"] == name
-        assert len(urlsplit(url).path.split("/")[2]) <= MAX_LENGTH
-        assert len(url) < 8000
+        gateway = build(public_url=f"https://{'files.' * 30}example")
+        user = gateway.user()
+        url = make(user, user.create(EMPTY, "😀" * 61 + ".tar.gz")["file"])
+        assert 985 < len(url) < 998
+        name = unquote(url.rpartition("/")[2])
+        assert name.endswith("😀.gz")
+        assert set(name.removesuffix(".gz")) == {"😀"}
 
     def test_a_name_never_leaves_its_place_in_the_url(self, gateway: Gateway, user: User) -> None:
         for name in ("a?b#c", "a%2fb", "a b;c", "..."):
@@ -128,18 +146,17 @@ class TestContent:
             answer = user.call(method, f"/files/{file['id']}/content")
             assert (answer.status_code, answer.content) == (200, b"")
             _, location, token, _ = answer.headers["x-accel-redirect"].split("/")
-            claims = gateway.services.tokens.verify("link", token, now=gateway.clock.now.timestamp())
+            claims = gateway.services.tokens.verify_link(token, now=gateway.clock.now.timestamp())
             assert location == "_link"
-            assert (claims["file"], claims["disp"]) == (file["id"], "attachment")
-            assert claims["exp"] == int(gateway.clock.now.timestamp()) + 60
+            assert (claims.file_id.hex(), claims.disposition) == (file["id"], "attachment")
+            assert claims.exp == int(gateway.clock.now.timestamp()) + 60
         inline = user.get(f"/files/{file['id']}/content", disposition="inline").headers["x-accel-redirect"]
-        assert gateway.services.tokens.verify("link", inline.split("/")[2])["disp"] == "inline"
+        assert gateway.services.tokens.verify_link(inline.split("/")[2]).disposition == "inline"
 
     def test_where_the_bytes_lie_comes_along(self, gateway: Gateway, user: User) -> None:
         file = user.upload(Content(b"along"))
         told = json.loads(user.get(f"/files/{file['id']}/content").headers["x-sluice-target"])
-        edge = {"X-Sluice-Edge": "e" * 64}
-        assert told == gateway.http.simulate_get(f"/internal/targets/{told['blob']}", headers=edge).json
+        assert told == target(gateway, file).json
         assert (told["digest"], told["size"], told["name"]) == (file["digest"], 5, "local")
 
     def test_a_name_is_never_part_of_the_redirect(self, user: User) -> None:
@@ -159,50 +176,58 @@ class TestContent:
         error(user.get(f"/files/{file['id']}/content"), 410, "FILE_CORRUPT")
 
 
-class TestEnd:
-    def revocations(self, gateway: Gateway, file: dict[str, Any]) -> list[int]:
-        rows = gateway.rows(
-            "SELECT generation FROM revocation WHERE kind = 'file' AND subject = UNHEX(%s) ORDER BY id", file["id"]
-        )
-        return [generation for (generation,) in rows]
+def user_rows(gateway: Gateway, user: User) -> list[tuple[int, datetime, datetime]]:
+    """The rows of the feed that an account has: generation, moment, end."""
+    sql = "SELECT generation, noted_at, expires_at FROM revocation WHERE kind = 'user' AND subject = UNHEX(%s)"
+    return [(generation, noted, ends) for generation, noted, ends in gateway.rows(sql, user.id)]
 
+
+class TestEnd:
     def test_trash_ends_the_generation_and_restore_does_not_bring_it_back(self, gateway: Gateway, user: User) -> None:
         file = user.create(EMPTY)["file"]
-        path, seen = f"/files/{file['id']}", []
+        path, links = f"/files/{file['id']}", []
         for _ in range(3):
-            seen.append(claims_of(gateway, make(user, file))["fgen"])
+            links.append(make(user, file))
+            assert [holds(gateway, file, url) for url in links] == [False] * (len(links) - 1) + [True]
             user.call("DELETE", path)
-            user.call("DELETE", path)  # again: nothing more is written
+            assert not any(holds(gateway, file, url) for url in links)
+            user.call("DELETE", path)
             user.post(f"{path}/restore")
-        assert seen == [1, 2, 3]
-        assert self.revocations(gateway, file) == [1, 2, 3]
+            assert not any(holds(gateway, file, url) for url in links)
 
-    def test_a_revocation_outlives_every_link_that_it_ends(self, gateway: Gateway, user: User) -> None:
-        file = user.create(EMPTY)["file"]
-        exp = claims_of(gateway, make(user, file, expires_in=604_800))["exp"]
-        user.call("DELETE", f"/files/{file['id']}")
-        ((expires_at,),) = gateway.rows(
-            "SELECT UNIX_TIMESTAMP(expires_at) FROM revocation WHERE subject = UNHEX(%s)", file["id"]
-        )
-        assert expires_at > exp
+    def test_all_that_an_account_trashes_is_one_row_that_is_written_again(self, gateway: Gateway, user: User) -> None:
+        files, seen = [user.create(EMPTY, f"{n}")["file"] for n in range(5)], []
+        for file in files:
+            user.call("DELETE", f"/files/{file['id']}")
+            ((generation, noted, ends),) = user_rows(gateway, user)
+            assert generation == 0
+            assert 100 < (ends - noted).total_seconds() < 180
+            seen.append(noted)
+        assert seen == sorted(set(seen)), "an edge tells by the moment that it is news"
+        user.call("DELETE", f"/files/{files[0]['id']}")  # again: nothing more is written
+        assert user_rows(gateway, user)[0][1] == seen[-1]
 
     def test_the_session_that_made_it_may_end(self, gateway: Gateway, user: User) -> None:
         file = user.create(EMPTY)["file"]
-        claims = claims_of(gateway, make(user, file))
+        url = make(user, file)
         user.call("DELETE", "/sessions/current")
-        assert "sid" not in claims
-        assert self.revocations(gateway, file) == []
+        assert holds(gateway, file, url)
+
+    def test_at_once_by_many_threads_nobody_fails(self, gateway: Gateway, user: User) -> None:
+        files = [user.create(EMPTY, f"{n}")["file"] for n in range(40)]
+        answers = together(*[lambda f=file: user.call("DELETE", f"/files/{f['id']}") for file in files])
+        assert {answer.status_code for answer in answers} == {204}
+        assert len(user_rows(gateway, user)) == 1
 
 
 class TestWithdrawn:
     def test_links_that_were_made_before_end_and_later_ones_do_not(self, gateway: Gateway, user: User) -> None:
         file = user.create(EMPTY)["file"]
-        before = claims_of(gateway, make(user, file))
+        before = make(user, file)
         assert user.call("DELETE", f"/files/{file['id']}/links").status_code == 204
-        after = claims_of(gateway, make(user, file))
-        rows = gateway.rows("SELECT generation FROM revocation WHERE kind = 'file' AND subject = UNHEX(%s)", file["id"])
-        assert [row[0] for row in rows] == [before["fgen"]]
-        assert after["fgen"] > before["fgen"]
+        assert len(user_rows(gateway, user)) == 1
+        after = make(user, file)
+        assert (holds(gateway, file, before), holds(gateway, file, after)) == (False, True)
         assert user.get(f"/files/{file['id']}").json["trashed_at"] is None
 
     def test_nobody_elses_and_none_of_the_trash(self, gateway: Gateway, user: User) -> None:
@@ -213,25 +238,23 @@ class TestWithdrawn:
 
 
 class TestDisabled:
-    def test_every_token_of_the_account_is_revoked_for_as_long_as_it_could_live(
-        self, gateway: Gateway, user: User
-    ) -> None:
-        link = claims_of(gateway, make(user, user.create(EMPTY)["file"], expires_in=604_800))
+    def test_every_token_of_the_account_ends_and_every_link_stays_dead(self, gateway: Gateway, user: User) -> None:
+        file = user.create(EMPTY)["file"]
+        url = make(user, file, expires_in=604_800)
         assert gateway.services.accounts.disable(user.name.upper())
         assert not gateway.services.accounts.disable(user.name)
-        rows = gateway.rows(
-            "SELECT generation, expires_at > %s FROM revocation WHERE kind = 'user' AND subject = UNHEX(%s)",
-            datetime.fromtimestamp(link["exp"], UTC).replace(tzinfo=None),
-            user.id,
-        )
-        assert rows == ((link["gen"], 1),)
+        ((generation, noted, ends),) = user_rows(gateway, user)
+        assert (generation, (ends - noted).total_seconds()) == (1, 900 + 300)
         error(user.get("/users/me"), 401, "TOKEN_REVOKED")
+        assert not holds(gateway, file, url)
         assert gateway.services.accounts.enable(user.name)
         assert not gateway.services.accounts.enable(user.name)
+        assert not holds(gateway, file, url)
         body = {"username": user.name, "password": user.password}
-        session = gateway.http.simulate_post("/api/v1/sessions", json=body).json
-        claims = gateway.services.tokens.verify("access", session["access_token"], now=0)
-        assert claims["gen"] == link["gen"] + 1
+        user.session = gateway.http.simulate_post("/api/v1/sessions", json=body).json
+        claims = gateway.services.tokens.verify("access", user.session["access_token"], now=0)
+        assert claims["gen"] == 1
+        assert holds(gateway, file, make(user, file))
 
     def test_an_account_that_is_not_there(self, gateway: Gateway) -> None:
         with pytest.raises(Problem, match="ACCOUNT_NOT_FOUND"):

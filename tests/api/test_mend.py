@@ -25,9 +25,9 @@ class Mending(Two):
 
     def ask(self, failed: str = "", reason: str = "") -> falcon.testing.Result:
         """What an edge asks."""
-        ((blob,),) = self.rows("SELECT LOWER(HEX(id)) FROM `blob`")
+        ((file,),) = self.rows("SELECT LOWER(HEX(id)) FROM file LIMIT 1")
         params = {name: value for name, value in (("failed", failed), ("reason", reason)) if value}
-        return self.http.simulate_get(f"/internal/targets/{blob}", params=params, headers={"X-Sluice-Edge": EDGE_KEY})
+        return self.http.simulate_get(f"/internal/targets/{file}", params=params, headers={"X-Sluice-Edge": EDGE_KEY})
 
     def named(self, failed: str = "", reason: str = "") -> str:
         """The storage that an edge is told."""

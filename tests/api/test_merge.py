@@ -81,9 +81,9 @@ def test_deleting_one_leaves_the_other(gateway: Gateway, user: User) -> None:
     user.call("DELETE", f"/files/{mine['id']}")
     gateway.services.sweep.run()
     assert other.get(f"/files/{theirs['id']}").json["state"] == "ready"
-    blob, key = blob_of(gateway, theirs)
+    _, key = blob_of(gateway, theirs)
     assert gateway.storage.objects[key] == content.data
-    target = gateway.http.simulate_get(f"/internal/targets/{blob}", headers={"X-Sluice-Edge": "e" * 64})
+    target = gateway.http.simulate_get(f"/internal/targets/{theirs['id']}", headers={"X-Sluice-Edge": "e" * 64})
     assert target.json["uri"] == f"/{key}"
     error(user.post(f"/files/{mine['id']}/links"), 404, "FILE_NOT_FOUND")
 

@@ -44,8 +44,7 @@ def away(storage: MemoryStorage, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def target(gateway: Moving, file: dict[str, Any]) -> str:
-    ((blob,),) = gateway.rows("SELECT LOWER(HEX(blob_id)) FROM file WHERE id = UNHEX(%s)", file["id"])
-    answer = gateway.http.simulate_get(f"/internal/targets/{blob}", headers={"X-Sluice-Edge": EDGE_KEY})
+    answer = gateway.http.simulate_get(f"/internal/targets/{file['id']}", headers={"X-Sluice-Edge": EDGE_KEY})
     assert answer.status_code == 200
     return str(answer.json["uri"])[1:]
 

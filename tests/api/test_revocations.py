@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import falcon.testing
 import pytest
 
-from api.accounts import revocation_rows as revocations
+from api.accounts import revocation_rows, revocations
 from tests.api.conftest import EDGE_KEY, Content, Gateway, User, error, fresh_database
 from tests.conftest import Servers
 
@@ -33,103 +34,181 @@ def feed(gateway: Gateway, after: int | str = 0) -> dict[str, Any]:
     )
     assert answer.status_code == 200, answer.text
     result: dict[str, Any] = answer.json
-    assert set(result) == {"last_id", "more", "room", "tiers", "revocations"}
+    assert set(result) == {"position", "more", "room", "tiers", "revocations"}
     del result["tiers"]
     return result
 
 
-def ids(answer: dict[str, Any]) -> list[int]:
-    return [row[0] for row in answer["revocations"]]
+def subjects(answer: dict[str, Any]) -> list[str]:
+    return [row[1] for row in answer["revocations"]]
 
 
-def add(gateway: Gateway, count: int = 1, expires_in: float = 3600) -> list[int]:
-    """Rows of the feed; answers their ids."""
-    now = gateway.clock.now
-    subjects = [bytes([n % 256, n // 256]) + bytes(14) for n in range(count)]
-    revocations.insert(gateway.db, "session", subjects, 0, now, now + timedelta(seconds=expires_in))
-    found = gateway.rows("SELECT id FROM revocation ORDER BY id DESC LIMIT %s", count)
-    return sorted(row for (row,) in found)
+def add(gateway: Gateway, count: int = 1, expires_in: float = 3600) -> list[str]:
+    """Rows of the feed, a second apart; their subjects."""
+    made = [os.urandom(16) for _ in range(count)]
+    for subject in made:
+        gateway.clock.turn(1)
+        now = gateway.clock.now
+        revocation_rows.note(gateway.db, "session", subject, 1, now, now + timedelta(seconds=expires_in))
+    return [subject.hex() for subject in made]
+
+
+def sign_in(gateway: Gateway, user: User) -> None:
+    body = {"username": user.name, "password": user.password}
+    user.session = gateway.http.simulate_post("/api/v1/sessions", json=body).json
+
+
+def claims(gateway: Gateway, user: User) -> dict[str, Any]:
+    return gateway.services.tokens.verify("access", user.session["access_token"], now=0)
 
 
 class TestRows:
-    def test_every_end_is_a_row_with_kind_subject_generation_and_expiry(self, gateway: Gateway, user: User) -> None:
+    def test_every_end_is_a_row_with_kind_subject_generation_moment_and_expiry(
+        self, gateway: Gateway, user: User
+    ) -> None:
         file = user.create(Content(b""))["file"]
         user.call("DELETE", f"/files/{file['id']}")
-        sid = gateway.services.tokens.verify("access", user.session["access_token"], now=0)["sid"]
+        sid = claims(gateway, user)["sid"]
+        gateway.clock.turn(1)
         user.call("DELETE", "/sessions/current")
         now = int(gateway.clock.now.timestamp())
-        rows = [row[1:] for row in feed(gateway)["revocations"]]
-        assert rows == [
-            ["file", file["id"], 1, now + 604_800 + 300],
-            ["session", sid, 0, now + 900 + 300],
-        ]
-
-    def test_a_password_change_is_a_row_for_each_session(self, gateway: Gateway, user: User) -> None:
-        for _ in range(2):
-            gateway.http.simulate_post("/api/v1/sessions", json={"username": user.name, "password": user.password})
-        user.call("PATCH", "/users/me", json={"current_password": user.password, "password": "another one"})
         rows = feed(gateway)["revocations"]
-        assert len({row[2] for row in rows}) == len(rows) == 3
-        assert {row[1] for row in rows} == {"session"}
+        assert [row[:3] + row[4:] for row in rows] == [
+            ["user", user.id, 0, now - 1 + 60 + 30 + 2 + 30],
+            ["session", sid, 1, now + 900 + 300],
+        ]
+        assert [row[3] // 1_000_000 for row in rows] == [now - 1, now]
+
+    def test_a_password_change_is_one_row_however_many_sessions_end(self, gateway: Gateway, user: User) -> None:
+        for _ in range(3):
+            sign_in(gateway, user)
+        body = {"current_password": user.password, "password": "another one"}
+        assert user.call("PATCH", "/users/me", json=body).status_code == 200
+        ((kind, subject, generation, _, _),) = feed(gateway)["revocations"]
+        assert (kind, subject, generation) == ("user", user.id, 1)
+        assert claims(gateway, user)["gen"] == 0
+
+    def test_who_signs_in_and_out_without_an_end_has_a_bounded_number_of_rows(
+        self, gateway: Gateway, user: User, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(revocations, "_MOST_SESSIONS", 3)
+        other, refresh = claims(gateway, user), user.session["refresh_token"]
+        for n in range(8):
+            sign_in(gateway, user)
+            last = claims(gateway, user)
+            assert user.call("DELETE", "/sessions/current").status_code == 204
+            kinds = [row[0] for row in feed(gateway)["revocations"]]
+            assert kinds == ["session"] * min(n + 1, 3) + ["user"] * (n >= 3)
+        ((_, subject, generation, _, _),) = [row for row in feed(gateway)["revocations"] if row[0] == "user"]
+        assert (subject, generation) == (user.id, 5)
+        assert other["gen"] < generation
+        assert last["gen"] < generation
+        # the other session goes on with a new token
+        answer = gateway.http.simulate_post("/api/v1/sessions/refresh", json={"refresh_token": refresh})
+        user.session = answer.json
+        assert claims(gateway, user)["gen"] == generation
+        # some time later, sessions end one by one again
+        gateway.clock.turn(900 + 300)
+        sign_in(gateway, user)
+        user.call("DELETE", "/sessions/current")
+        assert [row[0] for row in feed(gateway)["revocations"]] == ["session"]
+
+    def test_a_row_that_is_written_again_never_goes_back(self, gateway: Gateway) -> None:
+        now, subject = gateway.clock.now, os.urandom(16)
+        ends = now + timedelta(hours=1)
+        revocation_rows.note(gateway.db, "user", subject, 5, now, ends)
+        revocation_rows.note(gateway.db, "user", subject, 3, now - timedelta(seconds=5), now + timedelta(seconds=1))
+        ((_, _, generation, moment, expires),) = feed(gateway)["revocations"]
+        assert (generation, expires) == (5, int(ends.timestamp()))
+        assert moment == revocations.microseconds(now) + 1, "it is news all the same"
 
 
 class TestPaging:
     def test_nothing_yet(self, gateway: Gateway) -> None:
-        assert feed(gateway) == {"last_id": 0, "more": False, "room": None, "revocations": []}
+        assert feed(gateway) == {"position": 0, "more": False, "room": None, "revocations": []}
 
-    def test_what_is_older_than_the_overlap_is_told_once(self, gateway: Gateway) -> None:
-        old = add(gateway, 3)
-        gateway.clock.turn(11)
+    def test_a_position_is_the_moment_of_the_last_row_which_is_told_again(self, gateway: Gateway) -> None:
+        made = add(gateway, 3)
         first = feed(gateway)
-        assert (ids(first), first["last_id"]) == (old, old[-1])
-        assert feed(gateway, first["last_id"]) == {"last_id": old[-1], "more": False, "room": None, "revocations": []}
+        assert (subjects(first), first["position"]) == (made, first["revocations"][-1][3])
+        again = feed(gateway, first["position"])
+        assert (subjects(again), again["position"]) == (made[-1:], first["position"])
+        after = feed(gateway, first["position"] + 1)
+        assert (subjects(after), after["position"]) == ([], first["position"] + 1)
 
-    def test_what_was_made_in_the_last_10_s_is_told_again(self, gateway: Gateway) -> None:
-        recent = add(gateway, 2)
-        gateway.clock.turn(9)
-        again = feed(gateway, recent[-1])
-        assert (ids(again), again["last_id"]) == (recent, recent[-1])
-
-    def test_a_row_that_commits_after_one_with_a_higher_id_is_not_missed(self, gateway: Gateway) -> None:
-        now, late = gateway.clock.now, bytes([9] * 16)
+    def test_a_row_that_commits_late_is_there_for_who_goes_back(self, gateway: Gateway) -> None:
+        now, late = gateway.clock.now, os.urandom(16)
         seen: list[int] = []
 
         def body(tx: Any) -> None:
-            revocations.insert(tx, "session", [late], 0, now, now + timedelta(hours=1))
-            higher = add(gateway)
-            seen.extend([feed(gateway)["last_id"], *higher])
+            revocation_rows.note(tx, "session", late, 1, now, now + timedelta(hours=1))
+            add(gateway)
+            seen.append(feed(gateway)["position"])
 
         gateway.db.transaction(body)
-        last_id, higher = seen
-        assert last_id == higher
-        assert late.hex() in {row[2] for row in feed(gateway, last_id)["revocations"]}
+        assert late.hex() not in subjects(feed(gateway, seen[0]))
+        assert late.hex() in subjects(feed(gateway, seen[0] - 10_000_000))
 
     def test_pages_follow_each_other_until_there_is_no_more(
         self, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(revocations, "PAGE", 4)
-        monkeypatch.setattr(revocations, "_SINCE", revocations._SINCE.replace("LIMIT 10000", "LIMIT 4"))
-        old = add(gateway, 9)
-        gateway.clock.turn(11)
-        recent = add(gateway, 2)
-        seen: set[int] = set()
-        answer, asked = feed(gateway), 1
+        monkeypatch.setattr(revocation_rows, "PAGE", 4)
+        monkeypatch.setattr(revocation_rows, "_SINCE", revocation_rows._SINCE.replace("LIMIT 10000", "LIMIT 4"))
+        made = add(gateway, 11)
+        seen, answer, asked = [], feed(gateway), 1
         while answer["more"]:
-            assert set(recent) <= set(ids(answer)), "what is recent comes with every page"
-            seen |= set(ids(answer))
-            answer, asked = feed(gateway, answer["last_id"]), asked + 1
-        seen |= set(ids(answer))
-        assert seen == {*old, *recent}
-        assert answer["last_id"] == recent[-1]
-        assert asked == 3
+            seen += subjects(answer)
+            answer, asked = feed(gateway, answer["position"]), asked + 1
+        assert list(dict.fromkeys(seen + subjects(answer))) == made
+        assert asked == 4
 
-    def test_a_fresh_edge_gets_all_that_is_in_force_and_nothing_that_is_over(self, gateway: Gateway) -> None:
+    def test_what_is_over_is_not_told_and_dropped(self, gateway: Gateway) -> None:
         short, long = add(gateway, 2, expires_in=60), add(gateway, 2, expires_in=3600)
-        gateway.clock.turn(59)
-        assert ids(feed(gateway)) == [*short, *long]
-        gateway.clock.turn(1)
-        assert ids(feed(gateway)) == long
-        assert feed(gateway)["last_id"] == long[-1]
+        gateway.clock.turn(56)
+        assert subjects(feed(gateway)) == [*short, *long]
+        gateway.clock.turn(2)
+        assert subjects(feed(gateway)) == long
+        assert revocation_rows.prune(gateway.db, gateway.clock.now + timedelta(seconds=1)) == 2
+        assert subjects(feed(gateway)) == long
+
+
+class TestAnEdgeThatCannotTell:
+    """The API looks for itself whether a token has ended."""
+
+    def unsure(self, user: User) -> falcon.testing.Result:
+        return user.call("GET", "/users/me", headers={"X-Sluice-Unsure": "1"})
+
+    def live(self, gateway: Gateway, told: dict[str, Any]) -> bool:
+        query = {"user": told["sub"], "generation": told["gen"]}
+        headers = {"X-Sluice-Edge": EDGE_KEY}
+        answer = gateway.http.simulate_get(f"/internal/sessions/{told['sid']}", params=query, headers=headers)
+        assert answer.status_code == 200, answer.text
+        return bool(answer.json["live"])
+
+    def test_of_a_session_that_goes_on(self, gateway: Gateway, user: User) -> None:
+        assert self.unsure(user).status_code == 200
+        assert self.live(gateway, claims(gateway, user))
+
+    def test_of_one_that_has_ended(self, gateway: Gateway, user: User) -> None:
+        told = claims(gateway, user)
+        user.call("DELETE", "/sessions/current")
+        assert user.get("/users/me").status_code == 200, "whether it was revoked is the edge's to know"
+        error(self.unsure(user), 401, "TOKEN_REVOKED")
+        assert not self.live(gateway, told)
+
+    def test_of_another_password(self, gateway: Gateway, user: User) -> None:
+        told = claims(gateway, user)
+        user.call("PATCH", "/users/me", json={"current_password": user.password, "password": "another one"})
+        error(self.unsure(user), 401, "TOKEN_REVOKED")
+        assert not self.live(gateway, told)
+
+    def test_of_an_older_generation_and_of_a_disabled_account(self, gateway: Gateway, user: User) -> None:
+        told = claims(gateway, user)
+        gateway.db.execute("UPDATE user SET generation = generation + 1 WHERE id = UNHEX(%s)", (user.id,))
+        assert not self.live(gateway, told)
+        assert self.live(gateway, told | {"gen": 1})
+        gateway.db.execute("UPDATE user SET disabled_at = NOW(6) WHERE id = UNHEX(%s)", (user.id,))
+        assert not self.live(gateway, told | {"gen": 1})
 
 
 class TestAccess:
@@ -157,47 +236,64 @@ class TestAccess:
 
 
 class TestTargets:
-    def ask(self, gateway: Gateway, blob: str) -> falcon.testing.Result:
-        return gateway.http.simulate_get(f"/internal/targets/{blob}", headers={"X-Sluice-Edge": EDGE_KEY})
+    def ask(self, gateway: Gateway, file: dict[str, Any]) -> falcon.testing.Result:
+        return gateway.http.simulate_get(f"/internal/targets/{file['id']}", headers={"X-Sluice-Edge": EDGE_KEY})
 
-    def blob(self, gateway: Gateway, file: dict[str, Any]) -> str:
-        ((blob,),) = gateway.rows("SELECT LOWER(HEX(blob_id)) FROM file WHERE id = UNHEX(%s)", file["id"])
-        return str(blob)
-
-    def test_a_target_says_where_the_bytes_are(self, gateway: Gateway, user: User) -> None:
+    def test_a_target_says_all_that_the_edge_needs(self, gateway: Gateway, user: User) -> None:
         content = Content(b"target")
-        blob = self.blob(gateway, user.upload(content))
+        file = user.upload(content, "résumé 📦.pdf", content_type="application/pdf")
         (key,) = gateway.storage.objects
-        assert self.ask(gateway, blob).json == {
-            "blob": blob,
+        assert self.ask(gateway, file).json == {
+            "file": file["id"],
+            "owner": user.id,
+            "tier": "default",
+            "link_tier": "default",
+            "generation": 1,
+            "filename": "résumé 📦.pdf",
+            "type": "application/pdf",
             "size": 6,
             "digest": content.digest,
             "storage": "local",
             "name": "local",
             "uri": f"/{key}",
             "cached": False,
+            "others": False,
         }
 
-    def test_the_empty_blob_lies_nowhere(self, gateway: Gateway, user: User) -> None:
-        target = self.ask(gateway, self.blob(gateway, user.create(Content(b""))["file"])).json
+    def test_the_tier_of_links_may_be_another(self, build: Callable[..., Gateway]) -> None:
+        gateway = build(link_tier="anonymous")
+        told = self.ask(gateway, gateway.user().create(Content(b""))["file"]).json
+        assert (told["tier"], told["link_tier"]) == ("default", "anonymous")
+
+    def test_an_accounts_new_tier_is_told(self, gateway: Gateway, user: User) -> None:
+        file = user.create(Content(b""))["file"]
+        gateway.db.execute("UPDATE user SET tier = 'other' WHERE id = UNHEX(%s)", (user.id,))
+        assert self.ask(gateway, file).json["tier"] == "other"
+
+    def test_the_empty_file_lies_nowhere(self, gateway: Gateway, user: User) -> None:
+        target = self.ask(gateway, user.create(Content(b""))["file"]).json
         assert (target["size"], target["storage"], target["uri"]) == (0, "empty", "")
 
     @pytest.mark.parametrize(
         ("change", "status", "code"),
         [
-            ("UPDATE `blob` SET state = 'deleting' WHERE id = UNHEX(%s)", 404, "FILE_NOT_FOUND"),
-            ("UPDATE `blob` SET state = 'corrupt' WHERE id = UNHEX(%s)", 410, "FILE_CORRUPT"),
-            ("DELETE FROM replica WHERE blob_id = UNHEX(%s)", 404, "FILE_NOT_FOUND"),
-            ("UPDATE replica SET storage = 'gone' WHERE blob_id = UNHEX(%s)", 503, "STORAGE_UNAVAILABLE"),
+            ("UPDATE `blob` SET state = 'deleting' WHERE id = {blob}", 404, "FILE_NOT_FOUND"),
+            ("UPDATE `blob` SET state = 'corrupt' WHERE id = {blob}", 410, "FILE_CORRUPT"),
+            ("DELETE FROM replica WHERE blob_id = {blob}", 410, "CONTENT_LOST"),
+            ("UPDATE replica SET storage = 'gone' WHERE blob_id = {blob}", 503, "STORAGE_UNAVAILABLE"),
+            ("UPDATE file SET trashed_at = NOW(6) WHERE blob_id = {blob}", 410, "LINK_REVOKED"),
+            ("UPDATE user SET disabled_at = NOW(6) WHERE id = {user}", 410, "LINK_REVOKED"),
+            ("DELETE FROM file WHERE blob_id = {blob}", 404, "FILE_NOT_FOUND"),
         ],
     )
-    def test_a_blob_that_cannot_be_read_says_why(
+    def test_a_file_that_cannot_be_sent_says_why(
         self, gateway: Gateway, user: User, change: str, status: int, code: str
     ) -> None:
-        blob = self.blob(gateway, user.upload(Content(f"unreadable {change}".encode())))
-        gateway.db.execute(change, (blob,))
-        error(self.ask(gateway, blob), status, code)
+        file = user.upload(Content(f"unreadable {change}".encode()))
+        ((blob,),) = gateway.rows("SELECT HEX(blob_id) FROM file WHERE id = UNHEX(%s)", file["id"])
+        gateway.db.execute(change.format(blob=f"UNHEX('{blob}')", user=f"UNHEX('{user.id}')"))
+        error(self.ask(gateway, file), status, code)
 
-    @pytest.mark.parametrize("blob", ["0" * 32, "x", "F" * 32])
-    def test_what_is_no_blob_is_not_found(self, gateway: Gateway, blob: str) -> None:
-        error(self.ask(gateway, blob), 404, "FILE_NOT_FOUND")
+    @pytest.mark.parametrize("file", ["0" * 32, "x", "F" * 32])
+    def test_what_is_no_file_is_not_found(self, gateway: Gateway, file: str) -> None:
+        error(self.ask(gateway, {"id": file}), 404, "FILE_NOT_FOUND")

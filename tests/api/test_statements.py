@@ -89,7 +89,8 @@ def public(path: str, body: dict[str, Any]) -> Call:
 
 def edge(path: str) -> Call:
     def prepare(gateway: Gateway, user: User) -> Callable[[], falcon.testing.Result]:
-        return lambda: gateway.http.simulate_get(path, headers={"X-Sluice-Edge": EDGE_KEY})
+        file = user.upload(Content(b"statements for the edge"))["id"]
+        return lambda: gateway.http.simulate_get(path.format(file=file), headers={"X-Sluice-Edge": EDGE_KEY})
 
     return prepare
 
@@ -123,8 +124,9 @@ CALLS: dict[str, tuple[Call, int, int]] = {
     "content": (look("/files/{file}/content"), 200, 1),
     "sign in": (public("/sessions", {"username": "username", "password": User.password}), 201, 3),
     "refresh": (public("/sessions/refresh", {"refresh_token": "refresh_token"}), 200, 3),
-    "sign out": (look("/sessions/current", "DELETE"), 204, 4),
-    "revocation feed": (edge("/internal/revocations"), 200, 2),
+    "sign out": (look("/sessions/current", "DELETE"), 204, 5),
+    "revocation feed": (edge("/internal/revocations"), 200, 1),
+    "target, for a link that the edge sees for the first time": (edge("/internal/targets/{file}"), 200, 1),
 }
 
 

@@ -102,8 +102,8 @@ class TestTrash:
         user.call("DELETE", f"/files/{file['id']}")
         gateway.db.execute("UPDATE file SET trashed_at = trashed_at - INTERVAL 40 DAY")
         assert sweep(gateway)["files_purged"] == 1
-        answer = gateway.http.simulate_get("/internal/revocations", headers={"X-Sluice-Edge": "e" * 64}).json
-        assert [row[2] for row in answer["revocations"] if row[1] == "file"] == [file["id"]]
+        answer = gateway.http.simulate_get(f"/internal/targets/{file['id']}", headers={"X-Sluice-Edge": "e" * 64})
+        error(answer, 404, "FILE_NOT_FOUND")
 
 
 class TestRace:

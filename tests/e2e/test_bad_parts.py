@@ -6,7 +6,7 @@ import time
 import pytest
 
 from tests.e2e.client import Client, Json, code, token_of
-from tests.e2e.forge import claims_of, flipped, sign
+from tests.e2e.forge import flipped, seal, sign, unseal
 from tests.e2e.gateway import Gateway
 from tests.e2e.sources import PART, Source
 from tests.e2e.wire import Wire
@@ -90,18 +90,16 @@ def test_a_url_is_good_for_its_part_alone_and_for_its_time(
     key = (gateway.data / "secrets" / "token_keys").read_text().split()[-1]
     url = user.sign(upload, source, [2])[2]["url"]
     token = token_of(url)
-    claims = claims_of(token)
+    claims = unseal(key, token)
     assert (claims["part"], claims["size"]) == (2, 1000)
-    value, moment, signature = token.split(".")
-    other_value = sign("0" * 64, "part", {**claims, "part": 1}).split(".")[0]
     refused = {
-        "forged": sign("0" * 64, "part", claims),
+        "forged": seal("0" * 64, claims),
+        "signed and not sealed": sign(key, "part", claims),
         "of another purpose": sign(key, "link", claims),
         "an access token": user.token,
-        "claims changed": f"{other_value}.{moment}.{signature}",
-        "flipped in the signature": flipped(token, len(token) - 5),
-        "flipped in the claims": flipped(token, 5),
-        "flipped in the time": flipped(token, len(value) + 2),
+        "flipped in the tag": flipped(token, len(token) - 5),
+        "flipped in the nonce": flipped(token, 5),
+        "flipped in the middle": flipped(token, len(token) // 2),
         "another spelling": f"{token}=",
         "cut": token[:-1],
         "empty": "x",
@@ -110,7 +108,7 @@ def test_a_url_is_good_for_its_part_alone_and_for_its_time(
     for why, bad in refused.items():
         response = user.put({"method": "PUT", "url": f"{gateway.address}/p/{bad}", "headers": {}}, source.part(2))
         assert code(response) == (403, "PART_URL_INVALID"), why
-    expired = sign(key, "part", {**claims, "exp": int(time.time()) - 1})
+    expired = seal(key, {**claims, "exp": int(time.time()) - 1})
     response = user.put({"method": "PUT", "url": f"{gateway.address}/p/{expired}", "headers": {}}, source.part(2))
     assert code(response) == (403, "PART_URL_EXPIRED")
     assert user.want(200, "GET", f"/uploads/{upload['id']}")["received"] == []

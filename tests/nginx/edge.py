@@ -22,6 +22,17 @@ from tests.vectors import make_tokens
 CODE = Path(__file__).resolve().parents[2]
 RENDER = CODE / "scripts" / "render-nginx"
 
+FILE = {
+    "owner": make_tokens.CLAIMS["access"]["sub"],
+    "tier": "default",
+    "link_tier": "default",
+    "filename": 'Grüße "an" 世界 🚀/\\;%.tar.gz',
+    "type": "application/x-tar",
+}
+"""What the API says of a file."""
+
+ABOUT_FILES = (*FILE, "generation")
+
 
 def quick_feed(text: str) -> str:
     """For snippets/lua.conf: asks for revocations ten times a second, so that tests wait less."""
@@ -182,27 +193,39 @@ class Edge:
     # -- what is there
 
     def token(self, purpose: str, **changes: Any) -> str:
-        return make_tokens.sign_claims(purpose, {**make_tokens.CLAIMS[purpose], **changes})
+        """A token. What a link does not say itself makes it one to another file with the same content: filename, type,
+        generation, and its owner by `sub` and `tier`, as in other tokens."""
+        if purpose == "link" and "sub" in changes:
+            changes["owner"] = changes.pop("sub")
+        if purpose == "link" and "tier" in changes:
+            changes["link_tier"] = changes["tier"]
+        about = {name: changes.pop(name) for name in ABOUT_FILES if purpose == "link" and name in changes}
+        claims = {**make_tokens.CLAIMS[purpose], **changes}
+        if about:
+            content = claims["file"]
+            claims["file"] = make_tokens.hashlib.md5(repr((content, about)).encode()).hexdigest()
+            self.api.same_content[claims["file"]] = (content, about)
+        return make_tokens.sign_claims(purpose, claims)
 
     def bearer(self, **changes: Any) -> dict[str, str]:
         return {"Authorization": f"Bearer {self.token('access', **changes)}"}
 
-    def store(self, blob: str, content: bytes) -> str:
-        """Puts a blob into local storage; its ETag."""
-        key = f"00000000/{blob[:2]}/{blob}"
+    def store(self, file: str, content: bytes) -> str:
+        """Puts a file into local storage; its ETag."""
+        key = f"00000000/{file[:2]}/{file}"
         path = self.storage / "objects" / key
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
-        return self.aim(blob, size=len(content), uri=f"/{key}")
+        return self.aim(file, size=len(content), uri=f"/{key}")
 
     def aim(
-        self, blob: str, *, size: int, uri: str = "", storage: str = "local", cached: bool = False, name: str = "main"
+        self, file: str, *, size: int, uri: str = "", storage: str = "local", cached: bool = False, name: str = "main"
     ) -> str:
-        """Lets the API name a place for a blob: a storage's kind and name, and where it lies there."""
-        digest = make_tokens.hashlib.sha256(blob.encode()).hexdigest()
-        body = {"blob": blob, "size": size, "digest": digest, "storage": storage, "uri": uri, "cached": cached}
-        body["name"] = name
-        self.api.targets[blob] = Answer(body=json.dumps(body).encode())
+        """Lets the API name a place for a file: a storage's kind and name, and where it lies there."""
+        digest = make_tokens.hashlib.sha256(file.encode()).hexdigest()
+        body = {"file": file, "size": size, "digest": digest, "storage": storage, "uri": uri, "cached": cached}
+        body |= {"name": name, "generation": make_tokens.CLAIMS["link"]["gen"], **FILE}
+        self.api.targets[file] = Answer(body=json.dumps(body).encode())
         return f'"{digest}"'
 
     def log_line(self, request_id: str) -> dict[str, Any]:

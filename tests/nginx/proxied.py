@@ -15,7 +15,7 @@ EVIL = "the store's own words"
 
 def download(edge: Edge, blob: str, method: str = "GET", **headers: str) -> Reply:
     """Asks for a blob of `SIZE` bytes by a link."""
-    token = edge.token("link", blob=blob, size=SIZE, name="n", type="text/x-thing")
+    token = edge.token("link", file=blob, filename="n", type="text/x-thing")
     given = {name.replace("_", "-"): value for name, value in headers.items()}
     return edge.ask(method, f"/d/{token}/n", headers=given)
 

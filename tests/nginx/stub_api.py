@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
@@ -54,8 +54,10 @@ class StubAPI:
 
     Attributes:
         stopping: whether /healthz says that it is about to end.
-        rows: the feed, (id, kind, subject, generation, expires_at).
-        targets: answers of /internal/targets by blob id.
+        rows: the feed, (moment, kind, subject, generation, expires_at).
+        targets: answers of /internal/targets by file id.
+        same_content: files with the content of another and something of their own: (the other one's id, what it is).
+        live: whether /internal/sessions says that a token is still good.
         page: rows in one answer of the feed.
         tiers: what /internal/tiers answers; None: an API that knows of none.
         reports: batches of usage that were taken, by (edge, sequence).
@@ -70,6 +72,9 @@ class StubAPI:
         self.stopping = False
         self.rows: list[tuple[int, str, str, int, float]] = []
         self.targets: dict[str, Answer] = {}
+        self.same_content: dict[str, tuple[str, dict[str, Any]]] = {}
+        self.live = True
+        self.sessions_asked: list[str] = []
         self.page = 1000
         self.figures = Answer(body=b"")
         self.room: int | None = None
@@ -186,13 +191,22 @@ class StubAPI:
                 self.used_asked.append(subject)
                 day, month = self.used.get(subject, (0, 0))
                 return Answer(body=json.dumps({"day": day, "month": month}).encode())
-            blob = request.path.removeprefix("/internal/targets/")
-            self.targets_asked.append(blob)
-            return self.targets.get(blob, Answer(404, body=b'{"error":{"code":"FILE_NOT_FOUND"}}'))
+            if request.path.startswith("/internal/sessions/"):
+                self.sessions_asked.append(request.path.removeprefix("/internal/sessions/"))
+                return Answer(body=json.dumps({"live": self.live}).encode())
+            return self._target(request.path.removeprefix("/internal/targets/"))
         if request.path == "/healthz" and self.address:
             return Answer(503 if self.stopping else 200)
         self.seen.append(request)
         return self.answer(request)
+
+    def _target(self, file: str) -> Answer:
+        content, about = self.same_content.get(file, (file, {}))
+        self.targets_asked.append(content)
+        answer = self.targets.get(content, Answer(404, body=b'{"error":{"code":"FILE_NOT_FOUND"}}'))
+        if not about or answer.status != 200:
+            return answer
+        return replace(answer, body=json.dumps(json.loads(answer.body) | about | {"file": file}).encode())
 
     def _book(self, request: Seen) -> Answer:
         """Books a report once, as the API does."""
@@ -214,10 +228,11 @@ class StubAPI:
         return sum(row[3] for row in rows), sum(row[4] for row in rows)
 
     def _feed(self, after: int) -> Answer:
-        newer = sorted(row for row in self.rows if row[0] > after)
+        newer = sorted(row for row in self.rows if row[0] >= after)
         page, rest = newer[: self.page], newer[self.page :]
-        last_id = page[-1][0] if page else after
-        body = {"last_id": last_id, "more": bool(rest), "room": self.room, "revocations": page}
+        position = page[-1][0] if page else after
+        rows = [(kind, subject, generation, moment, ends) for moment, kind, subject, generation, ends in page]
+        body = {"position": position, "more": bool(rest), "room": self.room, "revocations": rows}
         if self.tiers:
             body["tiers"] = hashlib.sha256(json.dumps(self.tiers).encode()).hexdigest()
         return Answer(body=json.dumps(body).encode())
@@ -230,6 +245,12 @@ class StubAPI:
         asked = len(self.feed_asked)
         wait_for(lambda: len(self.feed_asked) >= asked + 3, "poll of the feed")
 
-    def revoke(self, kind: str, subject: str, generation: int = 0, seconds: float = 3600) -> None:
-        self.rows.append((len(self.rows) + 1, kind, subject, generation, int(time.time() + seconds)))
+    def note(self, kind: str, subject: str, generation: int = 1, seconds: float = 3600) -> None:
+        """Writes a row, or writes it again."""
+        self.rows = [row for row in self.rows if row[1:3] != (kind, subject)]
+        self.rows.append((time.time_ns() // 1000, kind, subject, generation, int(time.time() + seconds)))
+
+    def revoke(self, kind: str, subject: str, generation: int = 1, seconds: float = 3600) -> None:
+        """The same, and returns once the edge knows of it."""
+        self.note(kind, subject, generation, seconds)
         self.wait_for_feed()

@@ -20,7 +20,7 @@ def every_way(edge: Edge, **headers: str) -> list[int]:
     edge.store(BLOB, b"content")
     folder = edge.storage / "parts" / CLAIMS["part"]["upload"]
     folder.mkdir(exist_ok=True)
-    link, part = f"/d/{edge.token('link', blob=BLOB)}/x", f"/p/{edge.token('part', size=3)}"
+    link, part = f"/d/{edge.token('link', file=BLOB)}/x", f"/p/{edge.token('part', size=3)}"
     given = {name.replace("_", "-"): value for name, value in headers.items()}
     return [
         edge.ask("GET", "/api/v1/files", headers={**edge.bearer(), **given}).status,
@@ -112,7 +112,7 @@ def test_the_edges_own_questions_have_no_address_to_refuse(make_edge: MakeEdge) 
     rules = {"SLUICE_ALLOW_NETWORKS": "127.0.0.1", "SLUICE_DENY_NETWORKS": "10.0.0.0/8"}
     edge = make_edge(tiers=document(slow=Tier(rate=2**20)), SLUICE_CONTENT_HOST="content.example", **rules)
     edge.store(BLOB, b"content")
-    path = f"/d/{edge.token('link', blob=BLOB, **new_user('slow'))}/x"
+    path = f"/d/{edge.token('link', file=BLOB, **new_user('slow'))}/x"
     reply = edge.get(path, Host="content.example")
     assert (reply.status, reply.body) == (200, b"content")
 

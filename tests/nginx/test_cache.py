@@ -41,7 +41,7 @@ class Blob:
         self.edge.aim(self.id, size=SIZE, uri=uri, storage="s3", cached=True)
 
     def get(self, method: str = "GET", **headers: str) -> Reply:
-        token = self.edge.token("link", blob=self.id, size=SIZE, name="n", type="text/x-thing")
+        token = self.edge.token("link", file=self.id, filename="n", type="text/x-thing")
         return self.edge.ask(method, f"/d/{token}/n", headers={k.replace("_", "-"): v for k, v in headers.items()})
 
     def asked(self) -> Counter[str | None]:
@@ -125,7 +125,7 @@ def test_what_is_revoked_or_gone_is_not_served(make_edge: MakeEdge, storage: Stu
     assert blob.get().status == other.get().status == 200
     edge.api.targets[other.id] = APIAnswer(404, body=b'{"error":{"code":"FILE_NOT_FOUND"}}')
     wait_for(lambda: other.get().status == 404, "end of a blob that was deleted")
-    edge.api.revoke("file", CLAIMS["link"]["file"], 0)
+    edge.api.revoke("link", CLAIMS["link"]["jti"])
     reply = blob.get()
     assert (reply.status, reply.code) == (410, "LINK_REVOKED")
 
@@ -184,7 +184,7 @@ def cut_body(blob: Blob, number: int, failure: Answer, behind: int = 0) -> bytes
 
     blob.storage.handle = handle
     connection = http.client.HTTPConnection("127.0.0.1", blob.edge.port, timeout=10)
-    connection.request("GET", f"/d/{blob.edge.token('link', blob=blob.id, size=SIZE)}/n")
+    connection.request("GET", f"/d/{blob.edge.token('link', file=blob.id)}/n")
     with connection.getresponse() as response:
         assert response.headers["Content-Length"] == str(SIZE)
         body = response.read(number * MIB - behind)
@@ -226,7 +226,7 @@ def test_a_storage_that_fails_at_once_is_said_to_and_nothing_is_kept(
     edge: Edge, storage: StubStorage, failure: Answer
 ) -> None:
     blob = Blob(edge, storage, lambda request: failure)
-    token = edge.token("link", blob=blob.id, size=SIZE)
+    token = edge.token("link", file=blob.id)
     for _ in range(2):
         raw = edge.raw(f"GET /d/{token}/n HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n".encode())
         assert raw.startswith(b"HTTP/1.1 503 ") or raw == b""
@@ -237,7 +237,7 @@ def test_a_storage_that_fails_at_once_is_said_to_and_nothing_is_kept(
 
 def test_a_connection_is_kept_behind_an_answer(edge: Edge, storage: StubStorage) -> None:
     blob = Blob(edge, storage)
-    path = f"/d/{edge.token('link', blob=blob.id, size=SIZE)}/n"
+    path = f"/d/{edge.token('link', file=blob.id)}/n"
     connection = http.client.HTTPConnection("127.0.0.1", edge.port, timeout=10)
     kept = set()
     for wanted, expected in [(None, CONTENT), ("bytes=5-", CONTENT[5:]), ("bytes=7-8", CONTENT[7:9])] * 2:
@@ -259,7 +259,7 @@ def test_a_client_that_goes_away_has_one_line_and_holds_nothing(make_edge: MakeE
     edge = make_edge(tiers=tiers.document(default=Tier(connections=1)))
     blob = Blob(edge, storage, handle)
     connection = http.client.HTTPConnection("127.0.0.1", edge.port, timeout=10)
-    connection.request("GET", f"/d/{edge.token('link', blob=blob.id, size=SIZE)}/n")
+    connection.request("GET", f"/d/{edge.token('link', file=blob.id)}/n")
     response = connection.getresponse()
     assert response.read(MIB) == CONTENT[:MIB]
     assert blob.get().code == "CONNECTIONS_LIMITED"
@@ -302,7 +302,7 @@ def test_a_hot_blob_is_sent_from_one_file(make_edge: MakeEdge, storage: StubStor
         assert reply.headers.get_all("Content-Range") == [f"bytes {MIB - 5}-{2 * MIB}/{SIZE}"]
     assert edge.log_line(reply.headers["X-Request-Id"])["cache"] == "HIT"
     assert blob.asked() == Counter({piece(n): 1 for n in range(PIECES)})
-    edge.api.revoke("file", CLAIMS["link"]["file"], 0)
+    edge.api.revoke("link", CLAIMS["link"]["jti"])
     assert (blob.get().status, blob.get().code) == (410, "LINK_REVOKED")
 
 
@@ -337,7 +337,7 @@ def test_many_who_ask_while_a_copy_is_made(make_edge: MakeEdge, storage: StubSto
     (held,) = (path for path in folder.rglob("*") if path.is_file() and piece(2).encode() in path.read_bytes()[:1000])
     held.unlink()
     blob.storage.handle = lambda request: ranged(CONTENT)(request) if go.wait(10) else Answer(500)
-    path = f"/d/{edge.token('link', blob=blob.id, size=SIZE)}/n"
+    path = f"/d/{edge.token('link', file=blob.id)}/n"
     with ExitStack() as stack:
         responses = []
         for _ in range(16):
@@ -363,7 +363,7 @@ def test_a_slow_client_holds_few_files(
     edge, blob = make_edge(SLUICE_CACHE_PATH=str(tmp_path / "cache")), uuid.uuid4().hex
     storage.handle = ranged(content)
     edge.aim(blob, size=len(content), uri=storage.url(), storage="s3", cached=True)
-    path = f"/d/{edge.token('link', blob=blob, size=len(content))}/n"
+    path = f"/d/{edge.token('link', file=blob)}/n"
     if is_warm:
         assert len(edge.get(path).body) == len(content)
 

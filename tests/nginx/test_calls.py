@@ -94,7 +94,7 @@ def test_a_tier_may_have_no_such_limit(edge: Edge) -> None:
 def test_a_download_by_bearer_holds_no_place(edge: Edge) -> None:
     edge.store(BLOB, b"content" * 3_000_000)
     user = new_user("one")
-    token = edge.token("link", blob=BLOB, size=21_000_000, **user)
+    token = edge.token("link", file=BLOB, **user)
     edge.api.answer = lambda seen: (
         Answer(200, {"X-Accel-Redirect": f"/_link/{token}/content"}) if "content" in seen.path else Answer()
     )

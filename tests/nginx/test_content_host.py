@@ -19,7 +19,7 @@ def edge(make_edge: Callable[..., Edge]) -> Edge:
 
 @pytest.mark.parametrize("host", ["content.example", "content.example:8443", "CONTENT.example"])
 def test_downloads_are_there_and_nothing_else(edge: Edge, host: str) -> None:
-    link = f"/d/{edge.token('link', blob=BLOB)}/x"
+    link = f"/d/{edge.token('link', file=BLOB)}/x"
     assert edge.get(link, Host=host).status == 200
     for path in ("/api/v1/files", "/healthz", "/readyz", "/metrics", f"/p/{edge.token('part')}", "/"):
         reply = edge.ask("GET", path, headers={**edge.bearer(), "Host": host})
@@ -28,7 +28,7 @@ def test_downloads_are_there_and_nothing_else(edge: Edge, host: str) -> None:
 
 
 def test_they_are_nowhere_else(edge: Edge) -> None:
-    link = f"/d/{edge.token('link', blob=BLOB)}/x"
+    link = f"/d/{edge.token('link', file=BLOB)}/x"
     for host in ("127.0.0.1", "files.example", "content.example.evil", "xcontent.example", ""):
         assert edge.get(link, Host=host).status in (404, 400)
     assert edge.ask("GET", "/api/v1/files", headers=edge.bearer()).status == 200
@@ -36,7 +36,7 @@ def test_they_are_nowhere_else(edge: Edge) -> None:
 
 
 def test_the_request_lines_host_counts_before_the_header(edge: Edge) -> None:
-    path = f"/d/{edge.token('link', blob=BLOB)}/x"
+    path = f"/d/{edge.token('link', file=BLOB)}/x"
     raw = edge.raw(
         f"GET http://files.example{path} HTTP/1.1\r\nHost: content.example\r\nConnection: close\r\n\r\n".encode()
     )
@@ -49,7 +49,7 @@ def test_the_request_lines_host_counts_before_the_header(edge: Edge) -> None:
 
 def test_the_owners_content_stays_with_the_api(edge: Edge) -> None:
     """It needs an Authorization header, which no page that is opened sends."""
-    link = edge.token("link", blob=BLOB)
+    link = edge.token("link", file=BLOB)
     edge.api.answer = lambda seen: Answer(200, {"X-Accel-Redirect": f"/_link/{link}/x"})
     reply = edge.ask("GET", "/api/v1/files/1/content", headers=edge.bearer())
     assert (reply.status, reply.body) == (200, b"content")
@@ -60,7 +60,7 @@ def test_the_target_that_comes_along_is_not_asked_for(make_edge: Callable[..., E
     edge = make_edge(api=True)
     edge.store(BLOB, b"content")
     told = edge.api.targets[BLOB].body.decode().replace(BLOB, of, 1)
-    redirect = f"/_link/{edge.token('link', blob=BLOB)}/x"
+    redirect = f"/_link/{edge.token('link', file=BLOB)}/x"
     edge.api.answer = lambda seen: Answer(200, {"X-Accel-Redirect": redirect, "X-Sluice-Target": told})
     reply = edge.ask("GET", "/api/v1/files/1/content", headers=edge.bearer())
     assert (reply.status, reply.body) == (200, b"content")

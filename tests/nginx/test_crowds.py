@@ -45,7 +45,7 @@ def statuses(edge: Edge, purpose: str, subjects: list[dict[str, Any]]) -> list[i
         connection = HTTPConnection("127.0.0.1", edge.port, timeout=30)
         found = []
         for subject in some:
-            token = edge.token(purpose, **{"blob": BLOB, "size": len(CONTENT), "jti": uuid.uuid4().hex, **subject})
+            token = edge.token(purpose, **{"file": BLOB, "jti": uuid.uuid4().hex[:16], **subject})
             connection.request("GET", f"/d/{token}/n")
             response = connection.getresponse()
             response.read()

@@ -28,7 +28,7 @@ def storage() -> Iterator[StubStorage]:
 def download(edge: Edge, uri: str) -> Reply:
     blob = uuid.uuid4().hex
     edge.aim(blob, size=len(CONTENT), uri=uri, storage="s3")
-    return edge.get(f"/d/{edge.token('link', blob=blob, size=len(CONTENT))}/n")
+    return edge.get(f"/d/{edge.token('link', file=blob)}/n")
 
 
 class TestNames:
@@ -52,7 +52,7 @@ class TestNames:
         # Nobody listens there: it is enough to see that it was looked up.
         assert download(edge, "http://storage.test:9/key").code == "STORAGE_UNAVAILABLE"
         assert dns.asked[:2] == [("storage.test", A), ("storage.test", AAAA)]
-        wait_for(lambda: "could not give blob" in edge.error_log.read_text(), "line in the error log")
+        wait_for(lambda: "could not give file" in edge.error_log.read_text(), "line in the error log")
 
     def test_with_an_address_that_refuses_go_to_the_next(
         self, make_edge: MakeEdge, dns: StubDNS, storage: StubStorage

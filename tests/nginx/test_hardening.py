@@ -129,7 +129,7 @@ def test_no_internal_location_is_reached(edge: Edge) -> None:
     assert {"/_error", "/_link/", "/_storage/get", "/_storage/put"} <= set(found)
     blob = uuid.uuid4().hex
     edge.store(blob, b"content")
-    link = edge.token("link", blob=blob)
+    link = edge.token("link", file=blob)
     for place in found:
         for path in (
             place,

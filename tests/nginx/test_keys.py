@@ -21,7 +21,7 @@ def write(edge: Edge, *keys: str) -> None:
 
 
 def link(key: str, **claims: object) -> str:
-    return f"/d/{make_tokens.sign_claims('link', {**make_tokens.CLAIMS['link'], 'blob': BLOB, **claims}, [key])}/x"
+    return f"/d/{make_tokens.sign_claims('link', {**make_tokens.CLAIMS['link'], 'file': BLOB, **claims}, [key])}/x"
 
 
 def await_all(edge: Edge, path: str, status: int) -> None:

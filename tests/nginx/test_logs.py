@@ -27,7 +27,7 @@ def line(edge: Edge, reply: Reply) -> dict[str, object]:
 def test_every_route_has_its_name(edge: Edge) -> None:
     blob = uuid.uuid4().hex
     edge.store(blob, b"content")
-    link = edge.token("link", blob=blob)
+    link = edge.token("link", file=blob)
     redirect = Answer(200, {"X-Accel-Redirect": f"/_link/{link}/x"})
 
     api = edge.ask("GET", "/api/v1/files?cursor=x", headers=edge.bearer())
@@ -55,8 +55,8 @@ def test_every_route_has_its_name(edge: Edge) -> None:
 def test_no_log_holds_a_token(make_edge: Callable[..., Edge]) -> None:
     edge = make_edge()
     blob, upload = uuid.uuid4().hex, CLAIMS["part"]["upload"]
-    link, part, access = edge.token("link", blob=blob), edge.token("part", size=3), edge.token("access")
-    lost = edge.token("link", blob=uuid.uuid4().hex)
+    link, part, access = edge.token("link", file=blob), edge.token("part", size=3), edge.token("access")
+    lost = edge.token("link", file=uuid.uuid4().hex)
     edge.aim(blob, size=3, uri="/gone")
     (edge.storage / "parts" / upload / str(CLAIMS["part"]["part"]) / "in the way").mkdir(parents=True)
     bearer = {"Authorization": f"Bearer {access}"}
@@ -75,10 +75,10 @@ def test_no_log_holds_a_token(make_edge: Callable[..., Edge]) -> None:
     edge.raw(f"GET /d/{link}/x{'x' * 9000} HTTP/1.1\r\nHost: h\r\n\r\n".encode())
     edge.api.stop()
     assert edge.ask("GET", "/api/v1/files", headers=bearer).code == "API_UNAVAILABLE"
-    assert edge.get(f"/d/{edge.token('link', blob=uuid.uuid4().hex)}/x").code == "API_UNAVAILABLE"
+    assert edge.get(f"/d/{edge.token('link', file=uuid.uuid4().hex)}/x").code == "API_UNAVAILABLE"
     # Each worker writes its own lines, at the latest after a second.
     wait_for(lambda: edge.access_log.read_text().count("\n") >= 17, "lines in the access log")
-    wait_for(lambda: f"could not give blob {blob}" in edge.error_log.read_text(), "line in the error log")
+    wait_for(lambda: f"could not give file {blob}" in edge.error_log.read_text(), "line in the error log")
     wait_for(lambda: f"could not take a part of upload {upload}" in edge.error_log.read_text(), "line in the error log")
 
     logs = edge.access_log.read_text() + edge.error_log.read_text()
@@ -93,7 +93,7 @@ def test_repeats_are_counted_not_written_out(make_edge: Callable[..., Edge]) -> 
     blob = uuid.uuid4().hex
     edge.aim(blob, size=3, uri="/gone")
     for _ in range(100):
-        assert edge.get(f"/d/{edge.token('link', blob=blob)}/x").status == 503
+        assert edge.get(f"/d/{edge.token('link', file=blob)}/x").status == 503
     wait_for(lambda: "times)" in edge.error_log.read_text(), "count in the error log")
     assert len(edge.error_log.read_text().splitlines()) < 20
 

@@ -52,7 +52,7 @@ def test_requests_tokens_and_bytes_are_counted(make_edge: Callable[..., Edge]) -
     edge = make_edge()
     blob = uuid.uuid4().hex
     edge.store(blob, b"x" * 1000)
-    link = edge.token("link", blob=blob)
+    link = edge.token("link", file=blob)
     for _ in range(3):
         assert edge.get(f"/d/{link}/x").status == 200
     assert edge.get("/d/a.b.c/x").status == 403

@@ -43,7 +43,7 @@ class Download:
     """A download in a thread of its own, whose bytes are counted while they come."""
 
     def __init__(self, edge: Edge, blob: str = BLOB, *, headers: dict[str, str] | None = None, **claims: Any) -> None:
-        token = edge.token("link", **{"blob": blob, "size": SIZE, "jti": uuid.uuid4().hex, **claims})
+        token = edge.token("link", **{"file": blob, "jti": uuid.uuid4().hex[:16], **claims})
         self.received = 0
         self.status = 0
         self.ended = False
@@ -99,7 +99,7 @@ def test_eight_connections_of_a_user_share_the_rate_and_nobody_else_is_slowed(pa
     shares = sorted(item.received for item in eight)
     assert shares[-1] <= 1.5 * shares[0], "each has its part"
     began = time.monotonic()
-    assert len(pacing.get(f"/d/{pacing.token('link', blob=BLOB, size=SIZE)}/n").body) == SIZE, "no rate, no wait"
+    assert len(pacing.get(f"/d/{pacing.token('link', file=BLOB)}/n").body) == SIZE, "no rate, no wait"
     assert time.monotonic() - began < 8
     for item in eight + alone:
         assert item.status in (200, 206)
@@ -120,7 +120,7 @@ def test_whoever_is_left_has_it_all_again(pacing: Edge) -> None:
 def test_the_bytes_are_right(pacing: Edge) -> None:
     path = pacing.storage / "objects" / "00000000" / BLOB[:2] / BLOB
     for first, last in ((0, 3 * MIB), (5, 5), (SIZE - 100_000, SIZE - 1)):
-        token = pacing.token("link", blob=BLOB, size=SIZE, **new_user("slow"))
+        token = pacing.token("link", file=BLOB, **new_user("slow"))
         reply = pacing.get(f"/d/{token}/n", Range=f"bytes={first}-{last}")
         assert reply.status == 206
         assert reply.headers["Content-Range"] == f"bytes {first}-{last}/{SIZE}"
@@ -133,7 +133,7 @@ def test_the_bytes_are_right(pacing: Edge) -> None:
 
 def test_what_sends_no_bytes_is_not_paced(pacing: Edge) -> None:
     etag = pacing.aim(BLOB, size=SIZE, uri=f"/00000000/{BLOB[:2]}/{BLOB}")
-    path = f"/d/{pacing.token('link', blob=BLOB, size=SIZE, **new_user('tiny'))}/n"
+    path = f"/d/{pacing.token('link', file=BLOB, **new_user('tiny'))}/n"
     began = time.monotonic()
     head = pacing.ask("HEAD", path)
     assert (head.status, head.headers["Content-Length"]) == (200, str(SIZE))
@@ -145,7 +145,7 @@ def test_what_sends_no_bytes_is_not_paced(pacing: Edge) -> None:
 
 def test_a_client_that_does_not_read_holds_nobody_up(pacing: Edge) -> None:
     user = new_user("slow")
-    token = pacing.token("link", blob=BLOB, size=SIZE, **user)
+    token = pacing.token("link", file=BLOB, **user)
     with socket.socket() as lazy:
         lazy.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         lazy.connect(("127.0.0.1", pacing.port))
@@ -166,18 +166,18 @@ def test_downloads_at_once_are_limited_and_forgotten_at_their_end(pacing: Edge) 
         connection = socket.socket()
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         connection.connect(("127.0.0.1", pacing.port))
-        token = pacing.token("link", blob=BLOB, size=SIZE, **user)
+        token = pacing.token("link", file=BLOB, **user)
         connection.sendall(f"GET /d/{token}/n HTTP/1.1\r\nHost: h\r\n\r\n".encode())
         assert connection.recv(12) == b"HTTP/1.1 200"
         return connection
 
     two = [held() for _ in slow]
-    path = f"/d/{pacing.token('link', blob=BLOB, size=SIZE, **user)}/n"
+    path = f"/d/{pacing.token('link', file=BLOB, **user)}/n"
     reply = pacing.get(path, Range="bytes=0-9")
     assert (reply.status, reply.code) == (429, "CONNECTIONS_LIMITED")
     assert reply.headers["Retry-After"] == "1"
     assert pacing.ask("HEAD", path).status == 200, "sends nothing, so it counts as nothing"
-    other = pacing.token("link", blob=BLOB, size=SIZE, **new_user("few"))
+    other = pacing.token("link", file=BLOB, **new_user("few"))
     assert pacing.get(f"/d/{other}/n", Range="bytes=0-9").status == 206
     for connection in two:
         connection.close()
@@ -192,7 +192,7 @@ def test_a_killed_workers_downloads_are_forgotten(make_edge: Callable[..., Edge]
     user = new_user("few") | {"jti": uuid.uuid4().hex}
     two = [Download(edge, **user, size=4 * MIB) for _ in range(2)]
     wait_for(lambda: all(item.received for item in two), "bytes")
-    path = f"/d/{edge.token('link', blob=BLOB, size=4 * MIB, **user)}/n"
+    path = f"/d/{edge.token('link', file=BLOB, **user)}/n"
     assert edge.get(path, Range="bytes=0-9").status == 429
     assert edge.process
     for pid in children(edge.process.pid):
@@ -240,7 +240,7 @@ class TestProxied:
             item.stop()
 
     def test_the_bytes_are_right(self, pacing: Edge, blob: str, storage: StubStorage) -> None:
-        token = pacing.token("link", blob=blob, size=SIZE, type="text/x-thing", **new_user("slow"))
+        token = pacing.token("link", file=blob, type="text/x-thing", **new_user("slow"))
         reply = pacing.get(f"/d/{token}/n", Range=f"bytes=5-{MIB}")
         assert (reply.status, reply.body) == (206, (b"0123456789abcdef" * (MIB // 16 + 1))[5 : MIB + 1])
         assert reply.headers.get_all("Content-Type") == ["text/x-thing"]
@@ -259,7 +259,7 @@ class TestProxied:
         self, pacing: Edge, blob: str, storage: StubStorage, status: int, wanted: int
     ) -> None:
         storage.handle = lambda request: Answer(status, {}, b"the store's own words")
-        token = pacing.token("link", blob=blob, size=SIZE, **new_user("slow"))
+        token = pacing.token("link", file=blob, **new_user("slow"))
         reply = pacing.get(f"/d/{token}/n")
         assert (reply.status, reply.code) == (wanted, "STORAGE_UNAVAILABLE")
 
@@ -355,4 +355,4 @@ def test_a_killed_nginx_starts_again_by_its_socket(make_edge: Callable[..., Edge
     wait_for(lambda: all(has_ended(pid) for pid in workers), "end of the workers")
     assert (edge.socket_folder / "edge.sock").exists()
     edge.start()
-    assert edge.get(f"/d/{edge.token('link', blob=BLOB, size=7, tier='slow')}/n").body == b"content"
+    assert edge.get(f"/d/{edge.token('link', file=BLOB, tier='slow')}/n").body == b"content"

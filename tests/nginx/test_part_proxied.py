@@ -131,7 +131,7 @@ class TestNothingReachesTheStorage:
     def test_when_the_user_was_revoked(self, make_edge: MakeEdge, storage: StubStorage) -> None:
         edge = make_edge()
         part = Part(edge, storage.url(), sub="9" * 32, gen=1)
-        edge.api.revoke("user", "9" * 32, 1)
+        edge.api.revoke("user", "9" * 32, 2)
         reply = part.put()
         assert (reply.status, reply.code) == (403, "PART_URL_REVOKED")
         assert storage.seen == []

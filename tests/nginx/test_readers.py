@@ -32,11 +32,11 @@ class Owner:
         self.open = ExitStack()
 
     def _redirect(self, seen: Seen) -> Answer:
-        token = self.edge.token("link", blob=BLOB, size=SIZE, jti=uuid.uuid4().hex, **self.claims)
+        token = self.edge.token("link", file=BLOB, jti=uuid.uuid4().hex[:16], **self.claims)
         return Answer(200, {"X-Accel-Redirect": f"/_link/{token}/content"})
 
     def link(self) -> str:
-        token = self.edge.token("link", blob=BLOB, size=SIZE, jti=uuid.uuid4().hex, **self.claims)
+        token = self.edge.token("link", file=BLOB, jti=uuid.uuid4().hex[:16], **self.claims)
         return f"/d/{token}/n"
 
     def read(self, link: str, address: str, **headers: str) -> Reply:

@@ -52,7 +52,7 @@ from tests.nginx.edge import Edge, parse
 def test_there_is_nothing_there(edge: Edge, path: str) -> None:
     blob = "c" * 32
     edge.store(blob, b"content")
-    target = path.format(link=edge.token("link", blob=blob))
+    target = path.format(link=edge.token("link", file=blob))
     for headers in ({}, edge.bearer()):
         raw_head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         reply = parse(edge.raw(f"GET {target} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n{raw_head}\r\n".encode()))
@@ -60,7 +60,7 @@ def test_there_is_nothing_there(edge: Edge, path: str) -> None:
         assert (reply.status, reply.code) in [(404, "NOT_FOUND"), (400, "BAD_REQUEST")]
         assert b"content" not in reply.body
     assert not edge.api.seen
-    assert edge.get(f"/d/{edge.token('link', blob=blob)}/name").body == b"content"
+    assert edge.get(f"/d/{edge.token('link', file=blob)}/name").body == b"content"
 
 
 @pytest.mark.parametrize("path", ["/api/v1//internal/revocations", "/api/v1/./x/../../v1/internal/revocations"])
@@ -136,6 +136,6 @@ def test_head_of_a_refusal_has_no_body(edge: Edge) -> None:
 def test_the_api_cannot_be_made_to_name_a_file(edge: Edge) -> None:
     """An X-Accel-Redirect from a client is a header like any other."""
     edge.store("d" * 32, b"content")
-    token = edge.token("link", blob="d" * 32)
+    token = edge.token("link", file="d" * 32)
     reply = edge.get("/healthz", X_Accel_Redirect=f"/_link/{token}/x")
     assert reply.body == b"{}"

@@ -57,7 +57,7 @@ class Exchange:
 
 
 def download(edge: Edge, blob: str, **claims: str) -> Exchange:
-    token = edge.token("link", blob=blob, size=len(CONTENT), jti=uuid.uuid4().hex, **claims)
+    token = edge.token("link", file=blob, jti=uuid.uuid4().hex[:16], **claims)
     return Exchange(edge, f"GET /d/{token}/n HTTP/1.1")
 
 
@@ -116,7 +116,7 @@ def test_nothing_under_way_is_cut(edge: Edge, storage: StubStorage) -> None:
 def test_a_steady_stream_of_requests_sees_no_reload(edge: Edge) -> None:
     blob = uuid.uuid4().hex
     edge.store(blob, b"content")
-    link = f"/d/{edge.token('link', blob=blob)}/x"
+    link = f"/d/{edge.token('link', file=blob)}/x"
     statuses: set[int] = set()
     stop = threading.Event()
 

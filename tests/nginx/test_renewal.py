@@ -67,7 +67,7 @@ class TestATargetThatNoLongerHolds:
 
     def test_for_a_bearer_token_too(self, edge: Edge, storage: StubStorage, old: str) -> None:
         self.turn(edge, storage, old)
-        redirect = {"X-Accel-Redirect": f"/_link/{edge.token('link', blob=old, size=SIZE, type='a/b')}/x"}
+        redirect = {"X-Accel-Redirect": f"/_link/{edge.token('link', file=old, type='a/b')}/x"}
         edge.api.answer = lambda seen: APIAnswer(200, redirect, b"{}")
         reply = edge.ask("GET", "/api/v1/files/1/content", headers=edge.bearer())
         assert (reply.status, reply.body, reply.headers["Content-Type"]) == (200, CONTENT, "a/b")

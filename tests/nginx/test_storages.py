@@ -74,7 +74,7 @@ Fetch = Callable[..., Reply]
 @pytest.fixture(params=["link", "content"])
 def fetch(request: pytest.FixtureRequest, edge: Edge, place: Place) -> Fetch:
     """Asks for the blob by a link, or through the API's answer to a bearer token."""
-    token = edge.token("link", blob=place.blob, size=SIZE, name="thing", type=TYPE)
+    token = edge.token("link", file=place.blob, filename="thing", type=TYPE)
 
     def ask(method: str = "GET", **headers: str) -> Reply:
         given = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -227,7 +227,7 @@ def test_what_a_client_says_beside_it_changes_nothing(place: Place, fetch: Fetch
 
 
 def test_a_body_is_thrown_away(edge: Edge, place: Place) -> None:
-    token = edge.token("link", blob=place.blob, size=SIZE, type=TYPE)
+    token = edge.token("link", file=place.blob, type=TYPE)
     for _ in range(2):
         reply = edge.ask("GET", f"/d/{token}/thing", body=b"x" * 100_000)
         assert (reply.status, reply.body) == (200, CONTENT)

@@ -20,7 +20,7 @@ def blob() -> str:
 
 
 def download(edge: Edge, blob: str) -> Reply:
-    return edge.get(f"/d/{edge.token('link', blob=blob)}/name")
+    return edge.get(f"/d/{edge.token('link', file=blob)}/name")
 
 
 def test_a_blob_is_asked_for_once(edge: Edge, blob: str) -> None:

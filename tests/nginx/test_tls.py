@@ -50,7 +50,7 @@ def curl(edge: Edge, path: str, *options: str) -> "subprocess.CompletedProcess[b
 
 
 def link(edge: Edge) -> str:
-    return f"/d/{edge.token('link', blob=BLOB, name='x')}/x"
+    return f"/d/{edge.token('link', file=BLOB, filename='x')}/x"
 
 
 @pytest.mark.parametrize("version", ["--http2", "--http1.1"])
@@ -63,7 +63,7 @@ class TestEitherVersion:
     def test_a_blob_in_pieces(self, edge: Edge, storage: StubStorage, version: str) -> None:
         blob, asked = uuid.uuid4().hex, f"bytes=2097152-{3 * 2**20 - 1}"
         edge.aim(blob, size=len(CONTENT), uri=storage.url(blob), storage="s3", cached=True)
-        path = f"/d/{edge.token('link', blob=blob, size=len(CONTENT))}/x"
+        path = f"/d/{edge.token('link', file=blob)}/x"
         whole = ranged(CONTENT)
         # a piece that is cut ends it at once, whatever is kept open
         storage.handle = lambda request: replace(whole(request), stop=9 if request.header("Range") == asked else None)

@@ -44,7 +44,7 @@ def counting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edge]:
 
 
 def download(edge: Edge, method: str = "GET", headers: dict[str, str] | None = None, **claims: Any) -> Reply:
-    token = edge.token("link", **{"blob": BLOB, "size": SIZE, "jti": uuid.uuid4().hex, **claims})
+    token = edge.token("link", **{"file": BLOB, "jti": uuid.uuid4().hex[:16], **claims})
     return edge.ask(method, f"/d/{token}/n", headers=headers)
 
 
@@ -81,7 +81,7 @@ class TestReports:
 
     def test_of_a_download_that_is_cut_hold_what_was_sent(self, counting: Edge) -> None:
         user = new_user("slow")
-        token = counting.token("link", blob=BLOB, size=SIZE, **user)
+        token = counting.token("link", file=BLOB, **user)
         with socket.create_connection(("127.0.0.1", counting.port)) as client:
             client.sendall(f"GET /d/{token}/n HTTP/1.1\r\nHost: h\r\n\r\n".encode())
             client.recv(4096)
@@ -99,7 +99,7 @@ class TestReports:
     def test_refused_downloads_are_no_traffic(self, counting: Edge) -> None:
         user, blob = new_user("default"), uuid.uuid4().hex
         counting.aim(blob, size=SIZE, uri="/00000000/aa/gone")
-        assert download(counting, blob=blob, **user).status == 503
+        assert download(counting, file=blob, **user).status == 503
         assert download(counting, headers={"Range": "bytes=0-0"}, **user).status == 206
         await_moved(counting, user, 1)
 
@@ -202,7 +202,7 @@ class TestQuota:
     def test_a_hundred_at_once_do_not_pass_a_quota_for_ten(self, counting: Edge) -> None:
         # the owner's own: readers of links have half of it (tests/nginx/test_readers.py)
         user = new_user("daily")
-        token = counting.token("link", blob=BLOB, size=SIZE, **user)
+        token = counting.token("link", file=BLOB, **user)
         counting.api.answer = lambda seen: Answer(200, {"X-Accel-Redirect": f"/_link/{token}/content"})
 
         def own(_: int) -> Reply:
@@ -227,7 +227,7 @@ class TestQuota:
 
     def test_what_was_not_sent_is_given_back(self, counting: Edge) -> None:
         user = new_user("tiny")
-        token = counting.token("link", blob=BLOB, size=SIZE, **user)
+        token = counting.token("link", file=BLOB, **user)
         for _ in range(2):
             with socket.create_connection(("127.0.0.1", counting.port)) as client:
                 client.sendall(f"GET /d/{token}/n HTTP/1.1\r\nHost: h\r\n\r\n".encode())
@@ -273,19 +273,21 @@ class TestQuota:
     def test_unknown_totals_are_waited_for(self, make_edge: MakeEdge) -> None:
         edge = make_edge(tiers=TIERS)
         edge.store(BLOB, CONTENT)
-        known = new_user("daily")
+        known, unknown, other = new_user("daily"), new_user("daily"), new_user("default")
         assert download(edge, **known).status == 200
+        for user in (unknown, other):
+            assert download(edge, "HEAD", **user).status == 200, "whose file it is has to be known"
         edge.api.stop()
-        reply = download(edge, **new_user("daily"))
+        reply = download(edge, **unknown)
         assert (reply.status, reply.code) == (503, "API_UNAVAILABLE")
         assert download(edge, **known).status == 200, "what was known serves on"
-        assert download(edge, **new_user("default")).status == 200, "who has no quota is not asked for"
+        assert download(edge, **other).status == 200, "who has no quota is not asked for"
 
     def test_a_killed_worker_leaves_no_reservation(self, make_edge: MakeEdge) -> None:
         edge = make_edge(tiers=TIERS)
         edge.store(BLOB, CONTENT)
         user = new_user("tiny")
-        path = f"/d/{edge.token('link', blob=BLOB, size=SIZE, **user)}/n"
+        path = f"/d/{edge.token('link', file=BLOB, **user)}/n"
         two = [Download(edge, size=SIZE, **user) for _ in range(2)]
         wait_for(lambda: all(item.received for item in two), "first bytes")
         assert edge.get(path, Range="bytes=0-0").status == 429

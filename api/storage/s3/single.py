@@ -2,9 +2,9 @@
 
 A presigned PUT of an object is dangerous in a client's hands: it obeys headers that nobody signed (``x-amz-acl``,
 SSE-C, metadata) and lives on after the upload has ended. So no client gets one. The edge sends it, with a fixed list of
-headers, and its signature is in the part's token in a form that only the edge can read (`api.core.tokens.Tokens.sign`,
-``seal``): the storage may be open to clients, and still takes nothing from them. The signature binds the exact length,
-the body's SHA-256 and ``If-None-Match: *``: whatever is under the key, then and later, is what was signed.
+headers, and it is in the part's token, which only the edge can read (`api.core.tokens.Tokens.seal`): the storage may be
+open to clients, and still takes nothing from them. The signature binds the exact length, the body's SHA-256 and
+``If-None-Match: *``: whatever is under the key, then and later, is what was signed.
 
 - An answer that was lost costs nothing: the storage's 412 to the same PUT says that these very bytes are there, and the
   edge answers 200. Seen on RGW 16.2.15, killed before each of its writes: there is no object, or all of it. But if its

@@ -55,8 +55,11 @@ function _M.send(found, first, last, is_inner)
 end
 
 --- Answers a download that has passed its conditions.
+-- @param party whose limits hold (traffic.party)
+-- @param found the file's target
+-- @param first, last the range, or nil for the whole
 -- @return an error code; or nil and the location that sends the bytes; or nil, nil and the status of an answer without
-function _M.deliver(link, found, first, last)
+function _M.deliver(party, found, first, last)
     local is_local = found.storage == "local"
     if not is_local and found.storage ~= "empty" and not proxy.RANGE_BEHAVIORS[found.storage] then
         return "STORAGE_UNSUPPORTED"
@@ -64,11 +67,11 @@ function _M.deliver(link, found, first, last)
     local length = first and last - first + 1 or found.size
     local is_head = get_method() == "HEAD"
     if length > 0 and not is_head then
-        local code, rate = traffic.begin(link, length)
+        local code, rate = traffic.begin(party, length)
         if code then
             return code
         elseif rate then
-            return pace(found, first, last, link.account, rate)
+            return pace(found, first, last, party.account, rate)
         end
     end
     if is_local then
@@ -94,7 +97,7 @@ function _M.send_paced()
     length = tonumber(length)
     local socket, code, err = shaper.ask(var.subject, var.storage_range, length)
     if not socket then
-        journal.note("could not send blob " .. var.subject .. ": " .. err)
+        journal.note("could not send file " .. var.subject .. ": " .. err)
         return code or "STORAGE_UNAVAILABLE"
     end
     local header = ngx.header
@@ -107,7 +110,7 @@ function _M.send_paced()
     sent, err = shaper.send(socket, length, var.account, tonumber(var.rate))
     traffic.note_booked(sent)
     if err then
-        journal.note("a paced download of blob " .. var.subject .. " was cut: " .. err)
+        journal.note("a paced download of file " .. var.subject .. " was cut: " .. err)
     end
     return nil, sent < length
 end

@@ -1,9 +1,14 @@
 --- A download by link: whether it may go, and of which bytes. It ends no request.
 -- What its functions return is what download.deliver() does: an error code; or nil and the location that sends the
 -- bytes; or nil, nil and the status of an answer without any; or nothing, where this location sends them.
+--
+-- A link names a file; the rest is asked of the API (target.lua). What was found out about a link is kept with its
+-- claims for a second, or until the feed has news, so that a busy one costs one look into the worker's own memory.
 
 local conditional = require("sluice.download.conditional")
 local download = require("sluice.download.download")
+local metrics = require("sluice.metrics")
+local revocation = require("sluice.identity.revocation")
 local settings = require("sluice.platform.settings")
 local shaper = require("sluice.limits.shaper")
 local target = require("sluice.download.target")
@@ -12,52 +17,67 @@ local verified = require("sluice.identity.verified")
 
 local ngx = ngx
 local var = ngx.var
+local now_of = ngx.now
+local get_method = ngx.req.get_method
+local find, sub = string.find, string.sub
+local add = metrics.add
 
 local _M = {}
 
-local PROBLEMS = {
-    invalid = "LINK_INVALID", expired = "LINK_EXPIRED", revoked = "LINK_REVOKED", stale = "EDGE_STALE",
-}
+local PROBLEMS = { invalid = "LINK_INVALID", expired = "LINK_EXPIRED" }
+local VERDICTS = { LINK_REVOKED = "revoked", EDGE_STALE = "stale" }
 
-local function check_link(text, once)
-    local link, problem = verified.check("link", text, settings.link_grace, once)
-    if not link then
-        return nil, PROBLEMS[problem]
+-- The file of a link that holds, or nil and an error code.
+local function settle(link, told)
+    if not revocation.has_begun() then
+        return nil, "EDGE_STALE"
+    elseif revocation.is_over(link.over_by) then
+        return nil, "LINK_REVOKED"
     end
-    var.reader = once and "" or link.jti
-    return link, traffic.admit("download", link)
+    local found, code, refused = target.find(link.file, told, told and tonumber(var.known_version) or 0)
+    local now, is_younger = now_of(), false
+    if found then
+        is_younger = link.gen > found.generation
+    elseif refused then
+        is_younger = link.gen >= refused
+    end
+    if is_younger and now >= (link.renewed or 0) + target.NEAR_SECONDS then
+        -- Than what is remembered.
+        link.renewed = now
+        found, code = target.renew(link.file)
+    end
+    if found and link.gen ~= found.generation then
+        return nil, "LINK_REVOKED"
+    end
+    return found, code
 end
 
---- Decides about a download by link.
--- @param once whether nobody asks with this link again
--- @param told what the API said along with it of where the bytes lie
-function _M.decide(once, told)
-    local method = ngx.req.get_method()
-    if method ~= "GET" and method ~= "HEAD" then
-        return "METHOD_NOT_ALLOWED"
+-- The same, as it was a moment ago.
+local function settled(link, told)
+    local version, now = revocation.version(), now_of()
+    local found = link.found
+    if found and now < link.till and link.version == version and not found.gone then
+        add("lookups", "target", "worker")
+        return found
     end
-    -- /d/<token>/<name> or /_link/<token>/<name>; the name is decoration.
-    local uri = var.uri
-    local start = uri:find("/", 2, true) + 1
-    local stop = uri:find("/", start, true)
-    if not stop or stop == start or uri:find("/", stop + 1, true) then
-        return "NOT_FOUND"
-    end
-    local link, code = check_link(uri:sub(start, stop - 1), once)
-    if code then
-        return code
-    end
-    local found
-    found, code = target.find(link.blob, told)
-    if not found then
-        return code
-    end
-    var.subject = link.blob
+    local code
+    found, code = settle(link, told)
+    link.found = found
+    link.version = version
+    link.till = revocation.is_sure(settings.link_grace) and now + target.NEAR_SECONDS or 0
+    return found, code
+end
+
+-- What the request asks for of a file.
+local function answer(party, found, disposition)
     local header = ngx.header
     header["ETag"] = found.etag
     -- On a 304 too: caches take its headers over, and after an X-Accel-Redirect the API's own type stands there.
-    header["Content-Type"] = link.content_type
-    header["Content-Disposition"] = link.disposition
+    header["Content-Type"] = found.content_type
+    header["Content-Disposition"] = disposition == "inline" and found.inline or found.attachment
+    if var.is_plain == "1" then
+        return download.deliver(party, found)
+    end
     -- nginx would compare it with an mtime, or with nothing.
     if var.http_if_unmodified_since then
         ngx.req.clear_header("If-Unmodified-Since")
@@ -71,25 +91,66 @@ function _M.decide(once, told)
     if verdict then
         return verdict
     end
-    return download.deliver(link, found, first, last)
+    return download.deliver(party, found, first, last)
+end
+
+-- Decides about a download.
+-- @param told what the API said along with its redirect, whose link nobody asks with again; nil for everybody's
+local function decide(is_owner, told)
+    local method = get_method()
+    if method ~= "GET" and method ~= "HEAD" then
+        return "METHOD_NOT_ALLOWED"
+    end
+    -- /d/<token>/<name> or /_link/<token>/<name>; the name is decoration.
+    local uri = var.uri
+    local start = find(uri, "/", 2, true) + 1
+    local stop = find(uri, "/", start, true)
+    if not stop or stop == start or find(uri, "/", stop + 1, true) then
+        return "NOT_FOUND"
+    end
+    local link, problem = verified.claims("link", sub(uri, start, stop - 1), is_owner)
+    if not link then
+        add("tokens", "link", problem)
+        return PROBLEMS[problem]
+    end
+    local found, code = settled(link, told)
+    add("tokens", "link", VERDICTS[code] or "good")
+    if not found then
+        return code
+    end
+    var.user, var.subject = found.owner, link.file
+    if not is_owner then
+        var.reader = link.jti
+    end
+    local party = is_owner and found.by_owner or found.by_link
+    code = traffic.admit("download", party)
+    if code then
+        return code
+    end
+    return answer(party, found, link.disp)
+end
+
+--- Decides about a download by a link that anybody may hold.
+function _M.decide()
+    return decide(false)
 end
 
 --- Decides about the link that the API answered a bearer token with: it makes one for each such answer.
 function _M.decide_content()
-    return _M.decide(true, var.upstream_http_x_sluice_target)
+    return decide(true, var.upstream_http_x_sluice_target)
 end
 
---- Decides about what the edge asks itself for a paced download: a blob, and the range that was decided on.
+--- Decides about what the edge asks itself for a paced download: a file, and the range that was decided on.
 function _M.decide_inner()
     if var.http_x_sluice_inner ~= shaper.secret() then
         return "NOT_FOUND"
     end
-    local blob = var.uri:sub(2)
-    local found, code = target.find(blob)
+    local file = var.uri:sub(2)
+    local found, code = target.find(file)
     if not found then
         return code
     end
-    var.subject = blob
+    var.subject = file
     local first, last = (var.http_range or ""):match("^bytes=(%d+)%-(%d+)$")
     return download.send(found, tonumber(first), tonumber(last), true)
 end

@@ -1,69 +1,109 @@
---- Where a blob's bytes lie: asked of the API once, then kept for SLUICE_TARGET_TTL.
--- Three layers: a second in the worker, the TTL in a shared dict, the API. When the API is away, what is known serves
--- for SLUICE_LINK_GRACE longer.
+--- What the API says of a file that is to be sent: where its bytes lie, whose it is, what its links' generation is, or
+-- why it may not be sent. Asked once, then kept for SLUICE_TARGET_TTL.
+-- Three layers: a second in the worker, the TTL in a shared dict, the API. An answer is not believed any more once its
+-- owner's row in the feed was learned after it was asked for (revocation.lua). When the API is away, what is known
+-- serves for SLUICE_LINK_GRACE longer.
 
 local cjson = require("cjson.safe")
 local semaphore = require("ngx.semaphore")
 local api = require("sluice.platform.api")
+local disposition = require("sluice.download.disposition")
 local journal = require("sluice.platform.journal")
 local lru = require("sluice.platform.lru")
 local metrics = require("sluice.metrics")
+local revocation = require("sluice.identity.revocation")
 local settings = require("sluice.platform.settings")
+local traffic = require("sluice.limits.traffic")
 
 local _M = {}
 
 -- As short as that: a target that another worker forgot is used no longer here.
-local NEAR_SECONDS = 1
-local UNKNOWN_SECONDS = 1
+_M.NEAR_SECONDS = 1
+-- Just long enough that a flood of one dead link does not reach the API.
+local REFUSED_SECONDS = 1
+-- Where the edge is unsure, an answer is not older than that: it is news within the lag.
+local UNSURE_SECONDS = settings.revocation_lag / 2
 local WAIT_SECONDS = 4
+-- What the API may say instead, and what its statuses mean where it says something else.
+local REFUSALS = { FILE_NOT_FOUND = true, LINK_REVOKED = true, FILE_CORRUPT = true, CONTENT_LOST = true }
+local BY_STATUS = { [404] = "FILE_NOT_FOUND", [410] = "FILE_CORRUPT" }
 
 local shared = ngx.shared.targets
 local near = lru.new(4096)
 local fetches = {}
 
-local function valid(answer)
-    return type(answer) == "table" and type(answer.storage) == "string" and type(answer.digest) == "string"
-        and type(answer.size) == "number" and (answer.storage == "empty" or type(answer.uri) == "string")
+local function is_text(value)
+    return type(value) == "string"
 end
 
+local function valid(answer)
+    return type(answer) == "table" and is_text(answer.storage) and is_text(answer.digest) and is_text(answer.owner)
+        and is_text(answer.filename) and is_text(answer.type) and type(answer.size) == "number"
+        and type(answer.generation) == "number" and (answer.storage == "empty" or is_text(answer.uri))
+end
+
+-- What every download of the file needs is made once.
 local function prepared(answer)
+    if answer.problem then
+        return answer
+    end
     answer.etag = '"' .. answer.digest .. '"'
+    answer.content_type = answer.type ~= "" and answer.type or "application/octet-stream"
+    answer.attachment = disposition.header("attachment", answer.filename)
+    answer.inline = disposition.header("inline", answer.filename)
+    answer.by_owner = traffic.party("user", answer.owner, answer.tier)
+    local kind = answer.link_tier == "anonymous" and "anonymous" or "user"
+    answer.by_link = traffic.party(kind, answer.owner, answer.link_tier)
     return answer
 end
 
--- What the shared dict knows.
-local function known(blob)
-    local text = shared:get(blob)
-    return text and prepared(cjson.decode(text))
+-- What the shared dict knows, however old; nil where it must not be used at all.
+local function known(file)
+    local text = shared:get(file)
+    local answer = text and cjson.decode(text)
+    if answer and answer.owner and not revocation.is_current(answer.owner, answer.asked) then
+        return nil
+    end
+    return answer and prepared(answer)
 end
 
-local function keep(blob, answer)
-    answer.fetched = ngx.now()
-    shared:set(blob, cjson.encode(answer), settings.target_ttl + settings.link_grace)
+local function keep(file, answer, asked)
+    answer.fetched, answer.asked = ngx.now(), asked
+    local seconds = answer.problem and REFUSED_SECONDS or settings.target_ttl + settings.link_grace
+    shared:set(file, cjson.encode(answer), seconds)
     return prepared(answer)
 end
 
-local function ask(blob)
-    local status, body = api.get_for_request("/internal/targets/" .. blob)
+local function refusal(status, body)
+    local answer = cjson.decode(body)
+    local err = type(answer) == "table" and type(answer.error) == "table" and answer.error or {}
+    return { problem = REFUSALS[err.code] and err.code or BY_STATUS[status], generation = tonumber(err.generation) }
+end
+
+local function ask(file, query, again)
+    local asked = revocation.version()
+    local status, body = api.get_for_request("/internal/targets/" .. file .. query)
     if not status then
         return nil, "API_UNAVAILABLE", body
     end
-    if status == 404 or status == 410 then
-        -- Just long enough that a flood of one dead link does not reach the API.
-        local code = status == 404 and "FILE_NOT_FOUND" or "FILE_CORRUPT"
-        shared:set(blob, cjson.encode({ digest = "", problem = code, fetched = ngx.now() }), UNKNOWN_SECONDS)
-        return nil, code
+    if BY_STATUS[status] then
+        local refused = keep(file, refusal(status, body), asked)
+        return nil, refused.problem, nil, refused.generation
     end
     local answer = status == 200 and cjson.decode(body)
     if not valid(answer) then
         return nil, "API_UNAVAILABLE", "the API answered " .. status .. " for a target"
+    elseif not again and not revocation.is_current(answer.owner, asked) then
+        -- It may be from before what was learned meanwhile.
+        return ask(file, query, true)
     end
-    return keep(blob, answer)
+    return keep(file, answer, asked)
 end
 
--- One worker asks once for a blob, however many requests wait for it.
-local function ask_once(blob)
-    local fetch = fetches[blob]
+-- One worker asks once for a file, however many requests wait for it.
+local function ask_once(file, query)
+    local key = file .. query
+    local fetch = fetches[key]
     if fetch then
         fetch.waiters = fetch.waiters + 1
         local ok = fetch.done:wait(WAIT_SECONDS)
@@ -71,73 +111,94 @@ local function ask_once(blob)
         if not ok then
             return nil, "API_UNAVAILABLE"
         end
-        return fetch.target, fetch.code
+        return fetch.target, fetch.code, fetch.generation
     end
     fetch = { done = semaphore.new(), waiters = 0 }
-    fetches[blob] = fetch
-    local ok, target, code, err = pcall(ask, blob)
-    fetches[blob] = nil
+    fetches[key] = fetch
+    local ok, target, code, err, generation = pcall(ask, file, query)
+    fetches[key] = nil
     if not ok then
         target, code, err = nil, "INTERNAL_ERROR", target
     end
     if err then
         journal.note("could not ask for a target: " .. err)
     end
-    fetch.target, fetch.code = target, code
+    fetch.target, fetch.code, fetch.generation = target, code, generation
     if fetch.waiters > 0 then
         fetch.done:post(fetch.waiters)
     end
-    return target, code
+    return target, code, generation
 end
 
---- Finds a blob.
--- @param blob its id, 32 hex
+-- Seconds for which an answer is good, and for which it serves while the API is away.
+local function lives()
+    if revocation.is_sure(settings.link_grace) then
+        return settings.target_ttl, settings.target_ttl + settings.link_grace
+    end
+    return UNSURE_SECONDS, 0
+end
+
+--- Finds a file.
+-- @param file its id, 32 hex
 -- @param told what the API has just said of it, where it did
--- @return {storage, name, uri, size, digest, etag}, or nil and an error code
-function _M.find(blob, told)
-    local target = near:get(blob)
-    if target then
+-- @param asked revocation.version() before it could say so
+-- @return what it says, with etag, content_type, attachment, inline, by_owner and by_link; or nil, an error code and,
+--   where that is LINK_REVOKED, the generation of links that is not good before something changes
+function _M.find(file, told, asked)
+    local target = near:get(file)
+    if target and not target.gone and target.near_version == revocation.version() then
         metrics.add("lookups", "target", "worker")
         return target
     end
     local now = ngx.now()
-    local old = known(blob)
+    local life, lasts = lives()
+    local old, code, generation = known(file), nil, nil
     metrics.add("lookups", "target", old and "edge" or "api")
     if old and old.problem then
-        return nil, old.problem
+        return nil, old.problem, old.generation
     end
-    if old and now < old.fetched + settings.target_ttl then
-        near:set(blob, old, NEAR_SECONDS)
-        return old
-    end
-    local answer, code = told and cjson.decode(told), nil
-    if valid(answer) and answer.blob == blob then
-        target = keep(blob, answer)
+    local version = revocation.version()
+    if old and now < old.fetched + life then
+        target = old
     else
-        target, code = ask_once(blob)
+        local answer = told and cjson.decode(told)
+        if valid(answer) and answer.file == file then
+            target = keep(file, answer, asked)
+        else
+            target, code, generation = ask_once(file, "")
+        end
     end
-    if not target and code == "API_UNAVAILABLE" and old
-        and now < old.fetched + settings.target_ttl + settings.link_grace then
+    if not target and code == "API_UNAVAILABLE" and old and now < old.fetched + lasts then
         target = old
     end
     if not target then
-        return nil, code
+        return nil, code, generation
     end
-    near:set(blob, target, NEAR_SECONDS)
+    target.near_version = version
+    near:set(file, target, math.min(_M.NEAR_SECONDS, life))
     return target
 end
 
---- Asks for a blob's place whatever is known: what was known did not hold.
--- @return as find()
-function _M.renew(blob)
-    near:delete(blob)
-    return ask_once(blob)
+local function forget_near(file)
+    local target = near:get(file)
+    if target then
+        -- Who remembers it looks here.
+        target.gone = true
+        near:delete(file)
+    end
 end
 
---- Forgets a blob's place, which turned out wrong.
-function _M.forget(blob)
-    near:delete(blob)
-    shared:delete(blob)
+--- Asks for a file whatever is known: what was known did not hold.
+-- @return as find()
+function _M.renew(file)
+    forget_near(file)
+    return ask_once(file, "")
+end
+
+--- Forgets a file, whose place turned out wrong.
+function _M.forget(file)
+    forget_near(file)
+    shared:delete(file)
 end
 
 return _M

@@ -1,166 +1,248 @@
---- Which tokens have ended before their expiry, by the API's feed (docs/design.md, "Revocation").
--- Once a second one worker asks the API for rows since the last id, and keeps them in a shared dict:
--- "kind:subject" → generation. A token is revoked when an entry has its generation or a higher one. How long ago the
--- last good answer was asked for says whether the dict may be trusted at all.
+--- What has ended before its expiry, and what must be forgotten, by the API's feed (api/accounts/revocation_rows.py).
+-- Once a second one worker asks the API for the rows since the last one, less some seconds, and keeps them in a shared
+-- dict: "kind:subject" → the lowest generation that is still good, and of a user also when that was learned, so that
+-- what was asked of the API before then is not believed any more (target.lua).
+--
+-- Full is never shut. Where a row cannot be kept, or the API gives no rows, this edge is unsure: then it believes
+-- nothing that it remembers, and the API is asked for each request: with a call to the API itself, which looks again,
+-- by a question of its own for a link and a part. Signed URLs outlast a restart of the API by SLUICE_LINK_GRACE.
 
 local cjson = require("cjson.safe")
 local api = require("sluice.platform.api")
+local journal = require("sluice.platform.journal")
 local settings = require("sluice.platform.settings")
 local tier = require("sluice.limits.tier")
 local timer = require("sluice.platform.timer")
 local turn = require("sluice.platform.turn")
 
+local ngx = ngx
+local now_of = ngx.now
+
 local _M = {}
 
 -- Asking, answering and a row's own transaction must fit into the lag.
 local INTERVAL = math.max(0.05, math.min(1, settings.revocation_lag / 2))
--- The feed repeats the rows of its last 10 s, because ids commit out of order. After a gap that comes near this, a row
--- could have been missed: then everything is read again.
-local MAX_GAP = 5
--- Seconds beyond the lag that an answer may be late before bearer tokens are refused.
+-- Rows commit in another order than that of their moments: each load begins so many microseconds before the last row.
+local OVERLAP = 10 * 1000000
+-- Seconds for which a user's row is known to have been seen: longer than it is repeated, and clocks differ.
+local SEEN_SECONDS = 60
+-- Seconds beyond the lag that an answer may be late before the edge is unsure.
 local TOLERANCE = 3
 -- A worker that dies in the middle of a load blocks the others for this long.
 local LOCK_SECONDS = 5
 local SWEEP_SECONDS = 60
+-- Seconds for which a worker does not look at the shared dict again: a tenth of the least lag at most.
+local GLANCE = 0.05
+
+local KINDS = { session = true, user = true, link = true }
 
 local entries = ngx.shared.revocations
 local feed = ngx.shared.feed
+
+local looked, good_at, version, unsure_until = -1, nil, 0, 0
+
+-- What all workers know of the feed.
+local function look()
+    local now = now_of()
+    if now - looked >= GLANCE or now < looked or not good_at then
+        looked = now
+        good_at, version, unsure_until = feed:get("good_at"), feed:get("version") or 0, feed:get("unsure_until") or 0
+    end
+    return now
+end
 
 --- The dict's keys that end a token, each followed by the token's generation. Made once for each verified token.
 -- @param purpose access, link or part
 -- @param claims its claims
 function _M.keys(purpose, claims)
-    local user = "user:" .. claims.sub
-    if purpose == "access" then
-        return { "session:" .. claims.sid, 0, user, claims.gen }
-    elseif purpose == "link" then
-        return { "link:" .. claims.jti, 0, "file:" .. claims.file, claims.fgen, user, claims.gen }
+    if purpose == "link" then
+        return { "link:" .. claims.jti, 0 }
     end
-    return { user, claims.gen }
+    return { "session:" .. claims.sid, 0, "user:" .. claims.sub, claims.gen }
 end
 
 --- Seconds since the last good answer was asked for; nil where there was none.
 function _M.age()
-    local good_at = feed:get("good_at")
-    return good_at and ngx.now() - good_at
+    local at = feed:get("good_at")
+    return at and now_of() - at
 end
 
---- Whether the feed is good enough to let a token pass.
--- @param grace seconds beyond the tolerance: signed URLs outlast a restart of the API
-function _M.is_fresh(grace)
-    local good_at = feed:get("good_at")
-    if not good_at then
+--- Whether this edge has read the feed to its end at all. Until then it serves nobody.
+function _M.has_begun()
+    look()
+    return good_at ~= nil
+end
+
+--- Whether what the edge remembers may be believed.
+-- @param grace seconds beyond the tolerance for which the feed may be silent
+function _M.is_sure(grace)
+    local now = look()
+    if not good_at or now < unsure_until then
         return false
     end
-    local age = ngx.now() - good_at
+    local age = now - good_at
     -- A clock that was set back would make an old answer look young.
     return age <= settings.revocation_lag + TOLERANCE + grace and age >= -TOLERANCE
 end
 
---- Bytes that local storage has room for, as the API said along with the last revocations.
+--- A number that grows whenever something was learned: what a worker decided before is decided anew.
+function _M.version()
+    look()
+    return version
+end
+
+--- Whether an answer of the API's about a user's file is still to be believed.
+-- @param owner the user's id
+-- @param asked version() before it was asked for
+function _M.is_current(owner, asked)
+    local _, learned = entries:get("user:" .. owner)
+    return not learned or learned <= asked
+end
+
+--- Bytes that local storage has room for, as the API said along with the last rows.
 function _M.room()
     return feed:get("room") or math.huge
 end
 
---- Why a token may not pass.
+--- Whether a token is known to have ended.
 -- @param keys what keys() made of its claims
--- @param grace see is_fresh
--- @return nil, "stale" or "revoked"
-function _M.check(keys, grace)
-    if not _M.is_fresh(grace) then
-        return "stale"
-    end
+function _M.is_over(keys)
     for i = 1, #keys, 2 do
         local generation = entries:get(keys[i])
-        if generation and generation >= keys[i + 1] then
-            return "revoked"
+        if generation and generation > keys[i + 1] then
+            return true
         end
     end
-    return nil
+    return false
 end
 
--- Stores without evicting: an entry that is pushed out would be a revoked token that passes.
-local function store(key, generation, seconds)
-    local ok, err = entries:safe_set(key, generation, seconds)
+--- Asks the API whether a part's token has ended, where this edge cannot tell.
+-- @return nil, "revoked" or "stale"
+function _M.ask(claims)
+    local path = string.format("/internal/sessions/%s?user=%s&generation=%d", claims.sid, claims.sub, claims.gen)
+    local status, body = api.get_for_request(path)
+    local answer = status == 200 and cjson.decode(body)
+    if type(answer) ~= "table" or type(answer.live) ~= "boolean" then
+        journal.note("could not ask about a session: " .. tostring(status and "status " .. status or body))
+        return "stale"
+    end
+    return not answer.live and "revoked" or nil
+end
+
+-- Stores without evicting: an entry that is pushed out would be a token that passes.
+local function store(key, generation, seconds, learned)
+    local ok, err = entries:safe_set(key, generation, seconds, learned)
     if not ok and err == "no memory" then
         entries:flush_expired()
-        ok, err = entries:safe_set(key, generation, seconds)
+        ok, err = entries:safe_set(key, generation, seconds, learned)
     end
     return ok, err
 end
 
-local function apply(row, now)
-    local kind, subject, generation, expires_at = row[2], row[3], row[4], row[5]
-    if type(kind) ~= "string" or type(subject) ~= "string" or type(generation) ~= "number"
-        or type(expires_at) ~= "number" then
-        return nil, "a row is malformed"
-    end
-    local seconds = expires_at - now
-    if seconds <= 0 then
-        return true
-    end
-    local key = kind .. ":" .. subject
+-- Keeps a row, or becomes unsure for as long as it would have to be kept.
+local function keep(row, seconds, learned)
+    local key, generation = row[1] .. ":" .. row[2], row[3]
     local known = entries:get(key)
     if known then
         generation = math.max(known, generation)
         seconds = math.max(entries:ttl(key) or 0, seconds)
     end
-    local ok, err = store(key, generation, seconds)
+    local ok, err = store(key, generation, seconds, learned)
     if not ok then
-        return nil, "could not keep a revocation: " .. err
+        journal.note("the API is asked for each request, for a revocation could not be kept: " .. err)
+        local ends = now_of() + seconds
+        if ends > (feed:get("unsure_until") or 0) then
+            feed:set("unsure_until", ends)
+        end
     end
+end
+
+local function is_row(row)
+    return type(row) == "table" and KINDS[row[1]] and type(row[2]) == "string" and type(row[3]) == "number"
+        and type(row[4]) == "number" and type(row[5]) == "number"
+end
+
+-- Whether a row says what is known already. A user's says each time that something has changed; its mark may be lost,
+-- and then it is taken in once more.
+local function is_known(row)
+    if row[1] == "user" then
+        return entries:get("seen:" .. row[2]) == row[4]
+    end
+    return (entries:get(row[1] .. ":" .. row[2]) or 0) >= row[3]
+end
+
+-- Takes a page of rows in.
+-- @return true, or nil, err
+local function apply(rows)
+    local now = now_of()
+    local fresh = {}
+    for _, row in ipairs(rows) do
+        if not is_row(row) then
+            return nil, "a row is malformed"
+        end
+        if row[5] > now and not is_known(row) then
+            table.insert(fresh, row)
+        end
+    end
+    if #fresh == 0 then
+        return true
+    end
+    local learned = feed:incr("version", 1, 0)
+    for _, row in ipairs(fresh) do
+        keep(row, row[5] - now, learned)
+        if row[1] == "user" and row[4] / 1000000 > now - SEEN_SECONDS then
+            entries:safe_set("seen:" .. row[2], row[4], SEEN_SECONDS)
+        end
+    end
+    -- Once more: what another worker has decided in the middle of it is decided anew.
+    feed:incr("version", 1, 0)
     return true
 end
 
-local function fetch(last_id)
-    local status, body = api.get(string.format("/internal/revocations?after=%d", last_id))
+local function fetch(position)
+    local status, body = api.get(string.format("/internal/revocations?after=%.0f", position))
     if not status then
         return nil, body
     end
     local page = status == 200 and cjson.decode(body)
-    if type(page) ~= "table" or type(page.last_id) ~= "number" or type(page.revocations) ~= "table"
+    if type(page) ~= "table" or type(page.position) ~= "number" or type(page.revocations) ~= "table"
         or type(page.more) ~= "boolean" then
         return nil, "the API answered " .. status .. " with something else than revocations"
     end
     return page
 end
 
--- Reads what is new, to the end of the feed.
+-- Reads what is new, to the end of the feed. Where a page is late, the next load goes on from the last good one.
 local function load()
-    local started = ngx.now()
-    local good_at = feed:get("good_at")
-    local last_id = feed:get("last_id") or 0
-    if not good_at or math.abs(started - good_at) > MAX_GAP then
-        last_id = 0
+    local position, started = feed:get("position") or 0, now_of()
+    if not feed:get("loading") then
+        position = math.max(0, position - OVERLAP)
     end
-    local more = true
-    local room, tiers
-    while more do
-        local page, err = fetch(last_id)
+    local page, err
+    repeat
+        page, err = fetch(position)
         if not page then
             return nil, err
         end
-        for _, row in ipairs(page.revocations) do
-            local ok, problem = apply(row, started)
-            if not ok then
-                return nil, problem
-            end
+        local ok
+        ok, err = apply(page.revocations)
+        if not ok then
+            return nil, err
         end
-        room, tiers = tonumber(page.room), page.tiers
-        more = page.more
-        if more and page.last_id <= last_id then
+        if page.more and page.position <= position then
             return nil, "the feed does not advance"
         end
-        last_id = page.last_id
+        position = page.position
+        feed:set("position", math.max(position, feed:get("position") or 0))
+        feed:set("loading", page.more or nil)
         feed:expire("lock", LOCK_SECONDS)
-    end
-    -- Before the edge counts as fresh: nobody is let in by limits that are not known yet.
-    local ok, err = tier.load(tiers)
+    until not page.more
+    -- Before the edge counts as ready: nobody is let in by limits that are not known yet.
+    local ok, problem = tier.load(page.tiers)
     if not ok then
-        return nil, err
+        return nil, problem
     end
-    feed:set("last_id", last_id)
-    feed:set("room", room)
+    feed:set("room", tonumber(page.room))
     feed:set("good_at", started)
     return true
 end

@@ -1,12 +1,13 @@
---- Verifies the tokens that the API signs (api/core/tokens.py), from their bytes alone.
--- A token is value.timestamp.signature: value is base64url(JSON claims), and the signature
--- HMAC-SHA256(HMAC-SHA256(key, purpose), "value.timestamp"), as itsdangerous' TimestampSigner makes it. Claims are
--- decoded after the signature was found good, so a forged token costs an HMAC and no parsing.
+--- Verifies the tokens that the API makes (api/core/tokens.py), from their bytes alone.
+-- A signed one is value.timestamp.signature: value is base64url(JSON claims), or of a link's claims in bytes
+-- (api/core/claims.py), and the signature HMAC-SHA256(HMAC-SHA256(key, purpose), "value.timestamp"), as itsdangerous'
+-- TimestampSigner makes it. Claims are decoded after the signature was found good, so a forged token costs an HMAC and
+-- no parsing. A part's is sealed (seal.lua).
 
-local bit = require("bit")
 local cjson = require("cjson")
 local base64url = require("sluice.identity.base64url")
 local hmac = require("sluice.identity.hmac")
+local seal = require("sluice.identity.seal")
 
 local _M = {}
 local verifier = { __index = _M }
@@ -27,38 +28,35 @@ local function is_count(value)
     return type(value) == "number" and value >= 0 and value % 1 == 0 and value < 2 ^ 53
 end
 
-local function is_text(value)
-    return type(value) == "string"
-end
-
 --- What the claims of a purpose hold. What the edge does not read is not checked here.
 local CLAIMS = {
     access = { sid = is_id, sub = is_id, gen = is_count, exp = is_count },
-    link = {
-        jti = is_id, file = is_id, fgen = is_count, blob = is_id, size = is_count, sub = is_id, gen = is_count,
-        disp = is_text, name = is_text, type = is_text, exp = is_count,
+    -- With storage, to, sha256 and whole where it goes on to another storage.
+    part = {
+        upload = is_id, part = is_count, size = is_count, sub = is_id, sid = is_id, gen = is_count, exp = is_count,
     },
-    -- With storage, to and sha256 where it goes on to another storage; with seal where it is a whole object.
-    part = { upload = is_id, part = is_count, size = is_count, sub = is_id, gen = is_count, exp = is_count },
 }
 
-local SEAL = "seal"
-local SEAL_LENGTH = 64
+local SIGNED = { "access", "link" }
+local SEALED = "sealed part"
+
+-- A link's claims, in bytes: disposition 1, link id 8, file id 16, generation 4, expiry 4.
+local LINK_BYTES = 33
+local DISPOSITIONS = { [0] = "attachment", "inline" }
 
 --- A verifier.
 -- @param keys list of strings, oldest first; any of them verifies
 function _M.new(keys)
-    local salted = {}
-    local purposes = { SEAL }
-    for purpose in pairs(CLAIMS) do
-        table.insert(purposes, purpose)
-    end
-    for _, purpose in ipairs(purposes) do
+    local salted = { [SEALED] = {} }
+    for _, purpose in ipairs(SIGNED) do
         salted[purpose] = {}
-        -- The newest key first: most tokens are of that one.
-        for i = #keys, 1, -1 do
+    end
+    -- The newest key first: most tokens are of that one.
+    for i = #keys, 1, -1 do
+        for _, purpose in ipairs(SIGNED) do
             table.insert(salted[purpose], hmac.keyed(assert(hmac.sha256(keys[i], purpose))))
         end
+        table.insert(salted[SEALED], seal.new(assert(hmac.sha256(keys[i], SEALED))))
     end
     return setmetatable({ salted = salted }, verifier)
 end
@@ -73,33 +71,38 @@ local function find_dots(text)
     return first, second
 end
 
--- Which of the keys has signed, or nil.
-local function find_signer(keys, signed, signature)
+-- Whether one of the keys has signed.
+local function is_signed(keys, signed, signature)
     for i = 1, #keys do
         -- Comparing texts leaves one spelling of a signature: the canonical one.
         if hmac.equal(base64url.encode(keys[i]:sign(signed)), signature) then
-            return i
+            return true
         end
     end
-    return nil
+    return false
 end
 
--- The storage's signature that a part's token holds for the edge alone, XORed with a pad (api/core/tokens.py).
-local function unseal(key, claims)
-    local seal, to, sha256 = claims.seal, claims.to, claims.sha256
-    if not is_text(seal) or #seal ~= SEAL_LENGTH or not is_text(to) or not is_text(sha256) then
+local function hex(bytes, first, last)
+    return (bytes:sub(first, last):gsub(".", function(char) return string.format("%02x", char:byte()) end))
+end
+
+local function number(bytes, first)
+    local a, b, c, d = bytes:byte(first, first + 3)
+    return ((a * 256 + b) * 256 + c) * 256 + d
+end
+
+local function decode_link(bytes)
+    local disposition = bytes and #bytes == LINK_BYTES and DISPOSITIONS[bytes:byte()]
+    if not disposition then
         return nil
     end
-    local pad = key:sign(string.format("%d\n%s\n%s", claims.size, sha256, to))
-    local at = 0
-    return (seal:gsub("%x%x", function(byte)
-        at = at + 1
-        return bit.tohex(bit.bxor(tonumber(byte, 16), pad:byte(at)), 2)
-    end))
+    return {
+        disp = disposition, jti = hex(bytes, 2, 9), file = hex(bytes, 10, 25), gen = number(bytes, 26),
+        exp = number(bytes, 30),
+    }
 end
 
-local function decode(purpose, value)
-    local text = base64url.decode(value)
+local function decode(purpose, text)
     local ok, claims = pcall(json.decode, text)
     if not ok or type(claims) ~= "table" then
         return nil
@@ -112,31 +115,44 @@ local function decode(purpose, value)
     return claims
 end
 
+local function open(keys, text)
+    local sealed = base64url.decode(text)
+    for i = 1, sealed and #keys or 0 do
+        local opened = keys[i]:open(sealed)
+        if opened then
+            return opened
+        end
+    end
+    return nil
+end
+
+-- The claims of a token that is ours, whenever it ends.
+local function read(salted, purpose, text)
+    if purpose == "part" then
+        local opened = open(salted[SEALED], text)
+        return opened and decode(purpose, opened)
+    end
+    local first, second = find_dots(text)
+    if not first or not is_signed(salted[purpose], text:sub(1, second - 1), text:sub(second + 1)) then
+        return nil
+    end
+    local value = base64url.decode(text:sub(1, first - 1))
+    if purpose == "link" then
+        return decode_link(value)
+    end
+    return decode(purpose, value)
+end
+
 --- Verifies a token.
 -- @param purpose access, link or part
 -- @param text the token
 -- @param now epoch seconds
--- @return its claims, or nil and "invalid" or "expired"
+-- @return its claims, or nil and "invalid" or "expired"; a link's are disp, jti (16 hex), file, gen and exp
 function _M:verify(purpose, text, now)
-    if #text > MAX_LENGTHS[purpose] then
-        return nil, "invalid"
-    end
-    local first, second = find_dots(text)
-    local signer = first and find_signer(self.salted[purpose], text:sub(1, second - 1), text:sub(second + 1))
-    if not signer then
-        return nil, "invalid"
-    end
-    local claims = decode(purpose, text:sub(1, first - 1))
+    local claims = #text <= MAX_LENGTHS[purpose] and read(self.salted, purpose, text)
     if not claims then
         return nil, "invalid"
-    end
-    if purpose == "part" and claims.seal then
-        claims.signature = unseal(self.salted[SEAL][signer], claims)
-        if not claims.signature then
-            return nil, "invalid"
-        end
-    end
-    if claims.exp <= now then
+    elseif claims.exp <= now then
         return nil, "expired"
     end
     return claims

@@ -6,10 +6,11 @@ local metrics = require("sluice.metrics")
 local revocation = require("sluice.identity.revocation")
 local settings = require("sluice.platform.settings")
 local token = require("sluice.identity.token")
-local disposition = require("sluice.download.disposition")
 local traffic = require("sluice.limits.traffic")
 
 local var = ngx.var
+local time = ngx.time
+local add = metrics.add
 
 local _M = {}
 
@@ -32,16 +33,14 @@ _M.use(settings.keys)
 
 -- What every request with this token needs is made once.
 local function prepare(purpose, claims)
-    claims.revoked_by = revocation.keys(purpose, claims)
-    traffic.prepare(purpose, claims)
-    if purpose == "link" then
-        claims.disposition = disposition.header(claims.disp, claims.name)
-        claims.content_type = claims.type ~= "" and claims.type or "application/octet-stream"
+    claims.over_by = revocation.keys(purpose, claims)
+    if purpose ~= "link" then
+        claims.party = traffic.party("user", claims.sub, claims.tier)
     end
     return claims
 end
 
---- The claims of a token.
+--- The claims of a token, whether it was revoked or not.
 -- @param purpose access, link or part
 -- @param text the token
 -- @param once whether it is not worth remembering
@@ -49,9 +48,9 @@ end
 function _M.claims(purpose, text, once)
     local cache = not once and caches[purpose]
     local claims = cache and cache:get(text)
-    local now = ngx.time()
+    local now = time()
     if claims then
-        metrics.add("lookups", "token", "worker")
+        add("lookups", "token", "worker")
         if claims.exp <= now then
             cache:delete(text)
             return nil, "expired"
@@ -63,7 +62,7 @@ function _M.claims(purpose, text, once)
     if not claims then
         return nil, problem
     end
-    metrics.add("lookups", "token", "none")
+    add("lookups", "token", "none")
     prepare(purpose, claims)
     if cache then
         cache:set(text, claims)
@@ -71,15 +70,29 @@ function _M.claims(purpose, text, once)
     return claims
 end
 
---- Verifies a token and its revocation, and notes whose it is.
--- @param grace see revocation.is_fresh
--- @return claims, or nil and "invalid", "expired", "revoked" or "stale"
-function _M.check(purpose, text, grace, once)
-    local claims, problem = _M.claims(purpose, text, once)
-    if claims then
-        problem = revocation.check(claims.revoked_by, grace)
+-- What is wrong with claims that were verified.
+local function problem_of(claims, grace, ask)
+    if not revocation.has_begun() then
+        return "stale"
+    elseif revocation.is_over(claims.over_by) then
+        return "revoked"
+    elseif ask and not revocation.is_sure(grace) then
+        return ask(claims)
     end
-    metrics.add("tokens", purpose, problem or "good")
+    return nil
+end
+
+--- Verifies the token of a call or of a part, and its revocation, and notes whose it is.
+-- @param purpose access or part
+-- @param grace see revocation.is_sure
+-- @param ask what is asked whether the token has ended where this edge cannot tell; without it, whoever comes next is
+-- @return claims, or nil and "invalid", "expired", "revoked" or "stale"
+function _M.check(purpose, text, grace, ask)
+    local claims, problem = _M.claims(purpose, text, purpose == "part")
+    if claims then
+        problem = problem_of(claims, grace, ask)
+    end
+    add("tokens", purpose, problem or "good")
     if problem then
         return nil, problem
     end

@@ -1,6 +1,6 @@
 --- One bandwidth budget per user, over all of that user's connections.
 -- nginx' limit_rate counts for one connection and cannot be changed while it runs. So a user whose tier has a rate
--- gets downloads through here: a cosocket asks the edge's own inner server for the blob's bytes (sendfile of local
+-- gets downloads through here: a cosocket asks the edge's own inner server for the file's bytes (sendfile of local
 -- storage, or the proxied storage), and before each piece its time is booked on the user's one clock. Users without a
 -- rate never come here. A part's body cannot be paced, as nginx reads it without asking anybody: its time is booked
 -- before it is let in, in slices that take turns with the user's other connections, and after MOST_WAIT at once for
@@ -57,13 +57,13 @@ function _M.secret()
     return secret
 end
 
-local function open(blob, range)
+local function open(file, range)
     local socket = ngx.socket.tcp()
     socket:settimeouts(CONNECT_MS, SEND_MS, READ_MS)
     local ok, err = socket:connect("unix:" .. settings.edge_socket)
     if ok then
         ok, err = socket:send({
-            "GET /", blob, " HTTP/1.0\r\nHost: edge\r\nX-Sluice-Inner: ", _M.secret(),
+            "GET /", file, " HTTP/1.0\r\nHost: edge\r\nX-Sluice-Inner: ", _M.secret(),
             range ~= "" and "\r\nRange: " .. range or "", "\r\n\r\n",
         })
     end
@@ -98,12 +98,12 @@ local function pump(socket, length, account, rate)
     return length
 end
 
---- Asks for a blob's bytes.
+--- Asks for a file's bytes.
 -- @param range Range's value, or ""
 -- @param wanted number of bytes
 -- @return a socket that gives them; or nil, the inner server's error code where it gave one, and what went wrong
-function _M.ask(blob, range, wanted)
-    local socket, err = open(blob, range)
+function _M.ask(file, range, wanted)
+    local socket, err = open(file, range)
     if not socket then
         return nil, nil, "could not reach the inner server: " .. err
     end
@@ -116,7 +116,7 @@ function _M.ask(blob, range, wanted)
     return nil, body and body:match('"code":"([A-Z_]+)"'), "the inner server answered " .. tostring(status or length)
 end
 
---- Sends a blob's bytes at the user's pace, once the headers stand.
+--- Sends a file's bytes at the user's pace, once the headers stand.
 -- @return bytes that were sent and booked, and why it was not all where that was the storage's fault
 function _M.send(socket, length, account, rate)
     local sent, err = pump(socket, length, account, rate)

@@ -1,6 +1,6 @@
 --- What a request may take, and what it took: tiers, limits, quotas and accounts, in the order in which a request meets
--- them. Everything is kept under the ids in a token's claims, so a user's sessions and links share one account, and a
--- token that does not verify uses up nobody's.
+-- them. Everything is kept under the ids in a token's claims, or under the owner of the file that a link names, so a
+-- user's sessions and links share one account, and a token that does not verify uses up nobody's.
 --
 -- What a response holds until its end stands in $held, because nginx' variables outlive internal redirects: an account,
 -- "kind:id", for an open download; "=<bytes that are to come to local storage> account" for a part; or, for an open
@@ -30,18 +30,17 @@ local BODIES, MOST_BODIES = "bodies:", 4
 
 local PREFIXES = { api = "a:", part = "p:", download = "d:" }
 
---- What every request with some claims needs is made once (lua/sluice/identity/verified.lua).
-function _M.prepare(purpose, claims)
-    if purpose == "link" and claims.tier == "anonymous" then
-        -- Strangers' downloads by a user's links, where SLUICE_LINK_TIER keeps them apart.
-        claims.account = "anonymous:" .. claims.sub
-    else
-        claims.account = "user:" .. claims.sub
+--- Whom limits and accounts hold for; made once for each verified token, and for each file that is sent.
+-- @param kind user; or anonymous: strangers' downloads by a user's links, where SLUICE_LINK_TIER keeps them apart
+-- @param id the user's
+-- @param name the tier's
+function _M.party(kind, id, name)
+    local account = kind .. ":" .. id
+    local clocks = {}
+    for counted, prefix in pairs(PREFIXES) do
+        clocks[counted] = prefix .. account
     end
-    claims.clocks = {}
-    for kind, prefix in pairs(PREFIXES) do
-        claims.clocks[kind] = prefix .. claims.account
-    end
+    return { account = account, tier = name, clocks = clocks }
 end
 
 -- Headers are for who is refused, and for calls of the API, which cost more than they do.
@@ -59,14 +58,14 @@ end
 --- Counts a request.
 -- @param kind api, part or download
 -- @return nil, or an error code
-function _M.admit(kind, claims)
-    local limit = tier.of(claims.tier)[kind]
+function _M.admit(kind, party)
+    local limit = tier.of(party.tier)[kind]
     if not limit then
         return nil
     end
     -- A link's readers have a clock for each link and network: they use up none of the owner's.
     local link = kind == "download" and readers.link()
-    local clock = link and "d:" .. link .. var.client_network or claims.clocks[kind]
+    local clock = link and "d:" .. link .. var.client_network or party.clocks[kind]
     local wait, ahead = gcra.take(clock, limit)
     metrics.add("limits", kind, wait and "refused" or "passed")
     if wait then
@@ -135,9 +134,9 @@ end
 --- Begins a response that sends a blob's bytes.
 -- @param length of them, more than 0
 -- @return nil, or an error code; the rate in bytes a second where the tier has one
-function _M.begin(claims, length)
-    local allowed = tier.of(claims.tier)
-    local account = claims.account
+function _M.begin(party, length)
+    local allowed = tier.of(party.tier)
+    local account = party.account
     local code = connect(account, allowed)
     if code then
         return code
@@ -161,7 +160,7 @@ end
 -- @return an error code; or nil, and the bytes of all bodies on their way to local storage, if this one goes there
 function _M.begin_part(part)
     if part.to then
-        var.held = "=0 - " .. part.account
+        var.held = "=0 - " .. part.party.account
         return nil, 0
     end
     local place = part.upload .. "/" .. part.part
@@ -169,7 +168,7 @@ function _M.begin_part(part)
         holds.give(BODIES .. place, 1)
         return "PART_BUSY"
     end
-    var.held = string.format("=%d %s %s", part.size, place, part.account)
+    var.held = string.format("=%d %s %s", part.size, place, part.party.account)
     return nil, holds.take(ARRIVING, part.size)
 end
 

@@ -52,8 +52,8 @@ local function send_on(part)
     end
     var.storage_part = part.part
     var.storage_sha256 = part.sha256
-    if part.signature then
-        proxy.complete_aim(part.signature)
+    if part.whole then
+        proxy.keep_what_is_there()
     end
     return nil, "/_storage/put"
 end
@@ -61,7 +61,7 @@ end
 -- Lets a part wait for its user's bandwidth.
 local function await_time(part)
     local rate = tier.of(part.tier).rate
-    local wait = rate and shaper.await_part(part.account, rate, part.size)
+    local wait = rate and shaper.await_part(part.party.account, rate, part.size)
     if wait then
         ngx.header["Retry-After"] = wait
         return "BANDWIDTH_LIMITED"
@@ -79,7 +79,7 @@ function _M.decide()
     if ngx.req.get_method() ~= "PUT" then
         return "METHOD_NOT_ALLOWED"
     end
-    local part, problem = verified.check("part", text, settings.link_grace)
+    local part, problem = verified.check("part", text, settings.link_grace, revocation.ask)
     if not part then
         return PROBLEMS[problem]
     end
@@ -90,7 +90,7 @@ function _M.decide()
     if tonumber(length) ~= part.size then
         return "LENGTH_MISMATCH"
     end
-    local code = traffic.admit("part", part) or await_time(part)
+    local code = traffic.admit("part", part.party) or await_time(part)
     if code then
         return code
     end

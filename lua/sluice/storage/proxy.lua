@@ -73,10 +73,8 @@ function _M.aim(url)
     return nil
 end
 
---- Makes the PUT of a whole object of what was aimed at: its signature, which stands in no URL that a client sees, and
--- the condition that was signed with it. What is there already stays.
-function _M.complete_aim(signature)
-    var.storage_path = var.storage_path .. "&X-Amz-Signature=" .. signature
+--- Makes what was aimed at the PUT of a whole object, by the condition that was signed with it. What is there stays.
+function _M.keep_what_is_there()
     var.storage_none_match = "*"
 end
 

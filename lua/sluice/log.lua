@@ -1,0 +1,9 @@
+--- The end of every request: what it moved is booked and counted.
+
+local count = require("sluice.metrics").count
+local finish = require("sluice.limits.traffic").finish
+
+return function()
+    finish()
+    count()
+end
