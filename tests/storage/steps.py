@@ -52,8 +52,10 @@ class Stepped:
 
     def start(self) -> None:
         """Starts it, if it does not run."""
-        if self._process is not None and self._process.poll() is None:
+        if self._process is not None and self._answers():
             return
+        if self._process is not None:
+            self._process.wait(20)  # killed just now
         settings = {
             "rgw_frontends": f"beast endpoint=127.0.0.1:{self._port} tcp_nodelay=1",
             "rgw_data": self._folder,
@@ -76,12 +78,16 @@ class Stepped:
             self._process = subprocess.Popen(command, env=environ, stdout=out, stderr=out)
         deadline = time.monotonic() + 60
         while True:
-            with contextlib.suppress(OSError), urlopen(self.config.endpoint, timeout=5) as answer:  # noqa: S310
-                if answer.status == 200:
-                    return
+            if self._answers():
+                return
             assert self._process.poll() is None, (self._folder / "steps.out").read_text()[-2000:]
             assert time.monotonic() < deadline, "radosgw does not start"
             time.sleep(0.02)
+
+    def _answers(self) -> bool:
+        with contextlib.suppress(OSError), urlopen(self.config.endpoint, timeout=5) as answer:  # noqa: S310
+            return bool(answer.status == 200)
+        return False
 
     def arm(self, action: str, at: int) -> None:
         """Does so before its next ``at``-th write, counted from here."""

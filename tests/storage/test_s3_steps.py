@@ -277,6 +277,7 @@ def attempt(act: Do) -> bool:
 def count_writes(stepped: Stepped, world: World, case: Case) -> int:
     act, behind, _ = case(world)
     stepped.arm("count", 0)
+    stepped.start()
     assert attempt(act)
     writes = stepped.writes()
     behind(True)
