@@ -15,6 +15,7 @@ from api.commands import keys as key_commands
 from api.commands import lost as lost_commands
 from api.commands import sweep as sweep_commands
 from api.commands import transfer as transfer_commands
+from api.commands.ending import quietly
 from api.core import config, logs, metrics
 from api.core.errors import USERNAME_TAKEN, ConfigError, Problem, SluiceError
 from api.db.migrate import migrate
@@ -196,4 +197,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(quietly(main))

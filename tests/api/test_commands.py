@@ -5,6 +5,9 @@ from __future__ import annotations
 import gc
 import io
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +15,7 @@ import pytest
 
 from api import routes
 from api.__main__ import EXIT_CONFIG, EXIT_EXISTS, EXIT_FAILED, main
+from api.commands.ending import quietly
 from api.core import config
 from api.core.models import utc_now
 from api.db.pool import Database
@@ -171,3 +175,27 @@ class TestJobs:
     def test_an_id_that_is_none_is_said(self, run: Command) -> None:
         code, _, err = run("jobs", "retry", "verify", "nonsense")
         assert (code, err) == (2, "nonsense is not an id: 32 hexadecimal characters\n")
+
+
+@pytest.mark.parametrize("words", ["routes", "config", "storage list", "user count", "--help", "jobs --help"])
+def test_a_reader_that_has_gone_is_no_error(words: str, servers: Servers, tmp_path: Path) -> None:
+    """As `python -m api … | head -1`, whose reader is gone before the first line here."""
+    environ = settings(fresh_database(servers), servers, tmp_path)
+    line = f"{sys.executable} -m api {words} | true; exit ${{PIPESTATUS[0]}}"
+    result = subprocess.run(
+        ["bash", "-c", line], env={**os.environ, **environ}, capture_output=True, check=False, timeout=60
+    )
+    assert (result.returncode in (0, 141), result.stderr) == (True, b"")
+
+
+def test_what_broke_elsewhere_is_an_error_still() -> None:
+    def run() -> int:
+        raise BrokenPipeError(32, "a server's connection")
+
+    with pytest.raises(BrokenPipeError):
+        quietly(run)
+
+    def interrupted() -> int:
+        raise KeyboardInterrupt
+
+    assert quietly(interrupted) == 130

@@ -1,0 +1,35 @@
+"""How an operator's command ends if nobody reads its output any more, or if it is interrupted: without a word."""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+from collections.abc import Callable
+
+EXIT_INTERRUPTED, EXIT_PIPE = 130, 141
+
+
+def quietly(run: Callable[[], int]) -> int:
+    """The exit code of ``run``; 141 if whoever read the output has gone (`… | head -1`), 130 after Ctrl-C.
+
+    What a command had still to do then is left undone, as after Ctrl-C: every command may be repeated.
+    """
+    try:
+        code = run()
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        if not _reader_has_gone():
+            raise
+        # Python would say so once more when it flushes the stream at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_PIPE
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+
+
+def _reader_has_gone() -> bool:
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
