@@ -6,9 +6,10 @@ import itertools
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 from sluice import Client, Settings
@@ -84,6 +85,12 @@ class Command:
     account: Account
     home: Path
     folder: Path
+    settings: dict[str, str] = field(default_factory=dict)
+
+    def with_settings(self, **settings: str) -> Command:
+        """The same with SLUICE_CLIENT_… variables."""
+        more = {f"SLUICE_CLIENT_{name}": value for name, value in settings.items()}
+        return replace(self, settings={**self.settings, **more})
 
     @property
     def environment(self) -> dict[str, str]:
@@ -94,6 +101,7 @@ class Command:
             "SLUICE_CLIENT_HOME": str(self.home),
             "SLUICE_CLIENT_CREDENTIALS": "file",
             "PYTHONWARNINGS": "error",
+            **self.settings,
         }
 
     def start(self, *arguments: str, **more: object) -> subprocess.Popen[str]:
@@ -109,12 +117,17 @@ class Command:
         )
 
     def run(
-        self, *arguments: str, code: int = 0, stdin: str | None = None, timeout: float = 60
+        self,
+        *arguments: str,
+        code: int | None = 0,
+        stdin: str | None = None,
+        timeout: float = 60,
+        environment: Mapping[str, str] = MappingProxyType({}),
     ) -> subprocess.CompletedProcess[str]:
-        """A run that has to end with an exit code."""
+        """A run that has to end with an exit code; with None with any."""
         result = subprocess.run(
             [*SLUICE, *arguments],
-            env=self.environment,
+            env={**self.environment, **environment},
             cwd=self.folder,
             input=stdin if stdin is not None else "",
             capture_output=True,
@@ -122,7 +135,9 @@ class Command:
             timeout=timeout,
             check=False,
         )
-        assert result.returncode == code, f"{arguments}: {result.returncode}\n{result.stdout}\n{result.stderr}"
+        assert code is None or result.returncode == code, (
+            f"{arguments}: {result.returncode}\n{result.stdout}\n{result.stderr}"
+        )
         assert "Traceback" not in result.stderr
         return result
 

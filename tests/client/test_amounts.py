@@ -25,7 +25,7 @@ MEMORY_MAX = 72 * MIB
 _MEASURED = """
 import re, sys
 from sluice.__main__ import main
-code = main(sys.argv[1:])
+code = main()
 print(int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]) * 1024, file=sys.stderr)
 sys.exit(code)
 """

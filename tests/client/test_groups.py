@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -61,9 +62,10 @@ def test_a_group_is_uploaded(client: Client, tmp_path: Path) -> None:
         assert result is not None
         assert (result.file.name, result.sent, result.instant) == (file.name, file.size, False)
         assert client.read(result.file) == file.path.read_bytes()
-    # and what is there already is left to `upload`, which answers it
-    assert client.upload_group(files) == [None] * 20
-    assert client.upload(files[0].path).instant
+    # content that is there already makes one more file each, and not two
+    again = client.upload_group([replace(file, name=f"{file.name} again") for file in files])
+    assert [result.instant for result in again if result is not None] == [True] * 20
+    assert len(list(client.files())) == 40
 
 
 def test_what_is_not_plain_is_left(client: Client, tmp_path: Path) -> None:

@@ -115,8 +115,13 @@ def test_what_is_not_there(command: Command) -> None:
 
 
 def test_a_server_that_is_away(command: Command) -> None:
-    assert "nobody answers at" in line_of(command.run("ls", "--url", f"http://127.0.0.1:{free_port()}", code=6))
-    assert "not known" in line_of(command.run("ls", "--url", "http://no-such-host.invalid", code=6))
+    for url, what in ((f"http://127.0.0.1:{free_port()}", "nobody answers at"), ("http://no.invalid", "not known")):
+        hasty = command.with_settings(PATIENCE="0.5", TOKEN="x", URL=url)
+        waits, end = hasty.run("ls", code=6).stderr.splitlines()
+        assert what in waits
+        assert "waiting, for 1 s at most" in waits, "it is said whom it waits for"
+        assert what in end
+        assert what in line_of(hasty.run("ls", "-q", code=6))
 
 
 def test_a_full_disk(command: Command, client: Client, sources: Sources) -> None:
@@ -174,22 +179,19 @@ def answering(status: int, body: bytes, context: ssl.SSLContext | None = None) -
 
 @pytest.mark.parametrize(("status", "code"), [(200, 7), (403, 7), (502, 6)])
 def test_something_else_answers(command: Command, status: int, code: int) -> None:
-    environment_patience = command.environment | {"SLUICE_CLIENT_PATIENCE": "0.2", "SLUICE_CLIENT_TOKEN": "x"}
     with answering(status, b"<html>please sign in</html>") as url:
-        result = subprocess.run(
-            [*SLUICE, "ls", "--url", url], env=environment_patience, capture_output=True, text=True, check=False
-        )
-    assert result.returncode == code, result.stderr
-    assert "not Sluice but BaseHTTP" in line_of(result)
+        hasty = command.with_settings(PATIENCE="0.2", TOKEN="x", URL=url)
+        assert "not Sluice but BaseHTTP" in line_of(hasty.run("ls", "-q", code=code))
 
 
 def test_a_clock_that_is_wrong_and_a_certificate_that_is_not_trusted(command: Command, tmp_path: Path) -> None:
     key, certificate = tmp_path / "key", tmp_path / "certificate"
     make_certificate(key, certificate, expired=True)
     with answering(200, b"", server_context(key, certificate)) as url:
-        assert "not trusted" in line_of(command.run("ls", "--url", url, code=8))
+        there = command.with_settings(TOKEN="x", URL=url)
+        assert "not trusted" in line_of(there.run("ls", code=8))
         (command.home / "config.ini").write_text(f"[default]\nurl = {url}\nca_file = {certificate}\n")
-        assert "by this machine's clock it is" in line_of(command.run("ls", code=8))
+        assert "by this machine's clock it is" in line_of(there.run("ls", code=8))
 
 
 def test_a_proxy_is_gone_through(account: Account, gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,7 +201,8 @@ def test_a_proxy_is_gone_through(account: Account, gateway: Gateway, monkeypatch
     with Client("http://files.invalid", username=account.username, password=account.password) as client:
         assert client.whoami().username == account.username
     monkeypatch.setenv("no_proxy", "files.invalid")
-    with Client("http://files.invalid") as client, pytest.raises(errors.ServerAway, match="not known"):
+    hasty = Settings(patience=0.2)
+    with Client("http://files.invalid", settings=hasty) as client, pytest.raises(errors.ServerAway, match="not known"):
         client.login("ann", "a long password")
 
 

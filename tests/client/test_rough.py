@@ -213,11 +213,11 @@ def sessions(gateway: Gateway, account: Account) -> tuple[int, int]:
     return int(still or 0), int(ended or 0)
 
 
-def due(store: FileStore | MemoryStore) -> Credentials:
+def due(store: FileStore | MemoryStore, origin: str) -> Credentials:
     """Makes it time to renew a token."""
-    found = store.load()
+    found = store.load(origin)
     assert found is not None
-    store.save(replace(found, renew_at=0.0))
+    store.save(origin, replace(found, renew_at=0.0))
     return found
 
 
@@ -233,7 +233,7 @@ def test_many_clients_of_one_session_renew_it_one_after_another(
     with Client(account.url, store=FileStore(path)) as first:
         first.login(account.username, account.password)
     for _ in range(3):
-        due(FileStore(path))
+        due(FileStore(path), account.url)
         clients = [Client(account.url, store=FileStore(path)) for _ in range(6)]
         threads = [threading.Thread(target=client.whoami) for client in clients for _ in range(2)]
         for thread in threads:
@@ -252,11 +252,11 @@ def test_a_refresh_whose_answer_got_lost_signs_in_and_ends_no_session(
     store = MemoryStore()
     with Client(account.url, username=account.username, password=PASSWORD, store=store) as client:
         client.whoami()
-        due(store)
+        due(store, account.url)
     proxy.lose_answers_of = b"/sessions/refresh"
     with Client(account.url, store=store) as nobody:
         assert nobody.whoami().username == account.username, "the access token lasts"
-        assert store.load().in_doubt  # type: ignore[union-attr]
+        assert store.load(account.url).in_doubt  # type: ignore[union-attr]
     with Client(account.url, username=account.username, password=PASSWORD, store=store) as client:
         assert client.whoami().username == account.username
     assert sessions(gateway, account) == (2, 0), "a new session, and the old one was not ended by a second use"
@@ -269,7 +269,7 @@ def test_a_session_that_ended_is_opened_anew_or_said(account: Account, gateway: 
         with Client(account.url, store=store) as other:
             other.logout()
         client.whoami()
-    store.delete()
+    store.delete(account.url)
     with Client(account.url, store=store) as client, pytest.raises(SignInNeeded):
         client.whoami()
 

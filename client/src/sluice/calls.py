@@ -64,13 +64,22 @@ class Calls:
         status, answer = self.call("POST", "/uploads", body)
         return Upload.of(answer, found=status == 200)
 
-    def create_many(self, wanted: Sequence[tuple[str, int, str, Mapping[int, str]]]) -> list[Upload | None]:
-        """New uploads of (name, size, digest, part hashes), or the same unfinished ones; None for what is refused."""
+    def create_many(self, wanted: Sequence[tuple[str, int, str, Mapping[int, str], str | None]]) -> list[Upload | None]:
+        """New uploads, or the same unfinished ones; None for what is refused.
+
+        Args:
+            wanted: name, size, digest, part hashes, content type of each.
+        """
         uploads = [
             {"name": name, "size": size, "digest": digest, "parts": _numbered(parts)}
-            for name, size, digest, parts in wanted
+            | ({} if content_type is None else {"content_type": content_type})
+            for name, size, digest, parts, content_type in wanted
         ]
         return _uploads(self.call("POST", "/uploads/batch", {"uploads": uploads})[1])
+
+    def resize(self, upload: Upload, size: int) -> Upload:
+        """Another size for an upload of a stream."""
+        return Upload.of(self.call("PATCH", f"/uploads/{upload.id}", {"size": size})[1])
 
     def complete_many(self, ids: Sequence[str]) -> list[Upload | None]:
         """Ends uploads; None for what is refused."""
@@ -123,6 +132,13 @@ class Calls:
 
     def restore(self, file_id: str) -> File:
         return File.of(self.call("POST", f"/files/{file_id}/restore")[1])
+
+    def unlink(self, file_id: str) -> None:
+        self.call("DELETE", f"/files/{file_id}/links")
+
+    def change_password(self, current: str, new: str) -> None:
+        """Not repeated once it may have arrived: by then the current password is another."""
+        self.call("PATCH", "/users/me", {"password": new, "current_password": current}, Repeat.UNSENT)
 
     def link(self, file_id: str, expires_in: int | None = None, disposition: str | None = None) -> Link:
         body = {"expires_in": expires_in, "disposition": disposition}

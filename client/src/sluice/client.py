@@ -5,40 +5,47 @@ from __future__ import annotations
 import os
 import re
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
-from urllib.parse import unquote, urlsplit
+from typing import NoReturn
 
-from sluice import downloader, source
+from sluice import address, links, targets
 from sluice.calls import Calls
+from sluice.content import Content, digest_of_path, opened
 from sluice.credentials import CredentialStore, MemoryStore
-from sluice.digest import digest_of
 from sluice.downloader import Address, Downloader
 from sluice.engine import Engine
-from sluice.errors import APIError, ConfigError, LocalError, NetworkError, NotFound, SluiceError
+from sluice.errors import LocalError, NotFound
 from sluice.group import Small, upload_group
 from sluice.limiter import Limiter
 from sluice.models import File, Link, Upload, User
 from sluice.names import check_local_name
 from sluice.progress import OnProgress, Reporter
+from sluice.results import UploadResult
 from sluice.session import Session
 from sluice.settings import Settings
-from sluice.transport import Transport, refusal
-from sluice.uploader import Uploader, UploadResult
+from sluice.source import BytesSource, Source
+from sluice.stream import Stream
+from sluice.streaming import HEAD, StreamUploader
+from sluice.transport import Transport
+from sluice.uploader import Uploader
 from sluice.version import VERSION
 from sluice.wire import Connections
 
 _ID = re.compile(r"[0-9a-f]{32}")
-Content = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
 
 
 class Client:
     """One user of one server; for use by many threads. A context manager: at its end every connection is closed.
 
     Sign in by ``token`` (used as it is, until it ends), by ``username`` and ``password`` (a session is opened when it
-    is needed, and opened anew when it has ended), or by ``store``, where a session is kept.
+    is needed, and opened anew when it has ended), or by ``store``, where a session is kept. All of these go to the
+    server's origin (scheme, host and port), and to no other: not to the host of a link, not where a redirect leads.
+
+    A child process that was forked goes on with a client of its parent, on connections of its own; with a session that
+    is kept in memory it uses the access token until that ends, and then needs the password. A client cannot be pickled.
 
     Example::
 
@@ -60,9 +67,6 @@ class Client:
         store: CredentialStore | None = None,
         settings: Settings | None = None,
     ) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ConfigError(f"{url!r} is no server's URL: http://… or https://…")
         settings = settings or Settings()
         ca_file = str(settings.ca_file) if settings.ca_file else None
         connections = Connections(ca_file)
@@ -78,6 +82,10 @@ class Client:
             Limiter(settings.limit_rate, transport.stop),
             threading.BoundedSemaphore(settings.parallel),
         )
+        _clients.add(self)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Client belongs to its process, with its connections: make another one there")
 
     def __enter__(self) -> Client:
         return self
@@ -106,14 +114,22 @@ class Client:
         """Seconds that the server's clock is ahead of this machine's, as of its last answer."""
         return self._engine.transport.clock_offset
 
-    @property
-    def network_speed(self) -> float | None:
-        """Bytes a second that uploads reached; may be set from what an earlier run has seen."""
-        return self._engine.network_speed
+    def on_wait(self, told: Callable[[str, float], None]) -> None:
+        """Has ``told`` called when something is waited for: what it is, and seconds after which it is given up."""
+        self._engine.transport.on_wait = told
+        self._engine.connections.on_slow = lambda text: told(text, self.settings.patience)
 
-    @network_speed.setter
-    def network_speed(self, speed: float | None) -> None:
-        self._engine.network_speed = speed
+    def on_request(self, told: Callable[[str], None]) -> None:
+        """Has ``told`` called with a line for each request: what was asked, how it ended, how long it took.
+
+        Of the URL of a part or a link, which is a secret, the line holds the beginning.
+        """
+
+        def line(method: str, url: str, status: int | None, seconds: float, request_id: str) -> None:
+            tail = f" ({request_id})" if request_id else ""
+            told(f"{method} {address.shown(url)} {status or 'failed'}, {seconds * 1000:.0f} ms{tail}")
+
+        self._engine.connections.on_request = line
 
     # -- accounts
 
@@ -130,7 +146,13 @@ class Client:
         self.session.sign_out()
 
     def whoami(self) -> User:
+        """The user who is signed in."""
         return self._calls.me()
+
+    def change_password(self, current: str, new: str) -> None:
+        """Another password for the user; every session ends, this one too."""
+        self._calls.change_password(current, new)
+        self.session.forget()
 
     # -- content
 
@@ -143,24 +165,43 @@ class Client:
         known: Iterable[File] = (),
         on_progress: OnProgress | None = None,
     ) -> UploadResult:
-        """Uploads a file by its path, a file object, or bytes.
+        """Uploads a file by its path, bytes, or what a binary file object's `read` gives from where it stands.
 
         An upload that was interrupted is gone on with, by whatever machine has the same content under the same name.
+        Content that the server has is not sent (`Settings.instant`). What cannot be read twice (a pipe, gzip, an
+        archive's member, a response) is sent in parts as it comes, with one part in memory for each that is on its
+        way; interrupted, it begins anew.
 
         Args:
             name: what it is called on the server; by default the file's own.
+            content_type: such as ``image/png``; by default bytes without a type.
             known: files that are there; one of the same name and content is answered, and not stored again.
+            on_progress: told how far it is.
 
         Raises:
+            ConfigError: there is no name, or the object gives text.
             FileChanged: the file was written to meanwhile; nothing was stored.
+            LocalError: it cannot be read.
         """
-        try:
-            opened = source.source_of(content, name)
-        except ValueError as ex:
-            raise ConfigError(str(ex)) from ex
-        with opened:
-            reporter = Reporter(opened.name, opened.size, on_progress)
-            return Uploader(self._engine, opened, opened.name, content_type, reporter, known).run()
+        with opened(content, name) as found:
+            if isinstance(found, Stream):
+                return self._upload_stream(found, content_type, known, on_progress)
+            return self._upload_source(found, content_type, known, on_progress)
+
+    def _upload_source(
+        self, found: Source, content_type: str | None, known: Iterable[File], on_progress: OnProgress | None
+    ) -> UploadResult:
+        reporter = Reporter(found.name, found.size, on_progress)
+        return Uploader(self._engine, found, found.name, content_type, reporter, known).run()
+
+    def _upload_stream(
+        self, stream: Stream, content_type: str | None, known: Iterable[File], on_progress: OnProgress | None
+    ) -> UploadResult:
+        head = stream.read(HEAD)
+        if len(head) < HEAD:
+            return self._upload_source(BytesSource(head, stream.name), content_type, known, on_progress)
+        reporter = Reporter(stream.name, 0, on_progress)
+        return StreamUploader(self._engine, stream, head, stream.name, content_type, reporter, known).run()
 
     def upload_group(self, files: Sequence[Small]) -> list[UploadResult | None]:
         """Uploads small files together, in few calls; None for each that is left to `upload`, whatever the reason.
@@ -181,63 +222,56 @@ class Client:
 
         Args:
             file: a file, its id, or a link to one.
-            path: where to; a folder, or nothing for the working folder: there under the file's own name.
+            path: where to; a folder, or nothing for the working folder: there under the file's own name. A device or a
+                pipe is written into; a link to a file stays a link.
             overwrite: whether a file that is there may be replaced; the same content is left alone anyway.
 
         Raises:
             DigestMismatch, DiskFull, PermissionRefused, NameRefused.
         """
-        found, address = self._found(file)
+        found, place = self._found(file)
         target = Path(path) if path is not None else Path()
         if target.is_dir():
             target = target / check_local_name(found.name)
         reporter = Reporter(found.name, found.size, on_progress)
+        download = Downloader(self._engine, found.name, found.size, found.digest, place, reporter)
+        if targets.is_written_into(target):
+            targets.write_into(target, download.stream())
+            return target
         if target.exists() and not overwrite:
             if target.stat().st_size != found.size or self.digest(target) != found.digest:
                 raise LocalError(f"{target} is there already, with other content (--force replaces it)")
             reporter.kept(found.size)
             reporter.stage("done")
             return target
-        Downloader(self._engine, found.name, found.size, found.digest, address, reporter).to_file(target)
+        download.to_file(targets.behind_links(target))
         return target
 
     def stream(self, file: File | str, on_progress: OnProgress | None = None) -> Iterator[memoryview]:
-        """The content piece by piece; each piece is good until the next. Raises DigestMismatch at the end."""
-        found, address = self._found(file)
+        """The content piece by piece; each piece is good until the next is asked for.
+
+        Raises:
+            DigestMismatch: at the end, if the bytes were not those of the digest.
+        """
+        found, place = self._found(file)
         reporter = Reporter(found.name, found.size, on_progress)
-        return Downloader(self._engine, found.name, found.size, found.digest, address, reporter).stream()
+        return Downloader(self._engine, found.name, found.size, found.digest, place, reporter).stream()
 
     def read(self, file: File | str) -> bytes:
         """The whole content in memory."""
         return b"".join(bytes(piece) for piece in self.stream(file))
 
     def digest(self, path: str | os.PathLike[str]) -> str:
-        """The digest of a local file."""
-        with source.FileSource.open(Path(path)) as opened:
-            return digest_of(opened, self._engine.settings.hashers)
+        """The digest of a local file, as the server knows content by."""
+        return digest_of_path(Path(path), self._engine.settings.hashers)
 
     def _found(self, file: File | str) -> tuple[File, Address]:
         """A file and where its bytes are."""
         if isinstance(file, str) and "://" in file:
-            found = self._linked(file)
+            found = links.look(self._engine, file)
             return found, Address(self._engine, None, found.size, file)
         found = file if isinstance(file, File) else self.stat(file)
         return found, Address(self._engine, found.id, found.size)
-
-    def _linked(self, link: str) -> File:
-        """What a link leads to."""
-        patience = self._engine.patience()
-        while True:
-            try:
-                with self._engine.connections.request("HEAD", link) as response:
-                    if response.status == 200:
-                        return _of_headers(link, response.headers)
-                    error: SluiceError = refusal(response, response.read())
-                    if response.status not in (429, 500, 502, 503, 504):
-                        raise _link_error(response.status, response.headers.get("x-request-id", ""), error)
-            except NetworkError as ex:
-                error = ex
-            patience.pause(error)
 
     # -- files
 
@@ -267,6 +301,7 @@ class Client:
         return self._calls.files(digest=digest)
 
     def rename(self, file: File | str, name: str) -> File:
+        """Another name for a file."""
         return self._calls.rename(self._id(file), name)
 
     def delete(self, file: File | str) -> None:
@@ -281,6 +316,10 @@ class Client:
         """A download URL for anybody; for an hour, or so many seconds up to 7 days."""
         return self._calls.link(self._id(file), expires_in, disposition)
 
+    def unlink(self, file: File | str) -> None:
+        """Ends every link of a file that was made so far."""
+        self._calls.unlink(self._id(file))
+
     def _id(self, file: File | str) -> str:
         return file.id if isinstance(file, File) else self.stat(file).id
 
@@ -290,35 +329,22 @@ class Client:
         """The user's uploads, newest first."""
         return self._calls.uploads(state)
 
+    def upload_status(self, upload: Upload | str) -> Upload:
+        """An upload as its storage has it now; lists tell what was received as it was last asked for."""
+        return self._calls.upload(upload.id if isinstance(upload, Upload) else upload)
+
     def abort(self, upload: Upload | str) -> Upload:
         """Ends an unfinished upload and frees its parts."""
         return self._calls.abort(upload.id if isinstance(upload, Upload) else upload)
 
 
-def _of_headers(link: str, headers: dict[str, str]) -> File:
-    """A file as far as a link's answer tells of it."""
-    name = unquote(urlsplit(link).path.rpartition("/")[2]) or "download"
-    digest = headers.get("etag", "").strip('"')
-    if not re.fullmatch(r"[0-9a-f]{64}", digest):
-        raise ConfigError("the link is none of Sluice's")
-    nobody_knows = downloader.EPOCH
-    return File(
-        id="",
-        name=name,
-        size=int(headers["content-length"]),
-        digest=digest,
-        content_type=headers.get("content-type", ""),
-        state="ready",
-        created_at=nobody_knows,
-        updated_at=nobody_knows,
-        trashed_at=None,
-        sha256=None,
-    )
+_clients: weakref.WeakSet[Client] = weakref.WeakSet()
 
 
-def _link_error(status: int, request_id: str, error: SluiceError) -> SluiceError:
-    """HEAD has no body to say why."""
-    if not request_id:
-        return error
-    kind = NotFound if status == 404 else APIError
-    return kind(status, "LINK_REFUSED", f"The link is not good (any more): status {status}", request_id)
+def _after_fork() -> None:
+    for client in list(_clients):
+        client._engine.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -6,13 +6,14 @@ import configparser
 import io
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from platformdirs import user_config_path, user_data_path
 
+from sluice.address import origin, server_url
 from sluice.credentials import CredentialStore, private_folder, store_for, write_private
 from sluice.errors import ConfigError
 from sluice.settings import INSTANT_MODES, Settings
@@ -37,6 +38,7 @@ KEYS = {
     "sync": "yes: a downloaded file is written through to the disk before it gets its name",
 }
 """Every setting: a key of config.ini, and in capitals behind SLUICE_CLIENT_ a variable."""
+_SECRETS = frozenset({"password", "token"})
 
 
 def size(text: str) -> int:
@@ -45,6 +47,10 @@ def size(text: str) -> int:
     if not match:
         raise ConfigError(f"{text!r} is no size: 500K, 10M, 1.5G")
     return int(float(match[1]) * _UNITS[match[2].upper()])
+
+
+_NOWHERE = Path(os.devnull, "sluice")
+"""Can be neither read nor made."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +70,11 @@ class Folders:
         home = environ.get(f"{PREFIX}HOME")
         if home:
             return cls(Path(home), Path(home))
-        return cls(user_config_path("sluice", appauthor=False), user_data_path("sluice", appauthor=False))
+        try:
+            found = cls(user_config_path("sluice", appauthor=False), user_data_path("sluice", appauthor=False))
+        except RuntimeError:  # a user without a home, as other versions of platformdirs tell by a folder "~"
+            return cls(_NOWHERE, _NOWHERE)
+        return found if found.config.is_absolute() and found.data.is_absolute() else cls(_NOWHERE, _NOWHERE)
 
 
 class Config:
@@ -98,22 +108,35 @@ class Config:
                     raise ConfigError(f"{self._path}: {key} is not a setting")
 
     def get(self, key: str) -> str | None:
-        """A setting as text; None where nothing says it."""
-        if key in self._options:
-            return str(self._options[key])
-        value = self._environ.get(f"{PREFIX}{key.upper()}")
-        if value:
-            return value
+        """A setting as text; None where nothing says it.
+
+        A password or a token that stands beside a server's address is for that server: an address that is given with
+        more weight, such as --url, leaves it unused where it names another origin.
+        """
+        levels = [level.get(key) for level in self._levels()]
+        place = next((place for place, value in enumerate(levels) if value), None)
+        if place is None or (key in _SECRETS and not self._is_for_this_server(place)):
+            return None
+        return levels[place]
+
+    def _levels(self) -> list[Mapping[str, str | None]]:
+        """Options, variables, the file: each outweighs the next."""
         section = self._file[self.profile] if self._file.has_section(self.profile) else self._file.defaults()
-        return section.get(key)
+        variables = {key: self._environ.get(f"{PREFIX}{key.upper()}") for key in KEYS}
+        return [{key: str(value) for key, value in self._options.items()}, variables, section]
+
+    def _is_for_this_server(self, place: int) -> bool:
+        urls = [level.get("url") for level in self._levels()]
+        wanted, beside = next(filter(None, urls), None), next(filter(None, urls[place:]), None)
+        return wanted is None or beside is None or origin(wanted.strip()) == origin(beside.strip())
 
     @property
     def url(self) -> str:
-        """The server. Raises ConfigError where none is known."""
+        """The server. Raises ConfigError where none is known, or the address is none."""
         found = self.get("url")
         if not found:
             raise ConfigError("no server is known yet: sluice login http://server")
-        return found
+        return server_url(found)
 
     def settings(self) -> Settings:
         """How transfers go."""
@@ -132,12 +155,12 @@ class Config:
         found["sync"] = (self.get("sync") or "no").lower() in ("1", "yes", "true", "on")
         return Settings(**found)
 
-    def store(self) -> CredentialStore:
-        """Where this profile's tokens are."""
+    def store(self, on_unwritable: Callable[[str], None] | None = None) -> CredentialStore:
+        """Where this profile's tokens are; see `sluice.credentials.FileStore`."""
         kind = self.get("credentials") or "auto"
         if kind not in ("auto", "keyring", "file"):
             raise ConfigError("credentials is auto, keyring or file")
-        return store_for(self.profile, self.folders.data / "credentials", kind)
+        return store_for(self.profile, self.folders.data / "credentials", kind, on_unwritable)
 
     def remember(self, **values: str) -> None:
         """Writes settings into the profile's section."""
@@ -148,24 +171,6 @@ class Config:
         self._file.write(text)
         private_folder(self._path.parent)
         write_private(self._path, text.getvalue())
-
-    # -- what was learned of the server
-
-    def network_speed(self) -> float | None:
-        """Bytes a second that uploads reached the last time."""
-        try:
-            return float((self.folders.data / f"{self.profile}.speed").read_text())
-        except (OSError, ValueError):
-            return None
-
-    def keep_network_speed(self, speed: float | None) -> None:
-        if speed is None:
-            return
-        try:
-            self.folders.data.mkdir(parents=True, exist_ok=True, mode=0o700)
-            (self.folders.data / f"{self.profile}.speed").write_text(f"{speed:.0f}\n")
-        except OSError:
-            return  # it is worth no error
 
 
 def _read(path: Path) -> configparser.ConfigParser:

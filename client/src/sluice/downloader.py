@@ -7,17 +7,15 @@ import shutil
 import threading
 from collections import deque
 from collections.abc import Iterator
-from datetime import datetime, timezone
 from pathlib import Path
 
 from sluice.digest import Plan, composite
 from sluice.engine import Engine
 from sluice.errors import APIError, Cancelled, CertificateRefused, DigestMismatch, DiskFull, Intercepted, NetworkError
-from sluice.models import File
 from sluice.partial import PartialFile
 from sluice.progress import Reporter
 from sluice.retry import Patience
-from sluice.transport import is_transient, refusal
+from sluice.transport import check_redirect, is_transient, refusal
 from sluice.wire import Response
 
 _RANGE_BYTES = 64 * 1024**2
@@ -26,7 +24,7 @@ _RECEIVE = 512 * 1024
 """Bytes that are received, hashed and written at a time. The system caches what is written in pieces as large: of
 1 MiB each they come from memory that a virtual machine's host has taken back, and cost three times as much.
 """
-EPOCH = datetime.fromtimestamp(0, timezone.utc)
+
 _RENEWED = frozenset(
     {"LINK_EXPIRED", "LINK_INVALID", "LINK_REVOKED", "TOKEN_EXPIRED", "TOKEN_REVOKED", "TOKEN_INVALID"}
 )
@@ -254,6 +252,7 @@ class Downloader:
         if response.status < 300:
             # the whole instead of the range: the file under this address is another one by now
             raise DigestMismatch(f"{self._name} is not the same file any more; run it again")
+        check_redirect(response, url)
         error = refusal(response, response.read())
         if isinstance(error, APIError):
             if error.code in _RENEWED and self._address.renew(url):
@@ -266,8 +265,3 @@ class Downloader:
         self._reporter.waiting(str(error))
         patience.pause(error, error.retry_after if isinstance(error, APIError) else None)
         return False
-
-
-def of_file(engine: Engine, file: File, reporter: Reporter) -> Downloader:
-    """A download of one of the user's files."""
-    return Downloader(engine, file.name, file.size, file.digest, Address(engine, file.id, file.size), reporter)

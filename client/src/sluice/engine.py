@@ -36,6 +36,15 @@ class Engine:
     takes_groups: bool = True
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
+    def after_fork(self) -> None:
+        """In a child: nothing that its parent's other threads hold, and no connection of theirs."""
+        self.transport.stop = threading.Event()
+        self.limiter = Limiter(self.settings.limit_rate, self.transport.stop)
+        self.slots = threading.BoundedSemaphore(self.settings.parallel)
+        self._lock = threading.Lock()
+        self.connections.after_fork()
+        self.calls.session.after_fork()
+
     def check(self) -> None:
         """Raises Cancelled where everything should end."""
         self.transport.patience().check()

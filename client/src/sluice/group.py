@@ -17,9 +17,9 @@ from sluice.engine import Engine
 from sluice.errors import APIError, FileChanged, LocalError, SluiceError
 from sluice.models import File, SignedPart, Upload
 from sluice.progress import OnProgress, Reporter
+from sluice.results import UploadResult
 from sluice.sender import UploadEnded, URLUsedUp, send_part
 from sluice.source import FileSource, Source
-from sluice.uploader import UploadResult
 
 LARGEST = 1024**2
 """Bytes of a file that is worth it."""
@@ -37,6 +37,7 @@ class Small:
 
     Attributes:
         known: files on the server; one of this name and content is not stored again.
+        content_type: by default bytes without a type.
     """
 
     path: Path
@@ -44,6 +45,7 @@ class Small:
     size: int
     known: Sequence[File] = ()
     on_progress: OnProgress | None = None
+    content_type: str | None = None
 
 
 @dataclass
@@ -53,8 +55,14 @@ class _Open:
     source: Source
     sha256: str
     reporter: Reporter
+    content_type: str | None = None
     upload: Upload | None = None
     sent: bool = False
+
+    @property
+    def is_known(self) -> bool:
+        """The server had the content: the file was made by the call that began it."""
+        return self.upload is not None and not self.upload.found and self.upload.state == "done"
 
     @property
     def digest(self) -> str:
@@ -105,6 +113,7 @@ def upload_group(engine: Engine, files: Sequence[Small]) -> list[UploadResult | 
         for each in going:
             _send(engine, each)
         done = _complete(engine, [each for each in going if each.sent])
+        done.update(_known(going))
         return [None if each is None else done.get(id(each)) for each in open_files]
 
 
@@ -116,7 +125,8 @@ def _open(engine: Engine, file: Small, opened: contextlib.ExitStack) -> _Open | 
             return None
         source.name = file.name
         reporter = Reporter(file.name, source.size, file.on_progress)
-        each = _Open(source, hash_part(source, 0, source.size, engine.check), reporter)
+        sha256 = hash_part(source, 0, source.size, engine.check)
+        each = _Open(source, sha256, reporter, file.content_type)
         source.check_unchanged()
     except (LocalError, FileChanged):
         return None
@@ -130,7 +140,7 @@ def _create(engine: Engine, going: Sequence[_Open]) -> bool:
     """Begins them; False where the server does not know how."""
     try:
         uploads = engine.calls.create_many(
-            [(each.source.name, each.source.size, each.digest, {1: each.sha256}) for each in going]
+            [(each.source.name, each.source.size, each.digest, {1: each.sha256}, each.content_type) for each in going]
         )
     except APIError as ex:
         if ex.status in (404, 405):
@@ -159,6 +169,16 @@ def _send(engine: Engine, each: _Open) -> None:
             engine.calls.abort(each.upload.id)
     except (URLUsedUp, UploadEnded, APIError):
         return
+
+
+def _known(going: Iterable[_Open]) -> dict[int, UploadResult]:
+    """The results of those whose content the server had, by `id`: put a second time they would be two files."""
+    results = {}
+    for each in going:
+        if each.is_known and each.upload is not None and each.upload.file is not None:
+            each.reporter.stage("done", instant=True)
+            results[id(each)] = UploadResult(each.upload.file, instant=True, sent=0, kept=0)
+    return results
 
 
 def _complete(engine: Engine, sent: Iterable[_Open]) -> dict[int, UploadResult]:

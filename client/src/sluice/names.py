@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import sys
 
 from sluice.errors import NameRefused
@@ -46,6 +47,10 @@ def _refusal(name: str, platform: str) -> str | None:
             return f"it has more than {_MOST_BYTES} characters"
     elif len(name.encode(errors="surrogateescape")) > _MOST_BYTES:
         return f"it has more than {_MOST_BYTES} bytes"
+    try:
+        os.fsencode(name)
+    except UnicodeEncodeError:
+        return "this locale has no such characters in names (LC_ALL=C.UTF-8 has)"
     return None
 
 

@@ -17,6 +17,7 @@ from sluice.engine import Engine
 from sluice.errors import APIError
 from sluice.models import SignedPart, Upload
 from sluice.progress import Reporter
+from sluice.race import Pace, shares_its_cores
 from sluice.sender import UploadEnded, URLUsedUp, send_part
 from sluice.source import Source
 
@@ -32,6 +33,10 @@ _LONGEST_ETAG = 128
 Job = Callable[[], None]
 
 
+class _Needless(Exception):
+    """The server has the content."""
+
+
 class Pipeline:
     """See the module's docstring.
 
@@ -39,9 +44,11 @@ class Pipeline:
         hashes: of the parts that were hashed before; the others are added.
         received: parts that the server has. Where ``verify`` is true their hashes are shown to it all the same: it
             refuses what is not the hash that they were sent with.
+        ask: called once, when everything is hashed: whether the server has the content, so that nothing is to be sent.
 
     Attributes:
         etags: what the storage answered the parts with that were sent from here.
+        needless: ``ask`` said so.
     """
 
     def __init__(
@@ -54,6 +61,7 @@ class Pipeline:
         reporter: Reporter,
         received: Iterable[int] = (),
         verify: bool = False,
+        ask: Callable[[], bool] | None = None,
     ) -> None:
         self._engine = engine
         self._source = source
@@ -63,6 +71,10 @@ class Pipeline:
         self._reporter = reporter
         self._received = set(received)
         self._verify = verify
+        self._ask = ask
+        shares = shares_its_cores(engine.transport.url)
+        self._pace = Pace(engine.settings.parallel, shares) if ask is not None else None
+        self.needless = False
         self.etags: dict[int, str] = {}
         self._parallel = engine.settings.parallel
         self._changed = threading.Condition()
@@ -102,6 +114,8 @@ class Pipeline:
                 self._unsigned.append(number)
             else:
                 self._unhashed.append(number)
+        if self._ask is not None and not self._unhashed:
+            self._decide(self._ask)
         begun, before = time.monotonic(), self._reporter.now.moved
         count = min(self._parallel, len(self._open)) + min(self._engine.settings.hashers, len(self._unhashed))
         if count == 1:
@@ -127,7 +141,11 @@ class Pipeline:
         while (job := self._next()) is not None:
             try:
                 job()
+            except _Needless:
+                return
             except BaseException as ex:
+                if self.needless:
+                    return  # what becomes of a part does not matter any more
                 self._fail(ex)
 
     def _fail(self, ex: BaseException) -> None:
@@ -138,17 +156,20 @@ class Pipeline:
     def _next(self) -> Job | None:
         """The most urgent thing to do; None at the end."""
         with self._changed:
-            while self._open and self._error is None:
-                if self._signed and self._sending < self._parallel:
+            while self._open and self._error is None and not self.needless:
+                senders = self._parallel if self._pace is None else self._pace.senders
+                if self._signed and self._sending < senders:
                     self._sending += 1
                     number, signed = self._signed.popleft()
                     return lambda: self._send(number, signed)
-                if self._unsigned and not self._signing and self._worth_signing():
+                if self._unsigned and not self._signing and self._sending < senders and self._worth_signing():
                     self._signing = True
                     batch = [self._unsigned.popleft() for _ in range(min(len(self._unsigned), self._most_signed()))]
                     return lambda: self._sign(batch)
                 waiting = len(self._unsigned) + len(self._signed) + self._hashing
-                if self._unhashed and self._hashing < self._engine.settings.hashers and waiting < self._ahead:
+                # all of it is hashed as fast as can be while nobody knows whether it has to be sent
+                is_due = self._pace is not None or waiting < self._ahead
+                if self._unhashed and self._hashing < self._engine.settings.hashers and is_due:
                     self._hashing += 1
                     unhashed = self._unhashed.popleft()
                     return lambda: self._hash(unhashed)
@@ -171,13 +192,31 @@ class Pipeline:
         offset, length = self._plan.part(number)
         self._hashes[number] = hash_part(self._source, offset, length, self._engine.check)
         self._reporter.hashed(length)
+        if self._ask is not None and len(self._hashes) == self._plan.part_count:
+            self._decide(self._ask)
         with self._changed:
             self._hashing -= 1
+            if self._pace is not None:
+                self._pace.hashed(length)
             if number in self._received and not self._verify:
                 self._open.discard(number)
             else:
                 self._unsigned.append(number)
             self._changed.notify_all()
+
+    def _decide(self, ask: Callable[[], bool]) -> None:
+        """Asks whether the server has it all; if not, everything is for sending from here on."""
+        self._ask = None
+        needless = ask()
+        with self._changed:
+            self.needless, self._pace = needless, None
+            self._changed.notify_all()
+
+    def _check(self) -> None:
+        """Raises what ends the sending of a part in the middle of it."""
+        self._engine.check()
+        if self.needless:
+            raise _Needless
 
     def _sign(self, batch: list[int]) -> None:
         if self._upload.found and len(batch) > 1:
@@ -214,9 +253,8 @@ class Pipeline:
         done = False
         try:
             with self._engine.slots:
-                etag = send_part(
-                    self._engine, self._source, self._plan.part(number), self._hashes[number], signed, self._reporter
-                )
+                place, sha256 = self._plan.part(number), self._hashes[number]
+                etag = send_part(self._engine, self._source, place, sha256, signed, self._reporter, self._check)
             done = True
             if etag and len(etag) <= _LONGEST_ETAG:
                 self.etags[number] = etag

@@ -5,12 +5,15 @@ from __future__ import annotations
 import random
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from sluice.errors import Cancelled, SluiceError
+from sluice.errors import Cancelled, ServerAway, SluiceError
 
 FIRST = 0.2
 MOST = 15.0
+_TOLD_FROM = 3
+"""Tries after which a fault that may be over in a moment is worth telling a person."""
 
 
 @dataclass
@@ -19,34 +22,37 @@ class Patience:
 
     Args:
         seconds: give up after so long.
-        stop: ends every pause at once.
+        stop: ends every pause immediately.
+        on_wait: told what is waited for, and how many seconds are left, before a pause that a person may notice.
     """
 
     seconds: float
     stop: threading.Event
+    on_wait: Callable[[str, float], None] = lambda text, left: None
     _tries: int = 0
-    _begun: float = field(default_factory=time.monotonic)
+    _begun: float = field(default_factory=lambda: time.monotonic())
 
     def check(self) -> None:
         """Raises Cancelled where the caller wants to stop."""
         if self.stop.is_set():
             raise Cancelled("stopped")
 
-    def pause(self, error: SluiceError, at_least: float | None = None, within: float | None = None) -> None:
+    def pause(self, error: SluiceError, at_least: float | None = None) -> None:
         """Sleeps before the next try.
 
         Args:
             error: what went wrong; raised where the patience is at its end.
             at_least: seconds that the server asked for (Retry-After).
-            within: a shorter patience that holds for this error.
         """
         self.check()
         wait = min(MOST, FIRST * 2**self._tries) * random.uniform(0.5, 1.0)  # noqa: S311  # no secret hangs on it
         wait = max(wait, (at_least or 0.0) * random.uniform(1.0, 1.2))  # noqa: S311
         self._tries += 1
-        left = self.seconds if within is None else min(within, self.seconds)
-        if time.monotonic() + wait > self._begun + left:
+        left = self._begun + self.seconds - time.monotonic()
+        if wait > left:
             raise error
+        if isinstance(error, ServerAway) or self._tries >= _TOLD_FROM:
+            self.on_wait(str(error), left)
         if self.stop.wait(wait):
             raise Cancelled("stopped") from error
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import socket
+from collections.abc import Callable
 
 from sluice.digest import hash_part
 from sluice.engine import Engine
@@ -36,10 +37,13 @@ class UploadEnded(Exception):
 class PartBody:
     """One part's bytes on their way, told to the progress as they go."""
 
-    def __init__(self, engine: Engine, source: Source, offset: int, length: int, reporter: Reporter) -> None:
-        self.length = length
+    def __init__(
+        self, engine: Engine, source: Source, place: tuple[int, int], reporter: Reporter, check: Callable[[], None]
+    ) -> None:
+        offset, self.length = place
         self.sent = 0
         self._engine = engine
+        self._check = check
         self._source = source
         self._offset = offset
         self._reporter = reporter
@@ -51,7 +55,7 @@ class PartBody:
     def _on_sent(self, count: int) -> None:
         self.sent += count
         self._reporter.moved(count)
-        self._engine.check()
+        self._check()
         self._engine.limiter.take(count)
 
     def take_back(self) -> None:
@@ -62,12 +66,19 @@ class PartBody:
 
 
 def send_part(
-    engine: Engine, source: Source, place: tuple[int, int], sha256: str, signed: SignedPart, reporter: Reporter
+    engine: Engine,
+    source: Source,
+    place: tuple[int, int],
+    sha256: str,
+    signed: SignedPart,
+    reporter: Reporter,
+    check: Callable[[], None] | None = None,
 ) -> str | None:
     """Sends a part until it is taken.
 
     Args:
         place: its offset and length.
+        check: raises what ends it in the middle; by default what ends everything.
 
     Returns:
         The storage's ETag of it, which complete may be told.
@@ -77,7 +88,7 @@ def send_part(
         FileChanged: the bytes are not those that were hashed.
         ServerFull, APIError, NetworkError: it cannot be sent.
     """
-    body, patience = PartBody(engine, source, *place, reporter), engine.patience()
+    body, patience = PartBody(engine, source, place, reporter, check or engine.check), engine.patience()
     while True:
         patience.check()
         if signed.expires_at.timestamp() - engine.transport.now() < _SPARE_SECONDS:

@@ -1,5 +1,7 @@
 """Who is signed in: access tokens that are renewed by one thread of one process at a time.
 
+A session is used for the origin that it was made at, and for no other.
+
 A refresh token is good for one use; a second use ends the session. So the credentials say *before* it is sent that it
 is on its way (``in_doubt``): a process that finds that after a lost answer, or after a kill, signs in instead.
 """
@@ -11,7 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from sluice.credentials import Credentials, CredentialStore
+from sluice.credentials import Credentials, CredentialStore, MemoryStore
 from sluice.errors import APIError, NetworkError, SignInNeeded
 from sluice.transport import Repeat, Transport
 
@@ -38,6 +40,7 @@ class Session:
         fixed_token: str | None = None,
     ) -> None:
         self._transport = transport
+        self._origin = transport.origin
         self._store = store
         self._password = password
         self._fixed_token = fixed_token
@@ -47,7 +50,7 @@ class Session:
     @property
     def username(self) -> str:
         """Who is signed in, as far as that is known here."""
-        found = self._current or self._store.load()
+        found = self._current or self._store.load(self._origin)
         return found.username if found else ""
 
     def token(self) -> str:
@@ -73,9 +76,9 @@ class Session:
     def sign_out(self) -> None:
         """Ends the session, on the server and here."""
         with self._lock, self._store.locked():
-            found = self._current or self._store.load()
+            found = self._current or self._store.load(self._origin)
             self._current = None
-            self._store.delete()
+            self._store.delete(self._origin)
         if found is not None:
             try:
                 self._transport.call("DELETE", "/sessions/current", token=found.access_token)
@@ -83,13 +86,25 @@ class Session:
                 if ex.status != 401:
                     raise
 
+    def forget(self) -> None:
+        """The session has ended on the server: it is forgotten here."""
+        with self._lock, self._store.locked():
+            self._current = None
+            self._store.delete(self._origin)
+
+    def after_fork(self) -> None:
+        """In a child: the access token is good in both processes, the refresh token in the parent alone."""
+        self._lock = threading.Lock()
+        if isinstance(self._store, MemoryStore):
+            self._store.after_fork()
+
     def _renew(self, refused: str | None) -> str:
         with self._lock, self._store.locked():
-            for known in (self._current, self._store.load()):
+            for known in (self._current, self._store.load(self._origin)):
                 if known is not None and known.access_token != refused and _fresh(known):
                     self._current = known
                     return known.access_token
-            stored = self._store.load()
+            stored = self._store.load(self._origin)
             renewed = self._refresh(stored) if stored is not None and not stored.in_doubt else None
             if renewed is None:
                 renewed = self._anew(stored, refused)
@@ -99,19 +114,20 @@ class Session:
 
     def _refresh(self, stored: Credentials) -> Credentials | None:
         """New tokens; None where the old refresh token is used up, or may be."""
-        self._store.save(replace(stored, in_doubt=True))
+        if not self._store.save(self._origin, replace(stored, in_doubt=True)):
+            return None  # another process would use the same refresh token once more
         body = {"refresh_token": stored.refresh_token}
         try:
             _, answer = self._transport.call("POST", "/sessions/refresh", body, repeat=Repeat.UNSENT)
         except APIError as ex:
             if ex.status in (400, 401):
                 return None
-            self._store.save(stored)
+            self._store.save(self._origin, stored)
             raise
         except NetworkError as ex:
             if ex.may_have_arrived:
                 return None
-            self._store.save(stored)
+            self._store.save(self._origin, stored)
             raise
         return _credentials(answer, stored.username)
 
@@ -122,14 +138,16 @@ class Session:
             return self._sign_in(*pair)
         if stored is not None and stored.access_token != refused and stored.expires_at > time.time():
             return stored
-        raise SignInNeeded("nobody is signed in" if stored is None else "the session has ended; sign in again")
+        if stored is None:
+            raise SignInNeeded(f"nobody is signed in at {self._origin}")
+        raise SignInNeeded("the session has ended; sign in again")
 
     def _sign_in(self, username: str, password: str) -> Credentials:
         _, answer = self._transport.call("POST", "/sessions", {"username": username, "password": password})
         return _credentials(answer, username)
 
     def _keep(self, credentials: Credentials) -> None:
-        self._store.save(credentials)
+        self._store.save(self._origin, credentials)
         self._current = credentials
 
 

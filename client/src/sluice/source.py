@@ -1,15 +1,16 @@
-"""Where content comes from: a file on the disk, bytes, or a stream; read at any place, by many threads at once."""
+"""Content of a known size that can be read at any place, by many threads: a file on the disk, or bytes in memory.
+
+What has no size before its end, such as a pipe, is `sluice.stream`'s; `sluice.content` tells which is which.
+"""
 
 from __future__ import annotations
 
 import errno
-import io
 import os
 import select
-import shutil
 import socket
 import ssl
-import tempfile
+import stat
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -85,39 +86,40 @@ class BytesSource(Source):
 
 
 class FileSource(Source):
-    """A file on the disk, held open: one that is renamed over meanwhile goes on as it was."""
+    """A file on the disk, held open: one that is renamed over meanwhile goes on as it was.
 
-    def __init__(self, file: BinaryIO, name: str, own: bool = True) -> None:
+    Args:
+        file: what `open` with ``buffering=0`` gives.
+        own: whether it is closed with this source.
+        start: where the content begins.
+    """
+
+    def __init__(self, file: BinaryIO, name: str, own: bool = True, start: int = 0) -> None:
         self.name = name
         self._file = file
         self._own = own
         self._descriptor = file.fileno()
+        self._start = start
         self._lock = threading.Lock()
         self._first = self._state()
-        self.size = self._first[0]
+        self.size = max(0, size_of(self._descriptor) - start)
 
     @classmethod
     def open(cls, path: Path) -> FileSource:
         """Opens a file. Raises PermissionRefused, LocalError."""
-        try:
-            file = path.open("rb", buffering=0)
-        except PermissionError as ex:
-            raise PermissionRefused(f"{path} may not be read") from ex
-        except OSError as ex:
-            raise LocalError(f"{path} cannot be read: {ex.strerror}") from ex
-        return cls(file, path.name)
+        return cls(open_file(path), path.name)
 
     def _state(self) -> tuple[int, int]:
         found = os.fstat(self._descriptor)
-        return found.st_size, found.st_mtime_ns
+        return found.st_size, 0 if stat.S_ISBLK(found.st_mode) else found.st_mtime_ns
 
     def read_into(self, offset: int, view: memoryview) -> int:
         try:
             if hasattr(os, "preadv"):
-                count = os.preadv(self._descriptor, [view], offset)
+                count = os.preadv(self._descriptor, [view], self._start + offset)
             else:  # Windows has no reading at a place
                 with self._lock:
-                    self._file.seek(offset)
+                    self._file.seek(self._start + offset)
                     count = self._file.readinto(view)  # type: ignore[attr-defined]
         except OSError as ex:
             raise LocalError(f"{self.name} cannot be read: {ex.strerror}") from ex
@@ -131,7 +133,7 @@ class FileSource(Source):
             return
         while length:
             try:
-                count = os.sendfile(sock.fileno(), self._descriptor, offset, min(piece, length))
+                count = os.sendfile(sock.fileno(), self._descriptor, self._start + offset, min(piece, length))
             except BlockingIOError:
                 _await_writable(sock)
                 continue
@@ -159,60 +161,33 @@ class FileSource(Source):
             self._file.close()
 
 
-class SeekableSource(Source):
-    """A file object that can seek, such as io.BytesIO; one thread reads at a time."""
-
-    def __init__(self, file: BinaryIO, name: str) -> None:
-        self.name = name
-        self._file = file
-        self._lock = threading.Lock()
-        self.size = file.seek(0, os.SEEK_END)
-
-    def read_into(self, offset: int, view: memoryview) -> int:
-        with self._lock:
-            self._file.seek(offset)
-            data = self._file.read(len(view))
-        if not data:
-            raise FileChanged(f"{self.name} is shorter than it was")
-        view[: len(data)] = data
-        return len(data)
-
-
-def source_of(content: str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO, name: str | None) -> Source:
-    """What an upload reads from.
-
-    A stream that cannot seek is copied to a temporary file first: the server is told the size before the bytes.
-
-    Raises:
-        ValueError: content without a name of its own was given none.
-        LocalError: the file cannot be read.
-    """
-    if isinstance(content, (str, os.PathLike)):
-        source: Source = FileSource.open(Path(content))
-    elif isinstance(content, (bytes, bytearray, memoryview)):
-        source = BytesSource(content, name or "")
-    else:
-        source = _of_stream(content)
-    source.name = name or source.name
-    if not source.name:
-        raise ValueError("content that is no file on the disk needs a name")
-    return source
-
-
-def _of_stream(file: BinaryIO) -> Source:
-    name = getattr(file, "name", "")
-    name = Path(name).name if isinstance(name, str) and not name.startswith("<") else ""
-    if not file.seekable():
-        # closed with the source that it is given to
-        spooled = tempfile.TemporaryFile()  # noqa: SIM115
-        shutil.copyfileobj(file, spooled, 1024**2)
-        spooled.flush()
-        return FileSource(spooled, name)
+def open_file(path: Path) -> BinaryIO:
+    """Opens what can be read under a path: a file, a device, a pipe. Raises PermissionRefused, LocalError."""
     try:
-        file.fileno()
-    except (OSError, AttributeError, io.UnsupportedOperation):
-        return SeekableSource(file, name)
-    return FileSource(file, name, own=False)
+        return path.open("rb", buffering=0)
+    except PermissionError as ex:
+        raise PermissionRefused(f"{path} may not be read") from ex
+    except (OSError, ValueError) as ex:  # ValueError: a name with NUL
+        reason = ex.strerror if isinstance(ex, OSError) else ex
+        raise LocalError(f"{path} cannot be read: {'it is a socket' if _is_socket(path) else reason}") from ex
+
+
+def size_of(descriptor: int) -> int:
+    """Bytes that can be read of a regular file or a block device, whose own size stands as 0."""
+    found = os.fstat(descriptor)
+    if not stat.S_ISBLK(found.st_mode):
+        return found.st_size
+    here = os.lseek(descriptor, 0, os.SEEK_CUR)
+    end = os.lseek(descriptor, 0, os.SEEK_END)
+    os.lseek(descriptor, here, os.SEEK_SET)
+    return end
+
+
+def _is_socket(path: Path) -> bool:
+    try:
+        return stat.S_ISSOCK(path.stat().st_mode)
+    except (OSError, ValueError):
+        return False
 
 
 def _await_writable(sock: socket.socket) -> None:

@@ -6,13 +6,16 @@ import email.utils
 import json
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import Any
+from urllib.parse import urljoin, urlsplit
 
+from sluice.address import origin, server_url
 from sluice.errors import (
     APIError,
     CertificateRefused,
+    ConfigError,
     Intercepted,
     NetworkError,
     NotFound,
@@ -23,8 +26,6 @@ from sluice.errors import (
 from sluice.retry import Patience
 from sluice.wire import Connections, Response
 
-NEVER_ANSWERED_SECONDS = 4.0
-"""The patience with a server that has not answered once: it is likelier a wrong address than a restart."""
 _TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
 _FINAL_429 = frozenset({"SIGNIN_LIMITED"})
 
@@ -44,22 +45,25 @@ class Transport:
         patience: seconds for which a call is tried again.
 
     Attributes:
+        origin: the server's; a session is good for it alone.
         stop: set when everything should end.
+        on_wait: told what is waited for, and for how many seconds at most.
         clock_offset: seconds that the server's clock is ahead of this machine's, as of its last answer.
     """
 
     def __init__(self, url: str, connections: Connections, patience: float, user_agent: str) -> None:
-        self.url = url.rstrip("/")
+        self.url = server_url(url)
+        self.origin = origin(self.url)
         self.connections = connections
         self.patience_seconds = patience
         self.user_agent = user_agent
         self.stop = threading.Event()
+        self.on_wait: Callable[[str, float], None] = lambda text, left: None
         self.clock_offset = 0.0
-        self._answered = False
 
     def patience(self) -> Patience:
         """A new one, as long as the settings say."""
-        return Patience(self.patience_seconds, self.stop)
+        return Patience(self.patience_seconds, self.stop, self.on_wait)
 
     def call(
         self,
@@ -87,13 +91,13 @@ class Transport:
             patience.check()
             try:
                 return self._once(method, path, headers, data)
-            except CertificateRefused:
+            except (CertificateRefused, Intercepted):
                 raise
             except NetworkError as ex:
                 if repeat is Repeat.UNSENT and ex.may_have_arrived:
                     raise
                 if not ex.stale:
-                    patience.pause(ex, within=None if self._answered else NEVER_ANSWERED_SECONDS)
+                    patience.pause(ex)
             except APIError as ex:
                 if not is_transient(ex) or (repeat is Repeat.UNSENT and ex.status not in (429, 503)):
                     raise
@@ -105,10 +109,10 @@ class Transport:
         with self.connections.request(method, f"{self.url}/api/v1{path}", headers, data) as response:
             self.note_clock(response)
             text = response.read()
+            check_redirect(response, f"{self.url}/api/v1{path}")
             if response.status >= 300:
                 raise refusal(response, text)
             if response.status == 204:
-                self._answered = True
                 return 204, {}
             if "x-request-id" not in response.headers:
                 raise intercepted(response)
@@ -116,7 +120,6 @@ class Transport:
                 answer: dict[str, Any] = json.loads(text)
             except ValueError:
                 raise intercepted(response) from None
-            self._answered = True
             return response.status, answer
 
     def note_clock(self, response: Response) -> None:
@@ -131,6 +134,26 @@ class Transport:
     def now(self) -> float:
         """The time by the server's clock, in seconds since 1970."""
         return time.time() + self.clock_offset
+
+
+def check_redirect(response: Response, url: str) -> None:
+    """Says where a redirect leads. None is followed: what was sent is for the address that the user has named.
+
+    Raises:
+        ConfigError: the same host under another address, such as https:// for http://.
+        Intercepted: another host, as the page leads to that hotels sign their guests in with.
+    """
+    place = response.headers.get("location")
+    if response.status not in (301, 302, 303, 307, 308) or not place:
+        return
+    target = urljoin(url, place)
+    try:
+        there, asked = origin(target), origin(url)
+    except ConfigError:
+        raise intercepted(response) from None
+    if there != asked and urlsplit(there).hostname == urlsplit(asked).hostname:
+        raise ConfigError(f"{asked} redirects to {there}: use that address")
+    raise Intercepted(f"{asked} redirects to {there}: is a sign-in page in between, or is this another address?")
 
 
 def is_transient(ex: APIError) -> bool:
@@ -164,6 +187,8 @@ def retry_after(response: Response) -> float | None:
 def intercepted(response: Response) -> NetworkError:
     """What answered is not Sluice. A gateway's 502 to 504 may pass; anything else will not."""
     what = response.headers.get("server") or response.headers.get("via") or "something without a name"
+    if response.status == 407:
+        return Intercepted("the proxy wants a sign-in: put user and password into its address (http://user:password@…)")
     text = f"not Sluice but {what} answered, with status {response.status}"
     if response.status in (502, 503, 504):
         return ServerAway(text)

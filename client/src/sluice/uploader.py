@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
-from urllib.parse import urlsplit
+from dataclasses import replace
 
 from sluice.digest import Plan, answer_challenge, composite, hash_part, hash_parts, sample
 from sluice.engine import Engine
@@ -14,33 +12,16 @@ from sluice.errors import APIError, DigestMismatch, FileChanged, NetworkError, S
 from sluice.models import File, Upload, numbers
 from sluice.pipeline import Pipeline
 from sluice.progress import Reporter
+from sluice.results import UploadResult
 from sluice.sender import UploadEnded
 from sluice.source import Source
 
-FAST = 100 * 1024**2
-"""Bytes a second from which hashing everything first costs more than it may save: a fourth of what a core hashes."""
+SMALL = 64 * 1024**2
+"""Bytes of content that is hashed before anything is sent: it takes a moment, and spares most calls."""
 _BEGINNINGS = 3
 _COMPLETES = 5
 _ANEW = frozenset({"PART_HASH_CONFLICT", "PART_TRIES_EXHAUSTED", "DIGEST_MISMATCH", "UPLOAD_GONE"})
 _ENDED = frozenset({"failed", "aborted", "expired"})
-
-
-@dataclass(frozen=True)
-class UploadResult:
-    """What became of an upload.
-
-    Attributes:
-        instant: the server had the content: nothing was sent.
-        existing: the file was there before, name and all: nothing was stored.
-        sent: bytes that were sent.
-        kept: bytes that an earlier run, or another machine, had sent.
-    """
-
-    file: File
-    instant: bool
-    sent: int
-    kept: int
-    existing: bool = False
 
 
 class _Anew(Exception):
@@ -74,6 +55,7 @@ class Uploader:
         self._plan = Plan.of(source.size)
         self._hashes: dict[int, str] = {}
         self._upload: Upload | None = None
+        self._instant: Upload | None = None
         self._known = [f for f in known if (f.name, f.size) == (name, source.size) and f.state != "corrupt"]
 
     def run(self) -> UploadResult:
@@ -113,6 +95,7 @@ class Uploader:
         instant = upload.state == "done" and not found and upload.size > 0
         if upload.state in ("proving", "uploading"):
             upload = self._send(upload)
+            instant = upload is self._instant
         file = self._file_of(upload)
         progress = self._reporter.now
         self._reporter.stage("done", instant=instant)
@@ -162,13 +145,11 @@ class Uploader:
         return upload
 
     def _is_hashed_first(self) -> bool:
-        """Whether the whole is hashed before anything is sent, as an instant upload needs it."""
-        mode, speed = self._engine.settings.instant, self._engine.network_speed
+        """Whether the whole is hashed before anything is sent."""
+        mode = self._engine.settings.instant
         if isinstance(mode, int):
             return self._plan.size >= mode
-        if mode != "auto":
-            return mode == "always"
-        return speed < FAST if speed is not None else not _is_near(self._engine.transport.url)
+        return mode == "always" or (mode == "auto" and self._plan.size <= SMALL)
 
     def _hash_first(self) -> None:
         self._hash(list(range(1, self._plan.part_count + 1)))
@@ -206,6 +187,26 @@ class Uploader:
         except NetworkError:
             return self._calls.upload(upload.id)  # a challenge is taken once: the state says what came of it
 
+    def _is_there(self) -> bool:
+        """Asks, by an upload of its own, whether the server has the content; that upload is done then."""
+        self._source.check_unchanged()
+        create = self._calls.create
+        for _ in range(2):
+            try:
+                upload = create(self._name, self._plan.size, self._digest(), None, self._content_type)
+                begun = upload.state
+                if begun == "proving":
+                    upload = self._prove(upload)
+                if upload.state == "done":
+                    self._instant = upload
+                    return True
+                self._calls.abort(upload.id)
+            except (APIError, NetworkError):
+                return False  # whatever it was: sending goes on, and meets it again if it matters
+            if begun == "proving":
+                return False
+        return False  # what an earlier run had left was aborted, and another one took its place
+
     def _looked_at(self, upload: Upload) -> Upload:
         """An upload that was found again, with what its storage holds at this moment.
 
@@ -231,8 +232,17 @@ class Uploader:
         self._reporter.kept(sum(self._plan.part(number)[1] for number in received))
         # an upload that was begun without a digest says nothing of what was sent: its hashes must be ours
         verify = upload.digest is None and bool(received)
+        races = self._engine.settings.instant == "auto" and upload.digest is None and self._plan.part_count > 1
         pipeline = Pipeline(
-            self._engine, self._source, self._plan, upload, self._hashes, self._reporter, received, verify
+            self._engine,
+            self._source,
+            self._plan,
+            upload,
+            self._hashes,
+            self._reporter,
+            received,
+            verify,
+            self._is_there if races else None,
         )
         wanted = set(upload.missing) | (received if verify else received - self._hashes.keys())
         signed = {number: part for number, part in (upload.parts or {}).items() if number not in received}
@@ -241,6 +251,9 @@ class Uploader:
             try:
                 if wanted - checked:
                     pipeline.run(wanted - checked, signed, again=turn > 0)
+                if pipeline.needless and self._instant is not None:
+                    self._abort()
+                    return self._instant
                 self._reporter.stage("finishing")
                 upload = self._await(self._calls.complete(upload, pipeline.etags))
             except UploadEnded:
@@ -310,12 +323,3 @@ class Uploader:
         if self._upload is not None:
             with contextlib.suppress(SluiceError):
                 self._calls.abort(self._upload.id)
-
-
-def _is_near(url: str) -> bool:
-    """Whether a server is this very machine, to which sending is as fast as hashing."""
-    host = urlsplit(url).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -1,4 +1,4 @@
-"""login, logout, whoami, version."""
+"""login, logout, passwd, whoami, version."""
 
 from __future__ import annotations
 
@@ -6,14 +6,19 @@ import sys
 
 import click
 
-from sluice.cli.shared import Answer, client_of, common
-from sluice.client import Client
-from sluice.config import Config
+from sluice.cli.shared import Run, common, examples
 from sluice.errors import ConfigError
 from sluice.version import VERSION
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "sluice login https://files.example",
+        "sluice login https://files.example -u ann --sign-up",
+        "sluice login https://other.example --profile work",
+        'echo "$PASSWORD" | sluice login https://files.example -u ann --password-stdin',
+    )
+)
 @click.argument("server", required=False)
 @click.option("--username", "-u", help="Who signs in; asked for where it is not given.")
 @click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")
@@ -21,67 +26,78 @@ from sluice.version import VERSION
 @click.option("--code", help="The invitation's code, for --sign-up.")
 @common
 def login(
-    server: str | None,
-    username: str | None,
-    password_stdin: bool,
-    sign_up: bool,
-    code: str | None,
-    profile: str | None,
-    url: str | None,
-    quiet: bool,
-    as_json: bool,
+    run: Run, server: str | None, username: str | None, password_stdin: bool, sign_up: bool, code: str | None
 ) -> None:
-    """Sign in to SERVER, such as https://files.example, and keep the session."""
-    answer = Answer(as_json=as_json, quiet=quiet)
-    config = Config(profile, {"url": server or url})
+    """Sign in to SERVER, such as https://files.example, and keep the session: for this server, and for no other."""
+    from sluice.client import Client
+
+    if server is not None:
+        run.options["url"] = server
+    config = run.config
     address = config.url
     name = username or config.get("username") or _ask("Username", hide=False)
-    password = sys.stdin.readline().rstrip("\r\n") if password_stdin else config.get("password")
+    password = _line() if password_stdin else config.get("password")
     password = password or _ask("Password", hide=True)
     with Client(address, store=config.store(), settings=config.settings()) as client:
+        run.attend(client)
         if sign_up:
             client.sign_up(name, password, code)
         client.login(name, password)
         config.remember(url=address, username=name)
         user = client.whoami()
-    answer.say(user, f"signed in as {user.username} at {address}")
+    run.answer.say(user, f"signed in as {user.username} at {address}")
 
 
-def _ask(what: str, *, hide: bool) -> str:
+def _line() -> str:
+    return sys.stdin.readline().rstrip("\r\n")
+
+
+def _ask(what: str, *, hide: bool, twice: bool = False) -> str:
     if not sys.stdin.isatty():
         option = "--password-stdin" if hide else "--username"
         raise ConfigError(f"{what.lower()}: nobody is there to be asked; use {option}")
-    found: str = click.prompt(what, hide_input=hide, err=True)
+    found: str = click.prompt(what, hide_input=hide, confirmation_prompt=twice, err=True)
     return found
 
 
-@click.command()
+@click.command(epilog=examples("sluice logout", "sluice logout --profile work"))
 @common
-def logout(profile: str | None, url: str | None, quiet: bool, as_json: bool) -> None:
+def logout(run: Run) -> None:
     """End the session, on the server and here."""
-    answer = Answer(as_json=as_json, quiet=quiet)
-    config = Config(profile, {"url": url})
-    with client_of(config, answer) as client:
+    with run.client() as client:
         client.logout()
-    answer.say({"signed_out": True}, "signed out")
+    run.answer.say({"signed_out": True}, "signed out")
 
 
-@click.command()
+@click.command(epilog=examples("sluice passwd", 'printf \'%s\\n\' "$OLD" "$NEW" | sluice passwd --password-stdin'))
+@click.option(
+    "--password-stdin", is_flag=True, help="Read the old and the new password from standard input, a line each."
+)
 @common
-def whoami(profile: str | None, url: str | None, quiet: bool, as_json: bool) -> None:
+def passwd(run: Run, password_stdin: bool) -> None:
+    """Change the password. Every session ends, on other machines too; this one is opened anew."""
+    with run.client() as client:
+        username = client.whoami().username
+        old = _line() if password_stdin else _ask(f"Password of {username}", hide=True)
+        new = _line() if password_stdin else _ask("New password", hide=True, twice=True)
+        client.change_password(old, new)
+        client.login(username, new)
+    run.answer.say({"username": username}, f"{username} has a new password")
+
+
+@click.command(epilog=examples("sluice whoami", "sluice whoami --json"))
+@common
+def whoami(run: Run) -> None:
     """Say who is signed in, and where."""
-    answer = Answer(as_json=as_json, quiet=quiet)
-    config = Config(profile, {"url": url})
-    with client_of(config, answer) as client:
+    with run.client() as client:
         user = client.whoami()
-    answer.say(user, f"{user.username} at {config.url}")
+        url = client.url
+    run.answer.say(user, f"{user.username} at {url}")
 
 
-@click.command()
+@click.command(epilog=examples("sluice version", "sluice --version"))
 @common
-def version(profile: str | None, url: str | None, quiet: bool, as_json: bool) -> None:
-    """Say the version of this command."""
+def version(run: Run) -> None:
+    """Say the version of this command, and of Python."""
     python = ".".join(map(str, sys.version_info[:3]))
-    Answer(as_json=as_json, quiet=quiet).say(
-        {"version": VERSION, "python": python}, f"sluice {VERSION}, Python {python}"
-    )
+    run.answer.say({"version": VERSION, "python": python}, f"sluice {VERSION}, Python {python}")

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from sluice.errors import Cancelled, LocalError, NetworkError, SignInNeeded, SluiceError
+from sluice.errors import Cancelled, LocalError, NetworkError, SignInNeeded, SluiceError, SomeFailed
 
 
 @dataclass(frozen=True)
@@ -85,10 +85,20 @@ class Batch:
             if isinstance(ex, LocalError) and ex.exit_code == 11:
                 self._fatal = self._fatal or ex
                 return
-            self.failures.append(ex)
-            self._on_failure(task.name, ex)
+            self.fail(task.name, ex)
         except BaseException as ex:
             self._fatal = self._fatal or ex
+
+    def fail(self, name: str, ex: SluiceError) -> None:
+        """One file failed."""
+        with self._counting:
+            self.failures.append(ex)
+        self._on_failure(name, ex)
+
+    def end(self) -> None:
+        """Raises SomeFailed if some did."""
+        if self.failures:
+            raise SomeFailed(f"{len(self.failures)} of {len(self.failures) + self.done} files failed")
 
     def went_well(self) -> None:
         """One more file is done."""

@@ -10,7 +10,7 @@ import threading
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from sluice.cli.shared import printable
+from sluice.cli.streams import one_line
 from sluice.digest import SMALLEST_PART
 from sluice.progress import Progress
 
@@ -75,12 +75,12 @@ class Display:
 
     def _show(self, bars: Bars, key: int, progress: Progress, done: int) -> None:
         if key not in self._tasks:
-            name = printable(progress.name)
+            name = one_line(progress.name)
             name = name if len(name) <= _NAME_WIDTH else f"{name[: _NAME_WIDTH - 1]}…"
             self._tasks[key] = bars.add_task(name, total=progress.size, note="")
         shown = progress.hashed if progress.stage == "hashing" else done
         note = progress.waiting or _STAGES[progress.stage]
-        bars.update(self._tasks[key], completed=shown, note=printable(note)[:60])
+        bars.update(self._tasks[key], completed=shown, note=one_line(note)[:60])
 
     def _end(self, bars: Bars, key: int) -> None:
         if key in self._tasks:

@@ -3,64 +3,102 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
-import signal
 import sys
-import traceback
-from types import FrameType
 
 import click
 
-from sluice.cli import account, completion, files, get, put, uploads
-from sluice.cli.shared import OutputGone
+from sluice.cli.stopping import Stopped, listen
+from sluice.cli.streams import OutputGone, complain
 from sluice.errors import SignInNeeded, SluiceError
+from sluice.version import VERSION
 
 INTERNAL = 1
 USAGE = 2
 INTERRUPTED = 130
 BROKEN_PIPE = 141
 
+SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
+    "Files": {
+        "put": ("put", "Upload files and folders."),
+        "get": ("get", "Download files."),
+        "cat": ("get", "Write files to standard output."),
+        "ls": ("files", "List files."),
+        "find": ("files", "List files by a part of their names, or by digest."),
+        "stat": ("files", "Say all about a file."),
+        "check": ("check", "Compare a local folder with the server."),
+        "mv": ("files", "Give a file another name."),
+        "rm": ("files", "Put files into the trash."),
+        "restore": ("files", "Take files out of the trash."),
+        "du": ("files", "Say how much there is."),
+        "digest": ("files", "Print the digest of local files."),
+    },
+    "Links": {
+        "link": ("links", "Print a download URL."),
+        "unlink": ("links", "Withdraw every link of a file."),
+    },
+    "Unfinished uploads": {
+        "uploads": ("uploads", "List unfinished uploads."),
+        "abort": ("uploads", "End unfinished uploads."),
+    },
+    "Account": {
+        "login": ("account", "Sign in to a server."),
+        "logout": ("account", "End the session."),
+        "passwd": ("account", "Change the password."),
+        "whoami": ("account", "Say who is signed in, and where."),
+    },
+    "This command": {
+        "version": ("account", "Say the version."),
+        "completion": ("completion", "Print what makes a shell complete."),
+    },
+}
+"""Sub-commands as the help groups them: the module of `sluice.cli` that has each, and what it does in a few words."""
+_COMMANDS = {name: found for section in SECTIONS.values() for name, found in section.items()}
 
-class _Ended(KeyboardInterrupt):
-    """SIGTERM: the same as Ctrl-C, with another exit code."""
+
+class _Commands(click.Group):
+    """The sub-commands; each is imported when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        found: click.Command = getattr(importlib.import_module(f"sluice.cli.{_COMMANDS[cmd_name][0]}"), cmd_name)
+        return found
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for title, section in SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name, text) for name, (_, text) in section.items()], col_max=12)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.command(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="\b\nExamples:\n"
+    "  sluice login https://files.example\n"
+    "  sluice put holiday.mp4\n"
+    "  sluice link holiday.mp4 --expires 2d\n"
+    "  sluice put --help",
+)
+@click.version_option(VERSION, "--version", prog_name="sluice", message="%(prog)s %(version)s")
 def cli() -> None:
     """Upload and download files with a Sluice server. What was interrupted goes on when the same command runs again."""
 
 
-for command in (
-    account.login,
-    account.logout,
-    account.whoami,
-    put.put,
-    get.get,
-    files.ls,
-    files.find,
-    files.mv,
-    files.rm,
-    files.link,
-    files.du,
-    uploads.uploads,
-    uploads.abort,
-    files.digest,
-    account.version,
-    completion.completion,
-):
-    cli.add_command(command)
-
-
-def main(arguments: list[str] | None = None) -> int:
+def run(arguments: list[str]) -> int:
     """Runs a command line; the exit code (docs/client.md has the table)."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    with contextlib.suppress(ValueError):  # not in the main thread: a test
-        signal.signal(signal.SIGTERM, _on_terminate)
+    listen()
     try:
-        return _run(arguments)
-    except OutputGone:
-        # whoever read our output has gone; Python would say so once more when it closes the streams
+        code = _run(arguments)
+        sys.stdout.flush()
+        return code
+    except (OutputGone, BrokenPipeError):
+        # whoever read the output has gone; Python would say so once more when it closes the streams
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
@@ -73,12 +111,12 @@ def _run(arguments: list[str]) -> int:
     except click.exceptions.Exit as ex:
         return ex.exit_code
     except click.ClickException as ex:
-        ex.show()
+        complain(_usage(ex), as_is=True)
         return USAGE
-    except OutputGone:
+    except (OutputGone, BrokenPipeError):
         raise
-    except _Ended:
-        return 128 + signal.SIGTERM
+    except Stopped as ex:
+        return ex.exit_code
     except (KeyboardInterrupt, click.Abort):
         return INTERRUPTED
     except SluiceError as ex:
@@ -92,17 +130,24 @@ def _run(arguments: list[str]) -> int:
         return INTERNAL
 
 
+def _usage(ex: click.ClickException) -> str:
+    """What click says of a command line that cannot work."""
+    context = getattr(ex, "ctx", None)
+    if type(ex).__name__ == "NoArgsIsHelpError":  # of click 8.2; its message is the whole help
+        return ex.format_message()
+    head = f"{context.get_usage()}\nTry '{context.command_path} --help'.\n\n" if context is not None else ""
+    return f"{head}Error: {ex.format_message()}"
+
+
 def _say(text: str, ex: Exception, arguments: list[str]) -> None:
     """One line about an error, on stderr."""
     code = getattr(ex, "exit_code", INTERNAL)
     line = f"{text}; sign in with: sluice login" if isinstance(ex, SignInNeeded) else text
     if "--json" in arguments:
-        print(json.dumps({"error": {"message": line, "exit_code": code}}), file=sys.stderr)
+        complain(json.dumps({"error": {"message": line, "exit_code": code}}))
     else:
-        print(f"sluice: {line}", file=sys.stderr)
+        complain(f"sluice: {line}")
     if os.environ.get("SLUICE_CLIENT_DEBUG"):
+        import traceback
+
         traceback.print_exception(ex)
-
-
-def _on_terminate(number: int, frame: FrameType | None) -> None:
-    raise _Ended

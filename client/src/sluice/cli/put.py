@@ -2,143 +2,167 @@
 
 from __future__ import annotations
 
-import glob
 import itertools
 import os
-import stat
 import sys
-import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from sluice.cli.batch import Batch, Task
 from sluice.cli.display import Display
-from sluice.cli.shared import Answer, amount, client_of, printable, transfer
-from sluice.client import Client
-from sluice.config import Config
+from sluice.cli.kinds import type_of
+from sluice.cli.known import Known
+from sluice.cli.shared import Answer, Run, amount, examples, transfer
+from sluice.cli.stopping import Stopped
+from sluice.cli.streams import complain
+from sluice.cli.walk import Found, Walk
 from sluice.digest import SMALLEST_PART
-from sluice.errors import ConfigError, LocalError, NameRefused, SluiceError, SomeFailed
+from sluice.errors import ConfigError, LocalError, NameRefused, SomeFailed
 from sluice.group import LARGEST, Groups, Small
 from sluice.models import File
-from sluice.progress import OnProgress
-from sluice.uploader import UploadResult
+from sluice.progress import OnProgress, Progress
+from sluice.results import UploadResult
+
+if TYPE_CHECKING:
+    from sluice.client import Client
 
 _FEW = 20
-SEPARATOR = ":"
-"""Between the folders of a name: a name on the server is no path."""
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "sluice put holiday.mp4",
+        "sluice put -r photos --exclude '*.tmp' --exclude .git",
+        "sluice put -r photos --dry-run",
+        "tar c photos | sluice put - --name photos.tar",
+        "sluice put report.pdf --name 'report 2026.pdf' --content-type application/pdf",
+    )
+)
 @click.argument("paths", nargs=-1, required=True)
 @click.option(
     "--recursive", "-r", is_flag=True, help="Folders, with all that is in them: a/b/c.txt is called a:b:c.txt."
 )
 @click.option("--name", "-n", help="What one file is called on the server; needed for - (standard input).")
+@click.option("--content-type", metavar="TYPE", help="Such as video/mp4; by default what the name's ending says.")
+@click.option("--exclude", "-x", multiple=True, metavar="PATTERN", help="Leave out names, or paths in the folder.")
+@click.option("--follow-links", "-L", is_flag=True, help="With -r: what is in linked folders, too.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be uploaded.")
 @click.option("--instant", help="auto, always, never, or a size from which on files are hashed before they are sent.")
 @click.option("--again", is_flag=True, help="Store files once more that are there already, name and content.")
 @transfer
 def put(
+    run: Run,
     paths: tuple[str, ...],
     recursive: bool,
     name: str | None,
-    instant: str | None,
+    content_type: str | None,
+    exclude: tuple[str, ...],
+    follow_links: bool,
+    dry_run: bool,
     again: bool,
-    parallel: int | None,
-    limit_rate: str | None,
-    profile: str | None,
-    url: str | None,
-    quiet: bool,
-    as_json: bool,
 ) -> None:
-    """Upload files; what was interrupted goes on, from this machine or another."""
-    answer = Answer(as_json=as_json, quiet=quiet)
-    options = {"url": url, "parallel": parallel, "limit_rate": limit_rate, "instant": instant}
-    config = Config(profile, options)
+    """Upload files; what was interrupted goes on, from this machine or another.
+
+    Pipes, devices and - (standard input) are read to their end, and sent in parts as they come.
+    """
     if "-" in paths and name is None:
         raise ConfigError("standard input has no name: --name NAME")
-    found = wanted(paths, recursive, answer)
+    found = Walk(recursive, follow_links, exclude).of(paths)
     if name is not None:
         if recursive or len(paths) != 1:
             raise ConfigError("--name is for one file")
-        found = ((path, name) for path, _ in found)
-    with client_of(config, answer) as client:
+        found = (replace(each, name=name) for each in found)
+    many = recursive or len(paths) > 1
+    with run.client() as client:
         known = None if again else Known(client, whole=recursive or len(paths) > _FEW)
-        _Put(client, answer, known, many=recursive or len(paths) > 1).run(found)
-
-
-class Known:
-    """What the server has by now, so that a second `put` of a folder stores nothing twice.
-
-    Args:
-        whole: all files are listed once, at the first question; else each name is asked for.
-    """
-
-    def __init__(self, client: Client, *, whole: bool) -> None:
-        self._client = client
-        self._whole = whole
-        self._listed: dict[str, list[File]] | None = None
-        self._lock = threading.Lock()
-
-    def of(self, name: str) -> list[File]:
-        """The files of a name."""
-        if not self._whole:
-            return [file for file in self._client.files(name) if file.name == name]
-        with self._lock:
-            if self._listed is None:
-                self._listed = {}
-                for file in self._client.files():
-                    self._listed.setdefault(file.name, []).append(file)
-        return self._listed.get(name, [])
+        task = _Put(client, run.answer, known, content_type, many=many)
+        task.tell(found) if dry_run else task.run(found)
 
 
 class _Put:
-    def __init__(self, client: Client, answer: Answer, known: Known | None, *, many: bool) -> None:
+    """One run.
+
+    Args:
+        many: whether several files are asked for: then one that fails does not end the others.
+    """
+
+    def __init__(
+        self, client: Client, answer: Answer, known: Known | None, content_type: str | None, *, many: bool
+    ) -> None:
         self._client = client
         self._known = known
         self._answer = answer
+        self._content_type = content_type
         self._many = many
         self._display = Display(off=answer.quiet or answer.as_json, many=many)
         self._keys = itertools.count()
+        self._moved = False
 
-    def run(self, found: Iterator[tuple[Path | None, str]]) -> None:
-        """Uploads (path, name) after (path, name); a path that is None is standard input."""
-        batch = Batch(self._client.settings.parallel, self._failed)
+    def run(self, found: Iterator[Found]) -> None:
+        """Uploads one after another, or side by side."""
+        batch = Batch(self._client.settings.parallel, self._answer.failed)
         try:
             with self._display:
                 if self._many:
                     batch.run(self._tasks(batch, found))
                 else:
-                    for path, name in found:
-                        self._one(path, name)
-        except KeyboardInterrupt:
+                    for each in found:
+                        self._one(each)
+        except Stopped:
             self._client.close()
-            print("sluice: interrupted; run the same command again to go on", file=sys.stderr)
+            if self._moved:
+                complain("sluice: interrupted; run the same command again to go on")
             raise
-        if batch.failures:
-            raise SomeFailed(f"{len(batch.failures)} of {len(batch.failures) + batch.done} files failed")
+        batch.end()
 
-    def _tasks(self, batch: Batch, found: Iterable[tuple[Path | None, str]]) -> Iterator[Task]:
+    def tell(self, found: Iterator[Found]) -> None:
+        """Says what a run would do."""
+        failures = 0
+        for each in found:
+            if each.left:
+                failures += 1
+                self._answer.failed(_shown(each), LocalError(each.left))
+                continue
+            size = _size_of(each.path)
+            there = self._is_there(each)
+            value = {"path": _path(each.path), "name": each.name, "size": size, "existing": there}
+            text = f"{each.name}  ({amount(size)}, {'is there already' if there else 'would be uploaded'})"
+            self._answer.say(value, text)
+        if failures:
+            raise SomeFailed(f"{failures} files cannot be uploaded")
+
+    def _is_there(self, each: Found) -> bool:
+        if each.path is None or not each.path.is_file():
+            return False
+        known = self._of(each.name)
+        return bool(known) and self._client.digest(each.path) in {file.digest for file in known}
+
+    def _tasks(self, batch: Batch, found: Iterable[Found]) -> Iterator[Task]:
         """A task for each file, or for several small ones together."""
         groups = Groups(self._client.settings.parallel)
-        for path, name in found:
-            size = _size_of(path)
+        for each in found:
+            if each.left:
+                batch.fail(_shown(each), LocalError(each.left))
+                continue
+            size = _size_of(each.path)
             self._display.expect(size)
-            if path is None or not 0 < size <= LARGEST:
-                yield self._task(path, name, size)
-            elif full := groups.add(Small(path, name, size)):
+            if each.path is None or not 0 < size <= LARGEST:
+                yield self._task(each, size)
+            elif full := groups.add(Small(each.path, each.name, size, content_type=self._type(each.name))):
                 yield self._group(batch, full)
         if rest := groups.rest():
             yield self._group(batch, rest)
 
-    def _task(self, path: Path | None, name: str, size: int) -> Task:
-        return Task(name, size > SMALLEST_PART, lambda: self._one(path, name))
+    def _task(self, each: Found, size: int) -> Task:
+        return Task(_shown(each), size > SMALLEST_PART, lambda: self._one(each))
 
     def _group(self, batch: Batch, files: Sequence[Small]) -> Task:
         if len(files) == 1:
-            return self._task(files[0].path, files[0].name, files[0].size)
+            return self._task(Found(files[0].path, files[0].name), files[0].size)
         return Task(files[0].name, False, lambda: self._several(batch, files), counted=False)
 
     def _several(self, batch: Batch, files: Sequence[Small]) -> None:
@@ -152,38 +176,49 @@ class _Put:
                 batch.went_well()
                 self._answer.say(_value(file.path, result), _line(file.name, result))
             else:
-                batch.attempt(self._task(file.path, file.name, file.size))
+                batch.attempt(self._task(Found(file.path, file.name), file.size))
 
     def _of(self, name: str) -> Sequence[File]:
         """What the server has of a name."""
         return self._known.of(name) if self._known else ()
 
+    def _type(self, name: str) -> str | None:
+        return self._content_type or type_of(name)
+
     def _progress(self) -> OnProgress:
         """Tells the display of one more file."""
         key = next(self._keys)
-        return lambda progress: self._display.on_progress(key, progress)
 
-    def _one(self, path: Path | None, name: str) -> None:
-        check_utf8(name)
-        content = path if path is not None else sys.stdin.buffer
+        def told(progress: Progress) -> None:
+            self._moved = self._moved or progress.moved > 0
+            self._display.on_progress(key, progress)
+
+        return told
+
+    def _one(self, each: Found) -> None:
+        check_utf8(each.name)
         result = self._client.upload(
-            content,
-            name,
-            known=self._of(name),
+            each.path if each.path is not None else sys.stdin.buffer,
+            each.name,
+            content_type=self._type(each.name),
+            known=self._of(each.name),
             on_progress=self._progress(),
         )
-        self._answer.say(_value(path, result), _line(name, result))
+        self._answer.say(_value(each.path, result), _line(each.name, result))
 
-    def _failed(self, name: str, ex: SluiceError) -> None:
-        if self._answer.as_json:
-            self._answer.say({"name": name, "error": str(ex), "exit_code": ex.exit_code}, "")
-        else:
-            print(f"sluice: {printable(name)}: {ex}", file=sys.stderr)
+
+def _shown(each: Found) -> str:
+    """What an error calls it: where a folder was walked, its path."""
+    return str(each.path) if each.left and each.path is not None else each.name
+
+
+def _path(path: Path | None) -> str:
+    return "-" if path is None else str(path)
 
 
 def _value(path: Path | None, result: UploadResult) -> dict[str, object]:
     return {
-        "path": "-" if path is None else str(path),
+        "path": _path(path),
         "file": result.file,
         "instant": result.instant,
         "existing": result.existing,
@@ -208,7 +243,7 @@ def check_utf8(name: str) -> None:
     try:
         name.encode()
     except UnicodeEncodeError:
-        raise NameRefused(f"{printable(name)} is not UTF-8; choose a name with --name") from None
+        raise NameRefused(f"{name} is not UTF-8; choose a name with --name") from None
 
 
 def _size_of(path: Path | None) -> int:
@@ -225,51 +260,3 @@ def _is_utf8(name: str) -> bool:
     except NameRefused:
         return False
     return True
-
-
-def wanted(paths: tuple[str, ...], recursive: bool, answer: Answer) -> Iterator[tuple[Path | None, str]]:
-    """The files that arguments name, and what each is called on the server.
-
-    Raises:
-        LocalError: there is no such file.
-        ConfigError: a folder, without -r.
-    """
-    for text in paths:
-        if text == "-":
-            yield None, ""
-            continue
-        found = [text]
-        if not os.path.lexists(text) and glob.has_magic(text):
-            found = sorted(glob.glob(text, recursive=True))  # where no shell did it
-        if not found or not os.path.exists(found[0]):
-            raise LocalError(f"there is no file {printable(text)}")
-        for each in found:
-            path = Path(each)
-            if not path.is_dir():
-                yield path, path.name
-            elif recursive:
-                yield from _within(path, answer)
-            else:
-                raise ConfigError(f"{printable(each)} is a folder: put -r takes it with all that is in it")
-
-
-def _within(folder: Path, answer: Answer) -> Iterator[tuple[Path, str]]:
-    """The regular files below a folder. Links to folders are not followed: they may lead in circles."""
-    above = folder.resolve().name
-    for place, folders, names in os.walk(folder, onerror=_raise):
-        folders.sort()
-        steps = [above, *Path(place).relative_to(folder).parts]
-        for name in sorted(names):
-            path = Path(place) / name
-            try:
-                regular = stat.S_ISREG(path.stat().st_mode)
-            except OSError:
-                regular = False
-            if not regular:
-                answer.note(f"{path} is no file and is left out")
-                continue
-            yield path, SEPARATOR.join(filter(None, [*steps, name]))
-
-
-def _raise(ex: OSError) -> None:
-    raise LocalError(f"{ex.filename} cannot be read: {ex.strerror}")

@@ -4,41 +4,39 @@ from __future__ import annotations
 
 import click
 
-from sluice.cli.shared import Answer, amount, client_of, common
-from sluice.config import Config
+from sluice.cli.shared import Run, amount, common, examples
 from sluice.errors import ConfigError, NotFound
 
 UNFINISHED = ("proving", "uploading", "finalizing")
 
 
-@click.command()
+@click.command(epilog=examples("sluice uploads", "sluice uploads --all --json"))
 @click.option("--all", "every", is_flag=True, help="Also those that ended.")
 @common
-def uploads(every: bool, profile: str | None, url: str | None, quiet: bool, as_json: bool) -> None:
+def uploads(run: Run, every: bool) -> None:
     """List unfinished uploads: what `sluice put` of the same content goes on with."""
-    answer = Answer(as_json=as_json, quiet=quiet)
-    with client_of(Config(profile, {"url": url}), answer) as client:
-        for upload in client.uploads():
+    with run.client() as client:
+        for listed in client.uploads():
+            upload = listed
+            if listed.state in UNFINISHED:
+                upload = client.upload_status(listed)  # a list tells of what was received as it was last asked for
             if every or upload.state in UNFINISHED:
                 until = upload.expires_at.astimezone().strftime("%Y-%m-%d %H:%M")
                 text = (
                     f"{upload.id}  {upload.state:<10} {upload.percent:5.1f} %  {amount(upload.size):>10}  {upload.name}"
                 )
-                answer.say(upload, f"{text}  (until {until})" if upload.state in UNFINISHED else text)
+                run.answer.say(upload, f"{text}  (until {until})" if upload.state in UNFINISHED else text)
 
 
-@click.command()
+@click.command(epilog=examples("sluice abort film.mp4", "sluice abort --all"))
 @click.argument("names", nargs=-1)
 @click.option("--all", "every", is_flag=True, help="Every unfinished upload.")
 @common
-def abort(
-    names: tuple[str, ...], every: bool, profile: str | None, url: str | None, quiet: bool, as_json: bool
-) -> None:
+def abort(run: Run, names: tuple[str, ...], every: bool) -> None:
     """End unfinished uploads, by id or name, and free what was sent."""
     if bool(names) == every:
         raise ConfigError("name uploads, or say --all")
-    answer = Answer(as_json=as_json, quiet=quiet)
-    with client_of(Config(profile, {"url": url}), answer) as client:
+    with run.client() as client:
         open_ones = [upload for upload in client.uploads() if upload.state in ("proving", "uploading")]
         wanted = open_ones if every else [u for u in open_ones if u.id in names or u.name in names]
         missing = set(names) - {u.id for u in wanted} - {u.name for u in wanted}
@@ -46,4 +44,4 @@ def abort(
             raise NotFound(404, "UPLOAD_NOT_FOUND", f"There is no unfinished upload {sorted(missing)[0]!r}")
         for upload in wanted:
             client.abort(upload)
-            answer.say({"aborted": upload.id, "name": upload.name}, f"{upload.name}: aborted")
+            run.answer.say({"aborted": upload.id, "name": upload.name}, f"{upload.name}: aborted")

@@ -1,0 +1,25 @@
+"""What becomes of an upload."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sluice.models import File
+
+
+@dataclass(frozen=True)
+class UploadResult:
+    """What became of an upload.
+
+    Attributes:
+        instant: the server had the content: what was sent of it, if anything, was not needed.
+        existing: the file was there before, name and all: nothing was stored.
+        sent: bytes that were sent.
+        kept: bytes that an earlier run, or another machine, had sent.
+    """
+
+    file: File
+    instant: bool
+    sent: int
+    kept: int
+    existing: bool = False
