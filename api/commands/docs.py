@@ -10,6 +10,7 @@ import argparse
 import dataclasses
 import re
 import sys
+import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -21,6 +22,7 @@ from api.core.config import ELSEWHERE, Config, OSSConfig, S3Config
 from api.core.errors import EDGE, KINDS, Kind
 from api.core.settings import declared
 from api.http.route import Access, Route
+from api.http.schemas import ErrorAnswer
 from api.routes import ROUTES
 
 ROOT: Final = Path(__file__).parents[2]
@@ -73,7 +75,7 @@ def wanted(root: Path) -> Iterator[tuple[Path, str]]:
             "storages": lambda: _settings_table({"SLUICE_S3_": S3Config, "SLUICE_OSS_": OSSConfig}),
             "elsewhere": _elsewhere_table,
         },
-        "docs/api.md": {"calls": calls_table, "errors": errors_table},
+        "docs/api.md": {"calls": calls_table, "shapes": shapes, "errors": errors_table},
         "docs/operations.md": {"metrics": metrics_table},
         "docker-compose.yml": {"settings": compose_settings},
     }
@@ -198,6 +200,39 @@ def _call(route: Route) -> str:
     said = " ".join(f"{route.summary} {route.description}".split()).replace("|", "\\|")
     who = {Access.PUBLIC: "everybody", Access.BEARER: "users", Access.ADMIN: "administrators"}[route.access]
     return f"| `{route.method} {route.path}`{takes} | {who} | {status}{said} |\n"
+
+
+def shapes() -> str:
+    """Every answer's members, with the words that a member may be."""
+    found = {shape for route in ROUTES if route.access is not Access.EDGE for shape in route.answers} | {ErrorAnswer}
+    ordered = sorted(found, key=lambda shape: shape.__name__)
+    _, components = msgspec.json.schema_components(ordered, ref_template="{name}")
+    lines = [
+        textwrap.fill(
+            f"{name.removesuffix('Answer'):12} {{{', '.join(map(_member, schema['properties'].items()))}}}",
+            width=120,
+            subsequent_indent=" " * 14,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        for name, schema in sorted(components.items())
+        if name != "ErrorAnswer"
+    ]
+    return "```\n" + "\n".join(lines) + "\n```\n"
+
+
+def _member(member: tuple[str, Mapping[str, Any]]) -> str:
+    name, schema = member
+    options = schema.get("anyOf", [schema])
+    (said,) = [each for each in options if each.get("type") != "null"][:1]
+    several = "[]" if said.get("type") == "array" else ""
+    inner = said.get("items") or {} if several else said
+    shape = inner.get("$ref", "").removesuffix("Answer")
+    words = "|".join(str(word) if word is not True else "true" for word in inner.get("enum", ()))
+    nothing = " or null" if {"type": "null"} in options else ""
+    kind = inner.get("type", "") if several or nothing else ""
+    text = f"{words or shape or kind}{several}{nothing}".replace("array[]", "[n, n][]")
+    return f"{name}: {text}" if text else name
 
 
 def _members(shape: type[msgspec.Struct]) -> list[str]:

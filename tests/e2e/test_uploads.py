@@ -144,11 +144,15 @@ def test_the_files_and_uploads_are_listed(gateway: Gateway, sources: Sources) ->
 
 
 def test_the_walk_by_curl_works_as_it_is_printed(gateway: Gateway, tmp_path: Path) -> None:
-    block = re.search(r"(?:^    .*\n)*^    S=http:(?:.*\n)(?:^    .*\n)*", (ROOT / "docs" / "api.md").read_text(), re.M)
-    assert block
-    script = re.sub(r"http://127\.0\.0\.1:8080", gateway.address, block[0])
+    examples = "".join(re.findall(r"^    .*\n", (ROOT / "docs" / "api.md").read_text(), re.M))
+    assert "S=http://127.0.0.1:8080" in examples
+    script = re.sub(r"http://127\.0\.0\.1:8080", gateway.address, examples)
     result = subprocess.run(
         ["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
     )
-    assert result.stdout.splitlines()[-1].endswith("the same bytes"), result.stdout + result.stderr
+    assert "the same bytes" in result.stdout, result.stdout + result.stderr
+    assert "the same again" in result.stdout, result.stdout + result.stderr
+    assert '"error":{' not in result.stdout
+    assert '"name":"bigger"' in result.stdout
+    assert (tmp_path / "openapi.json").read_text().startswith('{"openapi":"3.1.0"')
     assert (tmp_path / "big").stat().st_size < 20 * MIB
