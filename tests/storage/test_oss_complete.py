@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from api.core.errors import StorageError, StorageUnavailable
+from api.core.errors import StorageError, StorageUnavailable, UploadGone
 from api.storage.base import Completed
 from api.storage.oss.answers import parse_parts
 from api.storage.oss.storage import OSSStorage
@@ -39,6 +39,33 @@ class TestComplete:
             storage.complete(sent.ref, sent.hashes, nothing)
         standin.finish()
         storage.complete(sent.ref, sent.hashes, nothing)
+        assert read(storage, sent.ref.object_key) == sent.data
+
+    def test_the_next_worker_waits_for_one_that_goes_on_and_gives_up_at_last(
+        self, storage: OSSStorage, sent: Content, standin: Standin
+    ) -> None:
+        """The upload is gone, and the object is not there yet: a try that is counted in the row may be at work."""
+        standin.fail("complete", "late")
+        with pytest.raises(StorageUnavailable):
+            storage.complete(sent.ref, sent.hashes, nothing)
+        asked = standin.count("complete")
+        for completes in (1, 2, 9):
+            with pytest.raises(StorageUnavailable):
+                storage.complete(replace(sent.ref, completes_sent=completes), sent.hashes, nothing)
+        with pytest.raises(UploadGone):
+            storage.complete(replace(sent.ref, completes_sent=10), sent.hashes, nothing)
+        assert standin.count("complete") == asked
+        standin.finish()
+        storage.complete(replace(sent.ref, completes_sent=9), sent.hashes, nothing)
+        assert read(storage, sent.ref.object_key) == sent.data
+
+    def test_an_abort_takes_nothing_of_an_object_whose_complete_was_not_answered(
+        self, storage: OSSStorage, sent: Content, standin: Standin
+    ) -> None:
+        """By the documentation no operation is allowed with the id of an upload that was completed."""
+        standin.fail("complete", "lost", times=3)
+        storage.complete(sent.ref, sent.hashes, nothing)
+        storage.abort(sent.ref)
         assert read(storage, sent.ref.object_key) == sent.data
 
     @pytest.mark.parametrize(("kind", "tries"), [("503", 3), ("drop", 3), ("403", 1)])
