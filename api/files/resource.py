@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+
+import msgspec
+
 from api.core import errors
 from api.core.errors import Problem
 from api.files import schema
@@ -80,5 +84,6 @@ def content(call: Call, query: schema.ContentQuery, files: Files) -> Reply[None]
     redirect = files.redirect(call.identity, call.id, query.disposition)
     headers = {"X-Accel-Redirect": redirect.uri}
     if redirect.target is not None:
-        headers["X-Sluice-Target"] = schemas.encode(TargetAnswer.of(redirect.target)).decode()
+        # ASCII alone, as a header has to be: the file's name is in it
+        headers["X-Sluice-Target"] = json.dumps(msgspec.to_builtins(TargetAnswer.of(redirect.target)))
     return Reply(None, headers=headers)

@@ -154,8 +154,10 @@ class TestContent:
         assert gateway.services.tokens.verify_link(inline.split("/")[2]).disposition == "inline"
 
     def test_where_the_bytes_lie_comes_along(self, gateway: Gateway, user: User) -> None:
-        file = user.upload(Content(b"along"))
-        told = json.loads(user.get(f"/files/{file['id']}/content").headers["x-sluice-target"])
+        file = user.upload(Content(b"along"), "汉字 🎉.txt")
+        header = user.get(f"/files/{file['id']}/content").headers["x-sluice-target"]
+        assert header.isascii()
+        told = json.loads(header)
         assert told == target(gateway, file).json
         assert (told["digest"], told["size"], told["name"]) == (file["digest"], 5, "local")
 

@@ -95,7 +95,7 @@ def test_rotate_and_retire(gateway: Gateway, user: Client, source: Source) -> No
 
         def signed_anew() -> bool:
             try:
-                Tokens([new.text]).verify("link", token_of(signer.link(file)))
+                Tokens([new.text]).verify_link(token_of(signer.link(file)))
             except TokenError:
                 return False
             return True
