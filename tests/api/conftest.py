@@ -1,4 +1,4 @@
-"""The API through Falcon's test client, over a real database, with storage in memory and a clock that tests turn."""
+"""The API through Falcon's test client, on a real database, with storage in memory and a clock that tests advance."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ T = TypeVar("T")
 
 
 def error(answer: falcon.testing.Result, status: int, code: str) -> dict[str, Any]:
-    """What an answer says went wrong, which must be this, in the one shape."""
+    """Asserts the status and error code of a response, and the one shape of errors. Returns the error."""
     assert answer.status_code == status, (answer.status_code, answer.text)
     assert answer.headers["content-type"] == "application/json"
     assert list(answer.json) == ["error"]
@@ -55,7 +55,7 @@ def error(answer: falcon.testing.Result, status: int, code: str) -> dict[str, An
 
 
 def together(*calls: Callable[[], T]) -> list[T]:
-    """Runs calls in threads that begin at the same moment; answers in their order."""
+    """Runs calls in threads that begin at the same moment. Returns their responses in order."""
     barrier, answers = threading.Barrier(len(calls)), {}
 
     def run(index: int, call: Callable[[], T]) -> None:
@@ -71,7 +71,7 @@ def together(*calls: Callable[[], T]) -> list[T]:
 
 
 class Clock:
-    """A clock that stands still until a test turns it."""
+    """A clock that stands still until a test advances it."""
 
     def __init__(self) -> None:
         self.now = datetime.now(UTC)
@@ -97,7 +97,7 @@ def fresh_database(servers: Servers) -> str:
 
 @pytest.fixture(scope="session")
 def database_url(servers: Servers) -> str:
-    """One database for the tests whose users keep them apart."""
+    """One database, shared by tests that each create their users."""
     return fresh_database(servers)
 
 
@@ -119,9 +119,9 @@ def environ(database_url: str, servers: Servers, tmp_path: Path) -> dict[str, st
 
 
 class Watch(list[tuple[str, Sequence[object]]]):
-    """A record of statements that does something just before one that begins so runs, once or each time.
+    """A record of statements. Before a statement that begins with a given text, it runs an action, once or each time.
 
-    What it does may run statements too: they are recorded, not watched.
+    Statements of the action are recorded, but trigger no further action.
     """
 
     def __init__(self, begins: str | tuple[str, ...], act: Callable[[], object], *, once: bool = True) -> None:
@@ -137,7 +137,7 @@ class Watch(list[tuple[str, Sequence[object]]]):
 
 
 class KeptQueue(Queue):
-    """Keeps what is enqueued; nobody delivers it."""
+    """Keeps enqueued messages; delivers none."""
 
     def __init__(self) -> None:
         super().__init__("")
@@ -151,7 +151,7 @@ class KeptQueue(Queue):
 
 
 class AsDeclared:
-    """Compares every answer with what the table of routes says of the call: its shape, its status, its errors."""
+    """Compares every response with its row in the table of routes: its shape, its status, its errors."""
 
     def process_response(
         self, req: falcon.Request, resp: falcon.Response, resource: object, req_succeeded: bool
@@ -179,10 +179,10 @@ def _fits(data: bytes, shape: type[Answer]) -> bool:
 
 
 class Gateway:
-    """A composed API and what a test wants to see of it.
+    """A composed API, with access to what tests check.
 
     Args:
-        others: further storages by name, behind the first, which is called local.
+        others: further storages by name, after the first one, which is called local.
     """
 
     def __init__(
@@ -206,16 +206,16 @@ class Gateway:
         self.config = config
 
     def due(self, kind: str) -> list[bytes]:
-        """The subjects of the jobs that a worker would look at now."""
+        """The subjects of the jobs that a worker would run now."""
         cast(Any, self.services.jobs[kind]).rescue()
         return jobs.due(self.db, kind, self.clock(), timedelta(seconds=-1), 1000)
 
     def take(self, kind: str, subject: bytes) -> bool:
-        """What a worker does with a message."""
+        """Processes one message, as a worker does."""
         return self.services.runner.run(kind, subject)
 
     def work(self, kind: str) -> list[bool]:
-        """What a worker does with all that is due."""
+        """Runs all due jobs, as a worker does."""
         return [self.take(kind, subject) for subject in self.due(kind)]
 
     def user(self, name: str | None = None) -> User:
@@ -223,7 +223,7 @@ class Gateway:
         return User(self, name or f"user{next(_names)}")
 
     def rows(self, sql: str, *args: object) -> Sequence[tuple[Any, ...]]:
-        """What the database holds."""
+        """Rows of the database."""
         return self.db.all(sql, args)
 
 
@@ -277,7 +277,7 @@ class User:
         return self.post(f"/uploads/{upload['id']}/complete")
 
     def upload(self, content: Content, name: str = "a.bin", **more: Any) -> dict[str, Any]:
-        """A whole upload; answers the file."""
+        """A whole upload. Returns the file."""
         upload = self.create(content, name, **more)
         if upload["state"] != "done":
             self.put(upload, content)
@@ -289,7 +289,7 @@ class User:
 
 
 class Content:
-    """Some bytes, cut into parts as the protocol says."""
+    """Bytes, cut into parts as the protocol defines."""
 
     def __init__(self, data: bytes) -> None:
         self.data = data
@@ -299,7 +299,7 @@ class Content:
 
     @classmethod
     def of_parts(cls, count: int, salt: str) -> Content:
-        """Content of so many parts that nobody else has; the last one is short."""
+        """Content with this many parts that no other user has; the last part is short."""
         seed = hashlib.sha256(salt.encode()).digest() * 1024
         return cls((seed * ((count * digests.MIN_PART_SIZE) // len(seed)))[: -7 if count else None])
 
@@ -320,7 +320,7 @@ class Content:
         return digests.composite(bytes.fromhex("".join(self.hashes().values()))).hex()
 
     def prove(self, challenge: Mapping[str, Any]) -> dict[str, Any]:
-        """The body that answers a challenge."""
+        """The request body that answers a challenge."""
         answer = hashlib.sha256(bytes.fromhex(challenge["nonce"]))
         for offset, length in challenge["ranges"]:
             answer.update(self.data[offset : offset + length])
@@ -329,7 +329,7 @@ class Content:
 
 @pytest.fixture
 def build(environ: dict[str, str]) -> Iterator[Callable[..., Gateway]]:
-    """Composes APIs with other settings: ``build(dedup_scope="user")``; several are several processes."""
+    """Composes APIs with other settings: ``build(dedup_scope="user")``; each result stands for one process."""
     made: list[Gateway] = []
 
     def compose_with(**settings: object) -> Gateway:

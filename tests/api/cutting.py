@@ -1,4 +1,4 @@
-"""A proxy before the database that dies like a killed server, at the very statement that a test names."""
+"""A proxy before the database that cuts the connection at a given statement, like a killed server."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _QUERY = 3  # COM_QUERY, MySQL client/server protocol
 
 
 class Proxy:
-    """Listens on a unix socket; once cut, every connection is lost and none is made until `restore`."""
+    """Listens on a unix socket. Once cut, every connection is lost and new ones fail until `restore`."""
 
     def __init__(self, folder: Path, target: str) -> None:
         self.path = folder / "proxy.sock"
@@ -30,12 +30,12 @@ class Proxy:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def cut(self, number: int, *, after: bool) -> None:
-        """The connection is lost at the n-th statement from now: before it is run, or before it is answered."""
+        """Cuts the connection at the n-th statement from now: before it runs, or before its result is sent."""
         with self._lock:
             self._left, self._answered, self.tripped = number, after, False
 
     def restore(self) -> None:
-        """The database is back."""
+        """Accepts connections again."""
         with self._lock:
             self._down, self._left = False, 0
 
@@ -105,7 +105,7 @@ class Proxy:
 
 @contextlib.contextmanager
 def proxy(target: str) -> Iterator[Proxy]:
-    """A proxy before the database's socket, in a folder whose path is short enough for one."""
+    """A proxy before the database's socket, in a folder whose path is short enough for a socket."""
     with tempfile.TemporaryDirectory(prefix="sluice-") as folder:
         made = Proxy(Path(folder), target)
         try:

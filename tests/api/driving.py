@@ -1,4 +1,4 @@
-"""Drives every call that reaches the database, each of its ways; what it ran stands in ``gateway.statements``."""
+"""Makes every call that reaches the database, in each variant; ``gateway.statements`` records the statements."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def drive(gateway: Gateway, user: User) -> None:
 
 
 def singles(gateway: Gateway, user: User) -> None:
-    """Small uploads by one PUT, several at once: done, and left."""
+    """Small uploads by one PUT, several per call: completed, and abandoned."""
     contents = [Content(f"drive singles {n}".encode()) for n in range(3)]
     gateway.storage.largest_single, gateway.storage._enforces = 1000, True
     body = [{"name": "s", "size": c.size, "digest": c.digest, "parts": c.hashes()} for c in contents]
@@ -70,7 +70,7 @@ def singles(gateway: Gateway, user: User) -> None:
 
 
 def doubted(gateway: Gateway, user: User) -> None:
-    """An upload whose complete was cut off, and one of which neither object nor parts are left."""
+    """An upload whose complete was cut off, and one with neither object nor parts left."""
     gateway.storage.doubtful = True
     for cut, lost in (("open", False), ("unmade", True)):
         content = Content(f"drive doubt {cut}".encode())
@@ -86,7 +86,7 @@ def doubted(gateway: Gateway, user: User) -> None:
 
 
 def scrubbed(gateway: Gateway, user: User) -> None:
-    """A replica that is read again, healed, lost, and a blob that is corrupt."""
+    """A replica that is scrubbed, healed and lost, and a corrupt blob."""
     db, now = gateway.db, gateway.clock()
     sign_in(gateway, user)
     file = user.upload(Content(b"drive scrub"))
@@ -115,7 +115,7 @@ def scrubbed(gateway: Gateway, user: User) -> None:
 
 
 def rescued(gateway: Gateway, user: User) -> None:
-    """A finished object whose upload was left open."""
+    """A finished object whose multipart upload was left open."""
     file = user.upload(Content(b"drive rescue"))
     ((key,),) = gateway.rows(
         "SELECT r.object_key FROM file f JOIN replica r ON r.blob_id = f.blob_id WHERE f.id = UNHEX(%s)", file["id"]
@@ -127,7 +127,7 @@ def rescued(gateway: Gateway, user: User) -> None:
 
 
 def swept(gateway: Gateway, user: User) -> None:
-    """On schedule, by hand, dry, and over what no row knows; after a day, and when the trash is old."""
+    """Sweeps on schedule, by hand, dry, and with unknown objects; after a day, and when the trash is old."""
     sweep = gateway.services.sweep
     for _ in range(2):
         sweep.run()
@@ -190,7 +190,7 @@ def uploads(gateway: Gateway, user: User) -> None:
     user.complete(upload)
     user.put(upload, content)
     user.complete(upload)
-    user.create(content, digest=content.digest)  # one's own
+    user.create(content, digest=content.digest)  # content that the user owns
     bad = user.create(content, "bad", digest="f" * 64)
     user.put(bad, content)
     user.complete(bad)
@@ -198,7 +198,7 @@ def uploads(gateway: Gateway, user: User) -> None:
     for count in (3, 2):
         user.call("PATCH", f"/uploads/{aborted['id']}", json={"size": count * 8 * 1024**2})
     user.call("DELETE", f"/uploads/{aborted['id']}")
-    gateway.storage.uploads[aborted["id"]] = {}  # what a storage that was away still has
+    gateway.storage.uploads[aborted["id"]] = {}  # a part that a storage still holds because it was down
     for params in ({}, {"state": "done"}):
         page = user.get("/uploads", limit=1, **params).json
         user.get("/uploads", limit=1, cursor=page["next_cursor"], **params)
@@ -229,7 +229,7 @@ def instant(gateway: Gateway, user: User) -> None:
     content, other = Content.of_parts(2, "drive instant"), gateway.user()
     user.upload(content, "instant")
     upload = other.create(content, digest=content.digest)
-    upload = other.create(content, digest=content.digest)  # found again: another nonce
+    upload = other.create(content, digest=content.digest)  # found again, with another nonce
     other.post(f"/uploads/{upload['id']}/proof", content.prove(upload["challenge"]))
     skipped = gateway.user()
     skipped.put(skipped.create(content, digest=content.digest), content)
@@ -256,7 +256,7 @@ def merges(gateway: Gateway, user: User) -> None:
 
 
 def read_back(gateway: Gateway, user: User) -> None:
-    """What a storage does not compare: right, wrong, twice, and while it is away."""
+    """Content that the storage does not compare: right, wrong, twice, and while the storage is down."""
 
     def take() -> None:
         gateway.work("verify")
@@ -266,7 +266,7 @@ def read_back(gateway: Gateway, user: User) -> None:
         patch.setattr(gateway.storage, "_compares", False)
         file = user.upload(content)
         other.upload(content)
-        take()  # the second is merged with the first
+        take()  # the second is merged into the first
         upload = user.create(Content(b"declared"))
         user.put(upload, Content(b"declared"))
         gateway.storage.uploads[upload["id"]][1] = b"and sent"
@@ -335,7 +335,7 @@ def background(gateway: Gateway) -> None:
 
 
 def rows_of_jobs(gateway: Gateway) -> None:
-    """What workers, the feeder and people do with rows."""
+    """Statements of workers, the feeder and operators."""
     db, owner, subjects = gateway.db, b"o" * 16, [b"s" * 16, b"t" * 16]
     now = gateway.clock()
     jobs.insert_many(db, "drive", subjects, now)
@@ -344,7 +344,7 @@ def rows_of_jobs(gateway: Gateway) -> None:
     row = "drive", subjects[0], owner
     assert jobs.take(db, *row, now)
     for _ in range(2):
-        assert jobs.keep(db, *row, now)  # the second changes nothing
+        assert jobs.keep(db, *row, now)  # the second call changes nothing
     assert jobs.save(db, *row, 1, None, now)
     jobs.release(db, *row, now)
     assert jobs.take(db, *row, now)
@@ -379,7 +379,7 @@ def edge(gateway: Gateway, user: User) -> None:
 
 
 def mended(gateway: Gateway) -> None:
-    """A replica that an edge could not read, which is back later."""
+    """A replica that an edge could not read, and that is back later."""
     made = gateway.user().upload(Content(b"drive mended"))
     ((blob, key),) = gateway.db.all(
         "SELECT LOWER(HEX(f.blob_id)), r.object_key FROM file f JOIN replica r ON r.blob_id = f.blob_id "

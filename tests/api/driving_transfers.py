@@ -1,4 +1,4 @@
-"""Drives every statement of transfers; see `tests.api.driving`."""
+"""Runs every statement of transfers; see `tests.api.driving`."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def drive(gateway: Gateway, user: User) -> None:
 
 
 def _one(gateway: Gateway, user: User, services: Any, transfer: bytes) -> None:
-    """One item, from its upload to its end, with a lost multipart and the source's deletion on the way."""
+    """One item, from its upload to its end, with a lost multipart upload and the deletion of the source."""
     db, clock = gateway.db, gateway.clock
     file = user.upload(Content(transfer), "drive transfer")
     ((blob,),) = db.all("SELECT blob_id FROM file WHERE id = UNHEX(%s)", (file["id"],))
@@ -81,10 +81,10 @@ def _one(gateway: Gateway, user: User, services: Any, transfer: bytes) -> None:
     db.execute("UPDATE job SET due_at = %s WHERE subject = %s", (clock().replace(tzinfo=None), new.id))
     gateway.statements.pop()
     item = transfer_items.work(db, new.id)
-    if item is not None:  # its copy is there, and its source is to go
+    if item is not None:  # the copy exists, and the source is to be deleted
         jobs.insert(db, "transfer", new.id, clock())
         services.runner.run("transfer", new.id)
-    # what a restart and a long copy run
+    # statements of a restart and of a long copy
     transfer_items.insert(db, transfer, "main", [new], clock(), clock())
     item = transfer_items.work(db, new.id)
     assert item is not None

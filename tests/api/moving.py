@@ -1,4 +1,4 @@
-"""A gateway of three storages in memory, and what workers do with its transfers."""
+"""A gateway with three storages in memory, and the work of workers on its transfers."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ ENDS = {
     "SLUICE_LINK_GRACE": "30",
     "SLUICE_TEST_TRANSFER_DRAIN": "600",
 }
-"""Settings for storages that nobody asks by address: the tests' own stand in for them."""
+"""Settings for storages that are never contacted: tests replace them by storages in memory."""
 
 
 class Moving(Gateway):
-    """See the module's docstring.
+    """A gateway with three storages, see the module's docstring.
 
     Attributes:
-        main: as Ceph is: it compares a signed hash.
-        archive: as OSS is: it compares nothing.
+        main: like Ceph, it compares a signed hash.
+        archive: like OSS, it compares nothing.
     """
 
     def __init__(self, environ: dict[str, str], **storages: MemoryStorage) -> None:
@@ -45,7 +45,7 @@ class Moving(Gateway):
 
     @classmethod
     def over(cls, servers: Servers, folder: Path, **more: str) -> Moving:
-        """One over a database of its own."""
+        """A gateway with a separate database."""
         return cls(settings(fresh_database(servers), servers, folder) | more)
 
     def named(self, name: str) -> MemoryStorage:
@@ -58,7 +58,7 @@ class Moving(Gateway):
         return self.services.transfers.start(source, destination, keep_for)[0].transfer.id
 
     def turn_until_done(self, rounds: int = 30, seconds: float = 2) -> None:
-        """What workers do until nothing is due any more, with time going by in between."""
+        """Runs jobs until none is due, and advances the clock in between."""
         for _ in range(rounds):
             self.services.jobs["plan_transfer"].ensure()  # type: ignore[attr-defined]
             busy = False
@@ -80,14 +80,14 @@ class Moving(Gateway):
         return jobs.due(self.db, kind, self.clock(), timedelta(seconds=-1), 1000)
 
     def replicas(self, file: dict[str, Any]) -> dict[str, str]:
-        """Where a file's bytes lie: key by storage."""
+        """The places of a file's bytes: key by storage."""
         sql = (
             "SELECT r.storage, r.object_key FROM replica r JOIN file f ON f.blob_id = r.blob_id WHERE f.id = UNHEX(%s)"
         )
         return dict(self.rows(sql, file["id"]))  # type: ignore[arg-type]
 
     def figures(self, transfer_id: bytes) -> dict[str, int]:
-        """What the row of a transfer counts."""
+        """The counts in a transfer's row."""
         names = (
             "items, bytes, done_items, done_bytes, skipped_items, failed_items, failed_bytes, live_bytes, moved_bytes"
         )
@@ -106,7 +106,7 @@ class Moving(Gateway):
         return made
 
     def nothing_is_lost(self) -> list[str]:
-        """What is wrong between rows and storages: objects that no row names, rows without their objects."""
+        """Differences between rows and storages: objects without a row, rows without their objects."""
         wrong = []
         for name in self.storages:
             storage = self.named(name)

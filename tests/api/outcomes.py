@@ -1,4 +1,4 @@
-"""What must hold after any outage: one of everything, and nothing that nobody answers for."""
+"""Conditions after any outage: everything exists exactly once, and no object is without a row."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.api.conftest import Content, Gateway, User
 
 
 def consistent(gateway: Gateway, content: Content, files: int) -> None:
-    """One blob with one of everything, so many files on it, and no object that nobody answers for."""
+    """Asserts one blob with exactly one of each row, this many files on it, and no object without a row."""
     one = gateway.rows(
         "SELECT COUNT(DISTINCT b.id), COUNT(DISTINCT d.blob_id), COUNT(DISTINCT p.blob_id), "
         "COUNT(DISTINCT r.object_key), COUNT(DISTINCT f.id) FROM `blob` b "
@@ -31,7 +31,7 @@ def count(gateway: Gateway, sql: str, *args: object) -> int:
 
 
 def finish(gateway: Gateway, user: User, upload: dict[str, Any]) -> dict[str, Any]:
-    """Finalizes, as a worker would once the lease is over, where that is still to do."""
+    """Finalizes if that is still to be done, as a worker does after the lease has expired."""
     gateway.clock.turn(LEASE.total_seconds() + 1)
     gateway.work("finalize")
     seen: dict[str, Any] = user.get(f"/uploads/{upload['id']}").json

@@ -1,4 +1,4 @@
-"""What tests of the sweep share: a gateway that has been swept for long, and objects that no row names."""
+"""Common to the tests of the sweep: a gateway that has been swept for long, and objects without a row."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ HOUR, DAY = 3600, 86_400
 
 @pytest.fixture(name="gateway")
 def swept_gateway(build: Callable[..., Gateway], servers: Servers) -> Gateway:
-    """The API over a database of its own that has been swept for longer than uploads' rows are kept."""
+    """The API with a separate database that has been swept for longer than uploads' rows are kept."""
     made = build(database_url=fresh_database(servers))
-    made.clock.turn(8 * DAY)  # what is made from here on says, by its key, that it is eight days old
+    made.clock.turn(8 * DAY)  # keys that are made from here on say that they are eight days old
     made.services.sweep.run()
     return made
 
 
 def keys(gateway: Gateway, count: int) -> list[str]:
-    """Objects that no row names."""
+    """Objects without a row."""
     prefix, made = deployment.identity(gateway.db), []
     for _ in range(count):
         name = new_id().hex()

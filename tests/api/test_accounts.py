@@ -188,7 +188,7 @@ class TestRefresh:
 class TestCookie:
     @pytest.fixture
     def browser(self, gateway: Gateway, user: User) -> falcon.testing.Cookie:
-        """The cookie of a session that a browser began."""
+        """The cookie of a session that was started in a browser."""
         made = post(gateway, "/sessions", {"username": user.name, "password": user.password, "cookie": True})
         assert "refresh_token" not in made.json
         return made.cookies["sluice_refresh"]
@@ -263,7 +263,7 @@ class TestPassword:
 
     def test_a_change_ends_every_session_and_the_old_password(self, gateway: Gateway, user: User) -> None:
         other = post(gateway, "/sessions", {"username": user.name, "password": user.password}).json
-        gateway.user()  # whose session goes on
+        gateway.user()  # this session stays valid
         assert self.change(user, user.password, "another password").json["id"] == user.id
         assert revoked(gateway, "user", user.id) == 1
         for session in (user.session, other):

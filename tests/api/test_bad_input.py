@@ -1,4 +1,4 @@
-"""Every bad input, with its status and code; nothing is lost and nothing made."""
+"""Every bad input, with its status and code. Nothing is lost and nothing created."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_a_body_over_2_mib_is_refused_and_one_of_2_mib_is_read(
 @pytest.mark.parametrize("length", ["x", "-1", "1e3", "１"])
 def test_a_content_length_that_is_none_is_refused(gateway: Gateway, length: str) -> None:
     environ = falcon.testing.create_environ("/api/v1/sessions", method="POST", body="{}")
-    environ["CONTENT_LENGTH"] = length.encode().decode("latin-1")  # Falcon's client would not send it
+    environ["CONTENT_LENGTH"] = length.encode().decode("latin-1")  # Falcon's test client would not send it
     started = falcon.testing.StartResponseMock()
     (body,) = gateway.http.app(environ, started)
     assert started.status.startswith("400 ")
@@ -200,7 +200,7 @@ def test_an_upload_that_is_none_is_not_found(user: User, upload_id: str, method:
 
 
 class TestShape:
-    """One shape for every way to fail, with the request's id, and never any internals."""
+    """Every error has one shape, contains the request's id, and shows no internals."""
 
     @pytest.mark.parametrize(
         ("method", "path", "status", "code"),
@@ -237,7 +237,7 @@ class TestShape:
         found = error(user.get(f"/files/{'0' * 32}"), 500, "INTERNAL_ERROR")
         assert set(found) == {"code", "message", "request_id"}
         assert "secret" not in json.dumps(found)
-        assert "a secret of the inside" in caplog.text  # it stays in the log
+        assert "a secret of the inside" in caplog.text  # the text is in the log only
 
     def test_further_members_stand_beside_the_three(self, user: User) -> None:
         upload = user.create(Content(b"further"))

@@ -1,4 +1,4 @@
-"""What one call makes the database read: bounded by what the call names, however much the account has stored."""
+"""The rows that one call reads are bounded by what the call names, however much the account has stored."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from tests.api.conftest import Content, Gateway, User, fresh_database, settings
 from tests.conftest import Servers
 
 MANY = 40_000
-"""Rows of each kind that the account has."""
+"""Number of rows of each kind that the account has."""
 FEW = 400
-"""Rows that a call may read, if it names no more than one thing or asks for a page of 50."""
+"""Rows that a call may read, if it names one thing or requests a page of 50."""
 SEARCHED = 130_000
-"""The same for a list that looks at 10,000 entries, and sorts them; two pages of it."""
+"""Rows that a list may read if it searches and sorts 10,000 entries; two pages of it."""
 PARTS = 10_000
 HASH = "0" * 64
 
@@ -37,7 +37,7 @@ FILL = (
 
 
 class Rich:
-    """An account that has much of everything, and an unfinished upload whose parts are recorded and not sent."""
+    """An account with many rows of every kind, and an unfinished upload whose parts are recorded and not sent."""
 
     def __init__(self, gateway: Gateway) -> None:
         self.gateway = gateway
@@ -52,7 +52,7 @@ class Rich:
         gateway.rows("ANALYZE TABLE file, upload, upload_part, session, user, `blob`")
 
     def rows_read(self, run: Callable[[], Any]) -> int:
-        """Rows that the server read while ``run`` ran; nobody else asks it anything."""
+        """Rows that the server read while ``run`` ran. No other client uses the server."""
         counted = (
             "SELECT SUM(variable_value) FROM information_schema.global_status WHERE variable_name LIKE 'HANDLER_READ%%'"
         )
@@ -102,7 +102,7 @@ def sign_in(rich: Rich) -> falcon.testing.Result:
 
 
 CALLS: dict[str, tuple[Callable[[Rich], falcon.testing.Result], int, int]] = {
-    # what is called: (how, its status, rows at most)
+    # the calls: (function, status, maximum of rows)
     "complete without a byte": (call("POST", "/uploads/{upload}/complete"), 409, FEW),
     "complete in a batch": (complete_in_batch, 200, FEW),
     "sign the first and the last part": (

@@ -1,4 +1,4 @@
-"""How long one call may keep the database busy."""
+"""How long one call may use the database."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def test_the_server_ends_a_statement_that_takes_too_long(database_url: str) -> N
     with pytest.raises(DatabaseTooSlow):
         db.all("SELECT SLEEP(20) FROM user UNION SELECT SLEEP(20)")
     assert time.monotonic() - began < 10
-    assert db.one("SELECT 1") == (1,), "the connection is as good as before"
+    assert db.one("SELECT 1") == (1,), "the connection is still usable"
     with pytest.raises(DatabaseTooSlow):
         db.transaction(lambda tx: tx.execute("INSERT INTO deployment SELECT 'slow', SLEEP(20)"))
     assert db.one("SELECT COUNT(*) FROM deployment WHERE name = 'slow'") == (0,)

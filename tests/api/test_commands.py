@@ -1,4 +1,4 @@
-"""``python -m api``: what an operator does by hand, and its exit codes."""
+"""``python -m api``: commands of operators, and their exit codes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def run(
     servers: Servers,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Callable[..., tuple[int, str, str]]:
-    """Runs a command over a database of its own; answers (exit code, what it printed, what it complained of)."""
+    """Runs a command with a separate database. Returns (exit code, stdout, stderr)."""
     environ = settings(fresh_database(servers), servers, tmp_path_factory.mktemp("commands"))
     monkeypatch.setattr("api.core.config.load.__defaults__", (environ,))
 
@@ -94,7 +94,7 @@ def test_a_database_that_is_away_is_said_in_one_line(run: Command, monkeypatch: 
     assert (code, out) == (EXIT_FAILED, "")
     assert err.count("\n") == 1
     assert err.startswith("DatabaseUnavailable")
-    gc.collect()  # the forgotten socket, here and not in another test
+    gc.collect()  # collect the leaked socket here and not in another test
 
 
 def test_keys_that_are_given_inline_cannot_be_rotated(run: Command) -> None:
@@ -129,7 +129,7 @@ def test_keys_of_a_file_are_rotated_and_retired(run: Command, tmp_path: Path) ->
 class TestJobs:
     @pytest.fixture
     def rows(self, run: Command) -> None:
-        """A job that waits, and one that was given up."""
+        """A job that waits, and a dead one."""
         from api.core import config
 
         (environ,) = config.load.__defaults__  # type: ignore[misc]
@@ -179,7 +179,7 @@ class TestJobs:
 
 @pytest.mark.parametrize("words", ["routes", "config", "storage list", "user count", "--help", "jobs --help"])
 def test_a_reader_that_has_gone_is_no_error(words: str, servers: Servers, tmp_path: Path) -> None:
-    """As `python -m api … | head -1`, whose reader is gone before the first line here."""
+    """Like `python -m api … | head -1`, whose reader ends before the first line is written."""
     environ = settings(fresh_database(servers), servers, tmp_path)
     line = f"{sys.executable} -m api {words} | true; exit ${{PIPESTATUS[0]}}"
     result = subprocess.run(

@@ -1,4 +1,4 @@
-"""Complete: what it refuses, what it gives back, and that it may be asked twice."""
+"""Complete: errors, results, and that it can be repeated."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def state(user: User, upload: dict[str, Any]) -> dict[str, Any]:
 
 
 def ready(user: User, content: Content, **more: Any) -> dict[str, Any]:
-    """An upload whose parts are all there."""
+    """An upload with all of its parts."""
     upload = user.create(content, **more)
     user.put(upload, content)
     return upload
 
 
 def live_rows(gateway: Gateway, user: User) -> tuple[int, int]:
-    """(files, blobs that they are on) of a user."""
+    """The number of a user's files, and of the blobs they are on."""
     sql = "SELECT COUNT(*), COUNT(DISTINCT blob_id) FROM file WHERE user_id = UNHEX(%s)"
     files, blobs = gateway.rows(sql, user.id)[0]
     return files, blobs
@@ -192,7 +192,7 @@ class TestStorage:
         upload = ready(user, content)
         with pytest.MonkeyPatch.context() as patch:
             self.fail(gateway, patch, StorageFull("full"))
-            for _ in range(300):  # completes are counted in a byte
+            for _ in range(300):  # the count of completes is one byte
                 error(user.complete(upload), 507, "STORAGE_FULL")
         assert state(user, upload)["error"] == "STORAGE_FULL"
         assert user.complete(upload).json["state"] == "done"
@@ -205,7 +205,7 @@ class TestStorage:
             self.fail(gateway, patch, StorageUnavailable("away"))
             error(user.complete(upload), 503, "STORAGE_UNAVAILABLE")
         assert user.complete(upload).status_code == 202
-        assert gateway.due("finalize") == []  # the lease says that somebody is busy with it
+        assert gateway.due("finalize") == []  # the lease says that a process is working on it
         gateway.clock.turn(LEASE_OVER)
         assert gateway.due("finalize") == [bytes.fromhex(upload["id"])]
         assert gateway.take("finalize", bytes.fromhex(upload["id"]))
@@ -363,7 +363,7 @@ class TestBackground:
 
 
 class TestAnUploadThatItsStorageDropped:
-    """As a bucket's lifecycle does behind our back."""
+    """Deletes the upload, as a lifecycle rule of the bucket could do."""
 
     def test_progress_says_that_it_failed(self, gateway: Gateway, user: User) -> None:
         content = Content.of_parts(2, "dropped")

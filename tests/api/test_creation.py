@@ -1,4 +1,4 @@
-"""What makes an unfinished upload the same one, and what a new one may not be."""
+"""When a create finds an unfinished upload again, and what a new one may not be."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class TestFoundAgain:
             (SAME | {"resume_key": "k"}, SAME | {"resume_key": "k", "name": "b.bin"}),
             (SAME | {"resume_key": "k"}, SAME | {"resume_key": "k", "size": 11}),
             (SAME | {"digest": b"k".hex() * 32}, {"name": "a.bin", "size": 10, "resume_key": "k" * 32}),
-            ({"name": "a", "size": 1}, {"name": "a", "size": 1}),  # nothing says that it is the same
+            ({"name": "a", "size": 1}, {"name": "a", "size": 1}),  # nothing shows that it is the same content
         ],
     )
     def test_any_other_is_a_new_one(self, user: User, first: dict[str, Any], second: dict[str, Any]) -> None:
@@ -72,7 +72,7 @@ class TestFoundAgain:
             made.append("lost")
             if len(made) == 1:
                 raise StorageUnavailable("not yet")
-            if len(made) == 2:  # another call comes meanwhile
+            if len(made) == 2:  # another call arrives at this moment
                 parts.append(user.post(f"/uploads/{upload}/parts", {"parts": content.hashes([2])}).status_code)
                 return "slow"
             return "fast"
@@ -126,7 +126,7 @@ class TestFoundAgain:
 
 
 def sign_in_again(user: User) -> User:
-    """The same account with a fresh session: the old token has expired."""
+    """The account with a new session: the old token has expired."""
     body = {"username": user.name, "password": user.password}
     user.session = user.gateway.http.simulate_post("/api/v1/sessions", json=body).json
     return user
@@ -140,7 +140,7 @@ class TestLimits:
         refused = user.post("/uploads", {"name": "4", "size": 1})
         error(refused, 429, "UPLOADS_LIMITED")
         other.create(Content(b"x"))
-        assert user.create(Content(b""))["state"] == "done"  # which is not unfinished
+        assert user.create(Content(b""))["state"] == "done"  # this is not unfinished
         user.call("DELETE", f"/uploads/{made[0]['id']}")
         user.create(Content(b"x"), "4")
 
@@ -161,7 +161,7 @@ class TestLimits:
     def test_two_creates_side_by_side_do_not_both_take_the_last_place(self, build: Callable[..., Gateway]) -> None:
         gateway = build(user_uploads=1)
         user = gateway.user()
-        abreast = threading.Barrier(2, timeout=0.3)  # they would meet here if nothing kept them apart
+        abreast = threading.Barrier(2, timeout=0.3)  # without the lock, the calls would meet here
 
         def meet() -> None:
             with contextlib.suppress(threading.BrokenBarrierError):
@@ -180,7 +180,7 @@ class TestLimits:
         monkeypatch.setattr(gateway.storage, "check_room", full)
         error(user.post("/uploads", SAME), 507, "STORAGE_FULL")
         assert user.get("/uploads").json["items"] == []
-        assert user.create(Content(b""))["state"] == "done"  # an empty file needs no room
+        assert user.create(Content(b""))["state"] == "done"  # an empty file needs no space
 
     def test_a_limit_of_the_deployment_on_sizes_holds(self, build: Callable[..., Gateway]) -> None:
         user = build(max_file_size=100).user()
@@ -220,7 +220,7 @@ def test_object_keys_begin_with_the_deployments_id_and_are_never_alike(gateway: 
 
 
 def test_a_late_create_of_a_storage_is_freed_by_the_sweep(gateway: Gateway, user: User) -> None:
-    """A create that was found again opens the storage after another request has ended the upload."""
+    """A create finds an upload again, and opens the storage after another request has ended the upload."""
     upload = user.create(Content(b"x"), resume_key="k")
     user.call("DELETE", f"/uploads/{upload['id']}")
     gateway.storage.uploads[upload["id"]] = {}

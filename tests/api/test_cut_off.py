@@ -1,4 +1,4 @@
-"""The connection to the database is lost at each statement of each call, before it ran and before it was answered."""
+"""The database connection is lost at each statement of each call, before it ran and before its result arrived."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from tests.conftest import Servers
 
 Run = Callable[[], falcon.testing.Result]
 Case = tuple[Run, Callable[[falcon.testing.Result], None]]
-"""A call, and what holds once its repeat was answered."""
+"""A call, and the conditions after its repeat."""
 
 
 class Cases:
-    """Every call that changes something; each method prepares one and says what holds after its repeat."""
+    """Every call that changes data. Each method prepares one, and returns the conditions after its repeat."""
 
     def __init__(self, gateway: Gateway) -> None:
         self.gateway = gateway
@@ -47,7 +47,7 @@ class Cases:
         return self.public("/sessions", body), lambda answer: self.signed_in(body, answer, 201)
 
     def refresh(self) -> Case:
-        # rotated with its answer lost, the old token counts as used: whoever holds it signs in again
+        # If the response of a rotation is lost, the old token counts as used, so its holder must sign in again.
         run = self.public("/sessions/refresh", {"refresh_token": self.user.session["refresh_token"]})
         body = {"username": self.user.name, "password": self.user.password}
         return run, lambda answer: self.signed_in(body, answer, 200, 401)
@@ -65,7 +65,7 @@ class Cases:
         known = {"username": self.user.name, "password": "another password"}
         return (
             lambda: self.user.call("PATCH", "/users/me", json=body),
-            lambda answer: self.signed_in(known, answer, 200, 403),  # 403: it was changed already
+            lambda answer: self.signed_in(known, answer, 200, 403),  # 403: the password has already changed
         )
 
     def public(self, path: str, body: dict[str, Any]) -> Run:
@@ -107,7 +107,7 @@ class Cases:
 
         def goes_on(answer: falcon.testing.Result) -> None:
             assert answer.status_code in (200, 409), answer.text
-            if self.user.get(f"/uploads/{upload['id']}").json["state"] == "uploading":  # the one try was used up
+            if self.user.get(f"/uploads/{upload['id']}").json["state"] == "uploading":  # the challenge was consumed
                 self.user.put(upload, content)
                 assert self.user.complete(upload).json["state"] == "done"
             consistent(self.gateway, content, 2)
@@ -150,7 +150,7 @@ class Cases:
         return self.complete_merged(heal=True)
 
     def complete_believed_wrongly(self) -> Case:
-        """Every ETag is named, and a part is missing: a worker that finishes it finds that out as well."""
+        """Every ETag is given, and a part is missing: a worker that finishes the upload also notices that."""
         content = self.content(2)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(self.gateway.storage, "_enforces", True)
@@ -227,22 +227,22 @@ CASES = [name for name, case in vars(Cases).items() if getattr(case, "__annotati
 
 @pytest.fixture(scope="module")
 def cut_database(servers: Servers) -> str:
-    """A database of these tests' own: the sweep and the count of rows are about all of it."""
+    """A separate database: the sweep and the counts of rows cover all of it."""
     return fresh_database(servers)
 
 
 @pytest.fixture
 def database(cut_database: str) -> Iterator[Proxy]:
-    """What stands before the database."""
+    """The proxy before the database."""
     with proxy(re.findall(r"unix_socket=(.*)", cut_database)[0]) as made:
         yield made
 
 
 @pytest.fixture
 def gateway(build: Callable[..., Gateway], cut_database: str, database: Proxy) -> Gateway:
-    """The API behind it."""
+    """The API with this database."""
     made = build(database_url=re.sub(r"unix_socket=.*", f"unix_socket={database.path}", cut_database))
-    made.user().create(Content(b"warm"))  # a process asks for its deployment's id once
+    made.user().create(Content(b"warm"))  # a process reads the deployment's id once
     return made
 
 
@@ -261,7 +261,7 @@ def test_the_repeat_succeeds_and_nothing_is_doubled(gateway: Gateway, database: 
             try:
                 assert database.tripped
                 error(answer, 503, "DATABASE_UNAVAILABLE")
-                error(run(), 503, "DATABASE_UNAVAILABLE")  # and still away
+                error(run(), 503, "DATABASE_UNAVAILABLE")  # still down
                 database.restore()
                 holds(run())
             except AssertionError as ex:

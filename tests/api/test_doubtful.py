@@ -1,6 +1,6 @@
-"""Completes whose end nobody knows: what is acknowledged stays whole, and what is left over goes.
+"""Completes without a clean response: acknowledged content stays whole, and remains are deleted.
 
-Storage in memory loses bytes as Ceph RGW does: an abort of an upload that was left open takes its object's bytes.
+Storage in memory loses bytes like Ceph RGW: an abort of an upload that was left open frees its object's bytes.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def doubtful(gateway: Gateway) -> None:
 
 
 def key_of(gateway: Gateway, file: dict[str, Any]) -> str:
-    """Where a file's bytes lie."""
+    """The key of a file's object."""
     sql = "SELECT r.object_key FROM file f JOIN replica r ON r.blob_id = f.blob_id WHERE f.id = UNHEX(%s)"
     return str(gateway.rows(sql, file["id"])[0][0])
 
@@ -41,7 +41,7 @@ def row(gateway: Gateway, upload: dict[str, Any]) -> tuple[str, str | None, int]
 
 
 def is_whole(gateway: Gateway, upload: dict[str, Any], content: Content) -> bool:
-    """Whether the upload is done, and its content can be read."""
+    """Whether the upload is done and its content is readable."""
     sql = (
         "SELECT u.state, b.state, r.object_key FROM upload u JOIN file f ON f.id = u.file_id "
         "JOIN `blob` b ON b.id = f.blob_id JOIN replica r ON r.blob_id = b.id WHERE u.id = UNHEX(%s)"
@@ -69,7 +69,7 @@ def test_it_is_finalizing_until_a_worker_has_brought_the_object_under_another_ke
     assert (answer.status_code, answer.json["state"], answer.json["file"]) == (202, "finalizing", None)
     gateway.storage.cut = ""
     for _ in range(3):
-        assert user.complete(upload).status_code == 202, "a client repeats the call, nobody repeats the complete"
+        assert user.complete(upload).status_code == 202, "a client repeats the call, and the complete is not repeated"
     assert gateway.storage.completes.count(upload["id"]) == 1
     old, new, _ = row(gateway, upload)
     assert new not in (None, old)
@@ -211,7 +211,7 @@ def test_parts_that_are_missing_behind_a_doubtful_complete_are_sent_again(gatewa
     found = state(user, upload)
     assert (found["state"], found["missing"]) == ("uploading", [[2, 2]])
     user.put(upload, content, [2])
-    assert user.complete(upload).status_code == 202, "no client waits for what may take long"
+    assert user.complete(upload).status_code == 202, "no client waits for long work"
     gateway.work("finalize")
     assert is_whole(gateway, upload, content)
     assert key_of(gateway, state(user, upload)["file"]) == row(gateway, upload)[1]
@@ -233,7 +233,7 @@ def test_a_merge_takes_the_copy(gateway: Gateway, user: User) -> None:
 
 
 class TestObjectsInDanger:
-    """Objects from before, whose uploads were left open: nothing aborts them."""
+    """Objects of older versions, whose uploads were left open. They are never aborted."""
 
     @pytest.fixture
     def file(self, gateway: Gateway, user: User) -> dict[str, Any]:
@@ -249,7 +249,7 @@ class TestObjectsInDanger:
         self, gateway: Gateway, file: dict[str, Any]
     ) -> None:
         key = key_of(gateway, file)
-        for _ in range(12):  # the upload's row goes after a week
+        for _ in range(12):  # the upload's row is deleted after a week
             found = gateway.services.sweep.by_hand(lambda kind, text: None, accept=True)
             assert found is not None
             gateway.clock.turn(DAY + 1)

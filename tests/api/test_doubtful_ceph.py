@@ -1,4 +1,4 @@
-"""On a real Ceph, behind a proxy that lets a complete through and drops its answer: the whole API, and its worker."""
+"""The whole API and its worker on a real Ceph, behind a proxy that passes a complete on and drops its response."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _COMPLETE = re.compile(rb"POST [^ ]*[?&]uploadId=")
 
 
 class Dropping(Listening):
-    """Passes everything on to radosgw, but for the answers to completes while it is told so.
+    """Passes everything on to radosgw, but drops the responses to completes while told to.
 
     Attributes:
-        completes: how many were passed on.
+        completes: number of completes passed on.
     """
 
     def __init__(self, target: str) -> None:
@@ -51,7 +51,7 @@ class Dropping(Listening):
                         completing = True
                         self.completes += 1
                     if ready is server and completing and self.drops:
-                        return  # radosgw has done all of it
+                        return  # radosgw has done all of the work
                     (server if ready is client else client).sendall(data)
 
 

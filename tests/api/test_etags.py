@@ -1,4 +1,4 @@
-"""Complete with the ETags of the parts: nobody lists what is stored, and no ETag changes what comes of it."""
+"""Complete with the ETags of the parts: stored parts are not listed, and ETags do not change the result."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def compose(environ: dict[str, str]) -> Iterator[Compose]:
 
 @pytest.fixture
 def gateway(compose: Compose) -> Gateway:
-    """On a storage that compares what it is sent with a signed hash."""
+    """On a storage that compares content with a signed hash."""
     return compose()
 
 
@@ -47,7 +47,7 @@ def user(gateway: Gateway) -> User:
 
 @pytest.fixture
 def lists(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The uploads whose parts the storage was asked for."""
+    """The uploads whose parts were listed at the storage."""
     return watch(gateway, monkeypatch)
 
 
@@ -68,7 +68,7 @@ def etags_of(count: int) -> dict[str, str]:
 
 
 def sent(user: User, content: Content, numbers: list[int] | None = None) -> dict[str, Any]:
-    """An upload with all of its hashes, of which these parts are there."""
+    """An upload with all of its hashes, of which only these parts are stored."""
     upload = user.create(content)
     user.put(upload, content)
     stored = user.gateway.storage.uploads[upload["id"]]
@@ -103,7 +103,7 @@ def test_missing_parts_are_named_as_ever_and_cost_no_try(gateway: Gateway, user:
     for _ in range(7):
         found = error(complete(user, upload, etags_of(5)), 409, "PARTS_MISSING")
         assert found["missing"] == plain["missing"] == [[2, 4]]
-    assert state_of(user, upload) == before | {"digest": content.digest}  # every hash is written: it cannot change
+    assert state_of(user, upload) == before | {"digest": content.digest}  # all hashes are recorded: it cannot change
     ((completes, failure, owner),) = gateway.rows(
         "SELECT completes, failure, lease_owner FROM upload WHERE id = UNHEX(%s)", upload["id"]
     )
@@ -218,7 +218,7 @@ def test_a_part_number_is_a_number(user: User, number: str) -> None:
 
 
 class TestCeph:
-    """The whole way on a real one; what S3 itself makes of ETags is in tests/storage."""
+    """The whole sequence on a real Ceph; tests/storage has the tests of how S3 itself treats ETags."""
 
     def test_etags_decide_nothing_but_who_is_asked(self, compose: Compose, s3_config: S3Config) -> None:
         storage = S3Storage(s3_config, lambda: "0badcafe")

@@ -1,4 +1,4 @@
-"""What holds for every row of the table of routes."""
+"""Conditions for every row of the table of routes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every statement has an index: each that any call runs is explained over tables that are not empty."""
+"""Every statement uses an index: each statement of each call is explained on tables that are not empty."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.api.driving import drive
 from tests.conftest import Servers
 
 FEW = 50
-"""Rows of a table that may be read through."""
+"""Maximum of rows of a table that a statement may scan."""
 
 ALIASES = {
     "b": "blob",
@@ -34,7 +34,7 @@ ALIASES = {
 }
 ROWS = 3000
 FILL = (
-    # a third of what belongs to somebody is {user}'s; most uploads have ended, and little is over yet
+    # a third of all rows that belong to a user are {user}'s; most uploads have ended, and few rows have expired
     "INSERT INTO user (id, username, password_hash, role, tier, created_at) SELECT {id}, CONCAT('u', seq), 'x', "
     "'user', 'default', NOW(6) FROM {seq}",
     "INSERT INTO session SELECT {id}, {id}, REPEAT('h', 32), NOW(6), NOW(6), NOW(6) + INTERVAL seq + 900 HOUR, "
@@ -77,7 +77,7 @@ FILL = (
 
 
 def constants() -> Iterable[tuple[str, str, str]]:
-    """(module, name, text) of every statement, or beginning of one, that a module of rows writes down."""
+    """(module, name, text) of every statement, or beginning of one, in a module of rows."""
     for info in pkgutil.walk_packages(api.__path__, "api."):
         if not info.name.endswith("rows") and not info.name.startswith("api.db."):
             continue
@@ -89,7 +89,7 @@ def constants() -> Iterable[tuple[str, str, str]]:
 
 @pytest.fixture(scope="module")
 def gateway(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    """An API over tables of a few thousand rows, of which one user has a third."""
+    """An API with tables of a few thousand rows, a third of which belong to one user."""
     made = Gateway(load(settings(fresh_database(servers), servers, tmp_path_factory.mktemp("explain"))))
     user = made.user("rich")
     for sql in FILL:
@@ -106,7 +106,7 @@ def gateway(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 @pytest.fixture(scope="module")
 def driven(gateway: Gateway) -> dict[str, Sequence[object]]:
-    """Every distinct statement of every call, with the first arguments that it was called with."""
+    """Every distinct statement of every call, with its first arguments."""
     return {sql: args for sql, args in reversed(gateway.statements) if sql not in ("BEGIN", "COMMIT")}
 
 
@@ -131,7 +131,7 @@ def test_no_statement_reads_through_a_table(gateway: Gateway, driven: dict[str, 
             explained += 1
             table = ALIASES.get(step["table"], step["table"])
             through = step["type"] in ("ALL", "index", "index_merge") or step["key"] is None
-            # a range that is most of a table is no better, unless its order lets a LIMIT end it early
+            # a range over most of a table is no better than a scan, unless its order lets a LIMIT end it early
             wide = "LIMIT" not in sql or "ORDER BY" not in sql or "filesort" in (step["extra"] or "")
             if table in large and (through or (wide and int(step["rows"]) > sizes[table] / 2)):
                 slow.append(f"{step['table']}: {step['type']}, key {step['key']}, {step['rows']} rows\n    {sql}")
@@ -140,7 +140,7 @@ def test_no_statement_reads_through_a_table(gateway: Gateway, driven: dict[str, 
 
 
 def test_plain_lists_need_no_sorting(gateway: Gateway, driven: dict[str, Sequence[object]]) -> None:
-    # what a search or a digest found, a user's trash and a user's uploads of one state may be sorted: they are few
+    # search results, files of one digest, a user's trash and a user's uploads of one state may be sorted: they are few
     unlike = ("LIKE", "b.digest = %s", "trashed_at IS NOT NULL", "u.state = %s", "GROUP_CONCAT")
     lists = [sql for sql in driven if " ORDER BY " in sql and not any(word in sql for word in unlike)]
     assert len(lists) >= 8

@@ -13,7 +13,7 @@ EMPTY = Content(b"")
 
 
 def add(user: User, name: str) -> dict[str, Any]:
-    """A file, the cheapest way: it is empty."""
+    """A file, as cheap as possible: an empty one."""
     file: dict[str, Any] = user.create(EMPTY, name)["file"]
     return file
 
@@ -48,7 +48,7 @@ class TestList:
     @pytest.mark.parametrize("limit", [1, 2, 3, 7, 8, 1000])
     def test_pages_hold_every_file_once_and_end(self, user: User, order: str, limit: int) -> None:
         for n in range(7):
-            add(user, f"{n % 4}")  # some names are alike
+            add(user, f"{n % 4}")  # some names are equal
         listing = pages(user, order=order, limit=limit)
         seen = [item["id"] for page in listing for item in page["items"]]
         assert len(seen) == len({*seen}) == 7
@@ -61,7 +61,7 @@ class TestList:
         first = user.get("/files", order=order, limit=2).json
         shown = [item["name"] for item in first["items"]]
         assert shown == (["h", "f"] if order == "newest" else ["b", "d"])
-        user.call("DELETE", f"/files/{files[shown[-1]]['id']}")  # the very entry that the cursor stands on
+        user.call("DELETE", f"/files/{files[shown[-1]]['id']}")  # the entry that the cursor points at
         for name in ("a", "c", "e", "i"):
             add(user, name)
         rest = user.get("/files", order=order, cursor=first["next_cursor"]).json
@@ -115,7 +115,7 @@ class TestFilters:
         self, user: User, order: str, limit: int, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("api.files.rows.SEARCHED", 4)
-        given = ["x0", "x1", "a2", "a3", "a4", "a5", "a6", "a7", "x8", "a9", "x9", "x9"]  # a page of none among them
+        given = ["x0", "x1", "a2", "a3", "a4", "a5", "a6", "a7", "x8", "a9", "x9", "x9"]  # one page has no match
         for name in given:
             add(user, name)
         listing = pages(user, order=order, limit=limit, q="X")

@@ -1,4 +1,4 @@
-"""Health: whoever watches the gateway may ask by GET or HEAD."""
+"""Health: every monitor may call it by GET or HEAD."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.api.conftest import EDGE_KEY, Gateway
 
 @pytest.fixture(autouse=True)
 def nothing_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Other tests lose content, in the same database."""
+    """Other tests lose content in this database."""
     monkeypatch.setattr(health.replicas, "count_missing", lambda db, most: 0)
 
 
@@ -52,7 +52,7 @@ def test_a_storage_that_takes_no_uploads_may_be_away(gateway: Gateway, monkeypat
     assert (answer.status_code, answer.json["status"]) == (200, "degraded")
     assert answer.json["checks"]["storage:second"] == "nobody answers"
     monkeypatch.setitem(stores._tiers, "pro", "second")
-    assert gateway.http.simulate_get("/readyz").status_code == 503, "uploads of some users stand still"
+    assert gateway.http.simulate_get("/readyz").status_code == 503, "uploads of some users do not work"
 
 
 def test_one_line_says_that_a_dependency_fell_ill_and_one_that_it_is_well(

@@ -1,4 +1,4 @@
-"""Instant upload: only who has the content gets it without sending it, and nobody else learns anything."""
+"""Instant upload: only a client with the content gets it without sending it; other clients learn nothing."""
 
 from __future__ import annotations
 
@@ -23,10 +23,8 @@ def content() -> Content:
 
 @pytest.fixture
 def known(gateway: Gateway, content: Content) -> dict[str, Any]:
-    """A file on that content, of somebody else."""
-    gateway.db.execute(
-        "DELETE FROM blob_digest WHERE digest = UNHEX(%s)", (content.digest,)
-    )  # of another test's memory
+    """A file with that content, of another user."""
+    gateway.db.execute("DELETE FROM blob_digest WHERE digest = UNHEX(%s)", (content.digest,))  # made by another test
     return gateway.user().upload(content, digest=content.digest)
 
 
@@ -129,7 +127,7 @@ class TestChallenge:
             ranges = upload["challenge"]["ranges"]
             assert len(ranges) == 64
             assert all(0 <= offset <= size - length and length == 65536 for offset, length in ranges)
-            assert max(offset for offset, _ in ranges) > size // 2  # drawn over all of it
+            assert max(offset for offset, _ in ranges) > size // 2  # drawn over the whole size
 
     def test_content_of_one_part_is_never_challenged(self, gateway: Gateway, user: User) -> None:
         what = Content(b"one part that somebody has")
@@ -148,7 +146,7 @@ class TestChallenge:
 
 
 class TestWrong:
-    """Each of these goes on as an ordinary upload, and says nothing else."""
+    """Each of these continues as an ordinary upload, without further information."""
 
     @pytest.fixture
     def upload(self, user: User, content: Content, known: dict[str, Any]) -> dict[str, Any]:
@@ -157,7 +155,7 @@ class TestWrong:
     def goes_on(self, user: User, upload: dict[str, Any], content: Content, body: dict[str, Any]) -> None:
         after = proof(user, upload, body)
         assert (after["state"], after["challenge"], after["file"], after["error"]) == ("uploading", None, None, None)
-        right = content.prove(upload["challenge"])  # one try a challenge: now the right answer is late
+        right = content.prove(upload["challenge"])  # one try per challenge: now the right response is too late
         assert proof(user, upload, right)["state"] == "uploading"
         user.put(upload, content)
         assert user.complete(upload).json["state"] == "done"
@@ -208,7 +206,7 @@ class TestWrong:
             patch.setattr(gateway.storage, "open", lambda *_: pytest.fail("storage was touched"))
             gateway.statements.clear()
             assert proof(user, upload, body)["state"] == "uploading"
-        assert not [sql for sql, _ in gateway.statements if "blob_digest" in sql]  # nor is the blob looked up
+        assert not [sql for sql, _ in gateway.statements if "blob_digest" in sql]  # the blob is not looked up either
         self.goes_on(user, upload, content, content.prove(upload["challenge"]))
 
     def test_a_claim_of_another_size(self, user: User, content: Content, known: dict[str, Any]) -> None:
@@ -229,7 +227,7 @@ class TestWrong:
         assert proof(user, upload, content.prove(upload["challenge"]))["state"] == "uploading"
 
     def test_a_failed_upload_never_matches(self, gateway: Gateway, user: User) -> None:
-        """Junk uploaded under somebody's digest."""
+        """Junk uploaded under another user's digest."""
         victim, junk = Content.of_parts(2, "victim"), Content.of_parts(2, "junk")
         attacker = gateway.user()
         bad = attacker.create(junk, digest=victim.digest)
@@ -333,7 +331,7 @@ class TestStorage:
             upload = user.create(content, digest=content.digest)
             assert proof(user, upload, content.prove(upload["challenge"]))["state"] == "uploading"
         held = sum(waiting.acquire(blocking=False) for _ in users)
-        assert held == instant._READERS  # the others were told "wrong" at once
+        assert held == instant._READERS  # the others got "wrong" immediately
         hung.set()
         monkeypatch.undo()
         gateway.services.uploads._instant._pool.shutdown(wait=True)

@@ -1,4 +1,4 @@
-"""How a job is run: leases, places, failures, ends; over real rows, with a clock that tests turn."""
+"""How a job is run: leases, positions, failures, ends; with real rows, and a clock that tests advance."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Body = Callable[[bytes, Lease], Outcome]
 
 
 class Kind:
-    """A job that does what a test says."""
+    """A job that does what the test gives it to do."""
 
     kind = "test"
 
@@ -36,7 +36,7 @@ class Kind:
 
 
 class Bench:
-    """A runner over the tests' database, and what it left in the row."""
+    """A runner with the tests' database, and access to the job's row."""
 
     def __init__(self, gateway: Gateway, job: Kind, tries: int = 3) -> None:
         self.db: Database = gateway.db
@@ -55,13 +55,13 @@ class Bench:
         return self.runner.run(self.job.kind, SUBJECT)
 
     def row(self) -> dict[str, object] | None:
-        """The row; None where there is none."""
+        """The row; None if there is none."""
         columns = "state, tries, place, memo, lease_owner, lease_until, due_at, enqueued_at, reason, message"
         found = self.db.one(f"SELECT {columns} FROM job WHERE subject = %s", (SUBJECT,))  # noqa: S608
         return dict(zip(columns.split(", "), found, strict=True)) if found else None
 
     def pause(self) -> float:
-        """Seconds until it is due."""
+        """Seconds until the job is due."""
         row = self.row()
         assert row
         due = row["due_at"]
@@ -264,13 +264,13 @@ class TestLeases:
 
     @pytest.mark.parametrize("jump", [3600, -3600])
     def test_a_clock_that_jumps_loses_and_doubles_nothing(self, bench: Make, jump: int) -> None:
-        """The lease's writer lived in another hour: who comes next takes over, and the first writes nothing more."""
+        """The lease was written with a clock an hour off: the next worker takes over, the first writes nothing more."""
         effects: list[str] = []
 
         def first(subject: bytes, lease: Lease) -> Outcome:
             made.clock.turn(-jump)
             made.job.body = second
-            assert made.run()  # the lease lies an hour in the past, or in a future that nobody believes
+            assert made.run()  # the lease ends an hour ago, or too far in the future to be valid
             made.clock.turn(jump)
             made.db.transaction(lease.end)
             effects.append("first")
@@ -325,7 +325,7 @@ class TestLeases:
                 made.clock.turn(LEASE.total_seconds() - 1)
                 assert not made.run()
                 lease.keep()
-                lease.keep()  # changes nothing, and is not taken for a loss
+                lease.keep()  # changes nothing, and is not taken for a lost lease
             return Outcome.DONE
 
         made = bench(body)
@@ -369,9 +369,9 @@ class TestFeeder:
         jobs.insert_many(made.db, "test", subjects, made.clock())
         made.feeder.look()
         assert sorted(made.queue.kept) == [("test", subject) for subject in subjects]
-        made.queue.kept.clear()  # as FLUSHALL does
+        made.queue.kept.clear()  # like FLUSHALL
         made.feeder.look()
-        assert made.queue.kept == []  # they may be on their way
+        assert made.queue.kept == []  # the messages may still be in the queue
         made.clock.turn(16)
         made.feeder.look()
         assert len(made.queue.kept) == 50

@@ -1,4 +1,4 @@
-"""Links: what their claims say, and what ends them."""
+"""Links: their claims, and what ends them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ EMPTY = Content(b"")
 
 
 def claims_of(gateway: Gateway, url: str) -> LinkClaims:
-    """A link's claims; its URL must have the form that the edge takes."""
+    """A link's claims. Its URL must have the form that the edge accepts."""
     parts = urlsplit(url)
     assert f"{parts.scheme}://{parts.netloc}" == gateway.config.public_url
     _, d, token, _ = parts.path.split("/")
@@ -179,7 +179,7 @@ class TestContent:
 
 
 def user_rows(gateway: Gateway, user: User) -> list[tuple[int, datetime, datetime]]:
-    """The rows of the feed that an account has: generation, moment, end."""
+    """The rows of an account in the feed: generation, moment, end."""
     sql = "SELECT generation, noted_at, expires_at FROM revocation WHERE kind = 'user' AND subject = UNHEX(%s)"
     return [(generation, noted, ends) for generation, noted, ends in gateway.rows(sql, user.id)]
 
@@ -205,8 +205,8 @@ class TestEnd:
             assert generation == 0
             assert 100 < (ends - noted).total_seconds() < 180
             seen.append(noted)
-        assert seen == sorted(set(seen)), "an edge tells by the moment that it is news"
-        user.call("DELETE", f"/files/{files[0]['id']}")  # again: nothing more is written
+        assert seen == sorted(set(seen)), "an edge recognizes new rows by their moment"
+        user.call("DELETE", f"/files/{files[0]['id']}")  # repeated: nothing more is written
         assert user_rows(gateway, user)[0][1] == seen[-1]
 
     def test_the_session_that_made_it_may_end(self, gateway: Gateway, user: User) -> None:

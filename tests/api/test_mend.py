@@ -1,4 +1,4 @@
-"""A replica that an edge could not read: others are named before it, a job judges it, heals it or says it is lost."""
+"""A replica that an edge could not read: others are named first, and a job checks it, heals it or declares it lost."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ class Mending(Two):
     """`Two` with one blob on both storages."""
 
     def ask(self, failed: str = "", reason: str = "") -> falcon.testing.Result:
-        """What an edge asks."""
+        """An edge's request for a target."""
         ((file,),) = self.rows("SELECT LOWER(HEX(id)) FROM file LIMIT 1")
         params = {name: value for name, value in (("failed", failed), ("reason", reason)) if value}
         return self.http.simulate_get(f"/internal/targets/{file}", params=params, headers={"X-Sluice-Edge": EDGE_KEY})
 
     def named(self, failed: str = "", reason: str = "") -> str:
-        """The storage that an edge is told."""
+        """The storage that an edge gets."""
         answer = self.ask(failed, reason)
         assert answer.status_code == 200, answer.text
         return str(answer.json["name"])
 
     def mend(self) -> list[bytes]:
-        """What workers do until no such job is due; answers whom they looked at."""
+        """Runs such jobs until none is due. Returns the blobs that were checked."""
         looked = []
         for _ in range(9):
             due = jobs.due(self.db, "mend", self.clock(), timedelta(seconds=-1), 10)
@@ -47,7 +47,7 @@ class Mending(Two):
         return looked
 
     def marks(self) -> dict[str, tuple[str | None, bool]]:
-        """By storage: why its replica is suspect, whether it is known to be missing."""
+        """By storage: why its replica is suspect, and whether it is known to be missing."""
         rows = self.rows("SELECT storage, suspect, missing_at IS NOT NULL FROM replica")
         return {storage: (suspect, bool(missing)) for storage, suspect, missing in rows}
 
@@ -66,7 +66,7 @@ def gateway(environ: dict[str, str], servers: Servers, monkeypatch: pytest.Monke
 
 @pytest.fixture
 def file(gateway: Mending, user: User) -> dict[str, Any]:
-    """On both storages."""
+    """A blob on both storages."""
     made = user.upload(Content(DATA))
     gateway.copy(DATA)
     assert gateway.marks() == {"local": (None, False), "second": (None, False)}
@@ -75,7 +75,7 @@ def file(gateway: Mending, user: User) -> dict[str, Any]:
 
 @pytest.fixture
 def alone(user: User) -> dict[str, Any]:
-    """On the first storage alone."""
+    """A blob on the first storage only."""
     return user.upload(Content(DATA))
 
 
@@ -89,7 +89,7 @@ class TestAnEdgesReport:
         writes = [sql for sql, _ in gateway.statements if sql.startswith("INSERT INTO job") and "mend" in str(_)]
         assert len(writes) == 1
         assert [kind for kind, _ in gateway.queue.kept].count("mend") == 1
-        # whoever asks without having tried is sent to the sound one first, too
+        # an edge that has not tried also gets the sound replica first
         assert gateway.named() == "second"
         assert gateway.ask().json["others"] is True
 
@@ -203,7 +203,7 @@ class TestABrokenReplica:
         gateway.mend()
         error(gateway.ask(), 410, "CONTENT_LOST")
         gateway.storage.objects[key] = DATA
-        gateway.mend()  # it was asked for, so somebody looks
+        gateway.mend()  # it was requested, so a job checks it
         assert gateway.named() == "local"
         assert gateway.marks() == {"local": (None, False)}
         assert gateway.http.simulate_get("/readyz").json["status"] == "ok"
@@ -235,7 +235,7 @@ class TestABrokenReplica:
 
 
 def test_a_storage_that_cannot_be_used_has_lost_nothing(gateway: Mending, file: dict[str, Any]) -> None:
-    """Even if it says that the object is not there: a disk that is not mounted does."""
+    """Even if the storage says that the object does not exist: an unmounted disk does the same."""
     gateway.named("local", "missing")
     gateway.storage.away = True  # type: ignore[attr-defined]
     gateway.storage.objects.clear()
@@ -251,7 +251,7 @@ def test_a_replica_that_looks_whole_and_is_not_is_read_and_healed(gateway: Mendi
     gateway.storage.objects[key] = DATA[:5] + b"-" + DATA[6:]
     gateway.named("local", "error")
     gateway.mend()
-    assert gateway.key() == key, "nothing spoke against the object itself"
+    assert gateway.key() == key, "no error concerned the object itself"
     gateway.named("local", "cut")
     gateway.mend()
     assert gateway.storage.objects[gateway.key()] == DATA

@@ -1,4 +1,4 @@
-"""The same content twice: one blob, two files, and nothing of one user's at another's mercy."""
+"""Equal content uploaded twice: one blob, two files, and no user depends on another."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def doomed(gateway: Gateway) -> set[str]:
 
 @pytest.fixture
 def gateway(gateway: Gateway) -> Gateway:
-    """Without what other tests left doomed."""
+    """Without doomed objects of other tests."""
     gateway.db.execute("DELETE FROM doomed")
     return gateway
 
@@ -152,7 +152,7 @@ def test_a_blob_that_is_being_deleted_is_not_merged_with(gateway: Gateway, user:
     other.put(upload, content)
     gateway.db.execute("UPDATE `blob` SET state = 'deleting' WHERE id = UNHEX(%s)", (blob,))
     error(other.complete(upload), 503, "STORAGE_UNAVAILABLE")
-    gateway.db.execute("DELETE FROM blob_digest WHERE blob_id = UNHEX(%s)", (blob,))  # the deletion goes on
+    gateway.db.execute("DELETE FROM blob_digest WHERE blob_id = UNHEX(%s)", (blob,))  # the deletion continues
     gateway.clock.turn(16)
     assert bytes.fromhex(upload["id"]) in gateway.due("finalize")
     gateway.take("finalize", bytes.fromhex(upload["id"]))

@@ -1,4 +1,4 @@
-"""The OpenAPI document: what it holds, and how it is served. Its agreement with answers: tests/e2e/test_openapi.py."""
+"""The OpenAPI document: its content, and how it is served. tests/e2e/test_openapi.py compares it with responses."""
 
 from __future__ import annotations
 

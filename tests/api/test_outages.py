@@ -1,4 +1,4 @@
-"""Database, Redis and storage are killed or away: calls say so, and their repeats succeed."""
+"""Database, Redis and storage are killed or down: calls return the right error, and their repeats succeed."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning
 
 @pytest.fixture(autouse=True)
 def forgotten_sockets() -> Iterator[None]:
-    """What it forgot is collected here, and not in another test."""
+    """Collects the leaked sockets here, and not in another test."""
     yield
     gc.collect()
 
 
 @pytest.fixture(scope="module")
 def mariadb() -> Iterator[MortalServer]:
-    """MariaDB, to be killed."""
+    """A MariaDB to kill."""
     with server_folder() as folder:
         server = MortalServer(MariaDB(folder, durable=False))
         try:
@@ -44,7 +44,7 @@ def mariadb() -> Iterator[MortalServer]:
 
 
 class TestKilled:
-    """The real thing, a few times: ``kill -9`` of mariadbd between calls and in the middle of one."""
+    """``kill -9`` of the real mariadbd, a few times: between calls and during one."""
 
     @pytest.fixture
     def gateway(self, build: Callable[..., Gateway], mariadb: MortalServer) -> Gateway:
@@ -145,7 +145,7 @@ class TestRedis:
 
 
 class TestStorage:
-    """A storage that is away in the middle of each call that asks it."""
+    """A storage goes down during each call that uses it."""
 
     @pytest.mark.parametrize("method", ["create", "list_parts", "complete", "abort", "open", "check_room"])
     def test_the_repeat_succeeds_and_nothing_is_doubled(

@@ -155,7 +155,7 @@ class TestAStorageThatLeaksWhatIsSentAgain:
 
     def store(self, gateway: Gateway, upload: dict[str, Any], number: int, length: int = 8 * 1024**2) -> None:
         gateway.storage.uploads[upload["id"]][number] = bytes(length)
-        gateway.clock.turn(6)  # what a storage holds is asked once in 5 s
+        gateway.clock.turn(6)  # the storage is asked at most once in 5 s
 
     def test_what_the_storage_has_gets_no_url(self, gateway: Gateway, user: User, upload: dict[str, Any]) -> None:
         every = {str(n): HASH for n in range(1, 6)}
@@ -204,7 +204,7 @@ class TestAStorageThatLeaksWhatIsSentAgain:
         assert error(answer, 409, "PART_TRIES_EXHAUSTED")["parts"] == [1, 2]
         assert recorded(gateway, upload) == {1: HASH, 2: HASH}
         assert sign(user, upload, {"3": HASH}).status_code == 200
-        # What has arrived is not in the way of the rest.
+        # Stored parts do not count towards the limit.
         self.store(gateway, upload, 1)
         self.store(gateway, upload, 2)
         assert set(sign(user, upload, {"1": HASH, "2": HASH, "3": HASH}).json["parts"]) == {"3"}

@@ -1,4 +1,4 @@
-"""What happens when a password is changed while somebody else's check of the old one still runs."""
+"""A password is changed while a check of the old one still runs."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ During = Callable[[Callable[[], object]], None]
 
 @pytest.fixture
 def during_check(monkeypatch: pytest.MonkeyPatch) -> During:
-    """Runs something once, right after the next password was found good and before anything follows from it."""
+    """Runs an action once, right after the next successful check of a password and before its effects."""
     waiting: list[Callable[[], object]] = []
     matches = Passwords.matches
 
     def match_then(passwords: Passwords, stored: str | None, password: str) -> bool:
         good = matches(passwords, stored, password)
         if waiting:
-            together(waiting.pop())  # in a thread of its own, as another request
+            together(waiting.pop())  # in another thread, like another request
         return good
 
     monkeypatch.setattr(Passwords, "matches", match_then)
@@ -59,7 +59,7 @@ def test_of_two_changes_at_once_one_is_made(gateway: Gateway, user: User, during
 def test_a_sign_in_whose_account_changed_otherwise_is_judged_again(
     gateway: Gateway, user: User, during_check: During
 ) -> None:
-    # as a rehash by another sign-in does
+    # like a rehash by another sign-in
     fresh = PasswordHasher(time_cost=1, memory_cost=16, parallelism=1).hash(User.password)
     sql = "UPDATE user SET password_hash = %s WHERE id = UNHEX(%s)"
     during_check(lambda: gateway.db.execute(sql, (fresh, user.id)))

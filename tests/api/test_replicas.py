@@ -1,4 +1,4 @@
-"""A blob with two replicas: read, proved and merged by whichever is there."""
+"""A blob with two replicas: read, proved and merged by the one that is available."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def file(gateway: Moving, user: User) -> dict[str, Any]:
 
 
 def away(storage: MemoryStorage, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The storage answers nothing any more."""
+    """The storage is down."""
 
     def fail(*where: object) -> Any:
         raise StorageUnavailable("away")
@@ -58,7 +58,7 @@ def test_the_edge_is_sent_to_the_replica_that_answers(
         away(gateway.storage, patch)
         assert target(gateway, file) == keys["main"]
         away(gateway.main, patch)
-        assert target(gateway, file) == keys["local"]  # one has to be named
+        assert target(gateway, file) == keys["local"]  # one replica has to be named
     assert target(gateway, file) == keys["local"]
 
 
@@ -88,7 +88,7 @@ def test_a_merge_heals_what_is_lost_on_its_storage_and_nothing_else(
     again = other.upload(content, "again")
     replicas = gateway.replicas(again)
     assert gateway.replicas(file) == replicas
-    # the new object is on the first storage: it stands in for what is lost there
+    # the new object is on the first storage, and replaces the lost one
     assert (replicas["local"] == keys["local"]) == (lost == "main")
     assert replicas["main"] == keys["main"]
     gateway.services.sweep.run()
@@ -114,7 +114,7 @@ def test_a_blob_that_lies_elsewhere_alone_is_merged_with_or_healed(
     other.put(upload, content)
     if broken == "away":
         away(gateway.main, monkeypatch)
-        error(other.complete(upload), 503, "STORAGE_UNAVAILABLE")  # that decides nothing
+        error(other.complete(upload), 503, "STORAGE_UNAVAILABLE")  # no result
         return
     if broken == "lost":
         gateway.main.objects.clear()

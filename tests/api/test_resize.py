@@ -1,4 +1,4 @@
-"""The size of an upload whose end nobody knew at its beginning."""
+"""The size of an upload whose size was not known at its beginning."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The feed by which edges learn what has ended: nothing is missed, nothing that is over is told."""
+"""The feed of revocations for edges: it misses none, and does not repeat old ones."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.conftest import Servers
 
 @pytest.fixture
 def gateway(build: Callable[..., Gateway], feed_database: str) -> Gateway:
-    """The API over a feed of its own, empty."""
+    """The API with a separate, empty feed."""
     made = build(database_url=feed_database)
     made.db.execute("DELETE FROM revocation")
     return made
@@ -44,7 +44,7 @@ def subjects(answer: dict[str, Any]) -> list[str]:
 
 
 def add(gateway: Gateway, count: int = 1, expires_in: float = 3600) -> list[str]:
-    """Rows of the feed, a second apart; their subjects."""
+    """Inserts rows of the feed, a second apart. Returns their subjects."""
     made = [os.urandom(16) for _ in range(count)]
     for subject in made:
         gateway.clock.turn(1)
@@ -103,7 +103,7 @@ class TestRows:
         assert (subject, generation) == (user.id, 5)
         assert other["gen"] < generation
         assert last["gen"] < generation
-        # the other session goes on with a new token
+        # the other session continues with a new token
         answer = gateway.http.simulate_post("/api/v1/sessions/refresh", json={"refresh_token": refresh})
         user.session = answer.json
         assert claims(gateway, user)["gen"] == generation
@@ -120,7 +120,7 @@ class TestRows:
         revocation_rows.note(gateway.db, "user", subject, 3, now - timedelta(seconds=5), now + timedelta(seconds=1))
         ((_, _, generation, moment, expires),) = feed(gateway)["revocations"]
         assert (generation, expires) == (5, int(ends.timestamp()))
-        assert moment == revocations.microseconds(now) + 1, "it is news all the same"
+        assert moment == revocations.microseconds(now) + 1, "it is new for edges"
 
 
 class TestPaging:
@@ -173,7 +173,7 @@ class TestPaging:
 
 
 class TestAnEdgeThatCannotTell:
-    """The API looks for itself whether a token has ended."""
+    """The API checks itself whether a token has ended."""
 
     def unsure(self, user: User) -> falcon.testing.Result:
         return user.call("GET", "/users/me", headers={"X-Sluice-Unsure": "1"})
@@ -192,7 +192,7 @@ class TestAnEdgeThatCannotTell:
     def test_of_one_that_has_ended(self, gateway: Gateway, user: User) -> None:
         told = claims(gateway, user)
         user.call("DELETE", "/sessions/current")
-        assert user.get("/users/me").status_code == 200, "whether it was revoked is the edge's to know"
+        assert user.get("/users/me").status_code == 200, "only the edge checks revocations"
         error(self.unsure(user), 401, "TOKEN_REVOKED")
         assert not self.live(gateway, told)
 

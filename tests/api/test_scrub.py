@@ -1,4 +1,4 @@
-"""Stored bytes are read again: healed from another replica, alarmed about where there is none, never judged unread."""
+"""Stored bytes are read again: healed from another replica, reported if there is none, never judged without a read."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_without_another_replica_the_blob_is_corrupt_and_can_be_uploaded_again(
     error(user.post(f"/files/{file['id']}/links"), 410, "FILE_CORRUPT")
     again = user.upload(Content(b"scrubbed"), digest=Content(b"scrubbed").digest)
     assert again["state"] == "ready"
-    gateway.scrub()  # a corrupt one is not read again
+    gateway.scrub()  # a corrupt blob is not read again
     assert sorted(gateway.states()) == ["corrupt", "verified"]
 
 

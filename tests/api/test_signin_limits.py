@@ -1,4 +1,4 @@
-"""Guessing passwords: counted before it is judged, per account and network, with and without Redis."""
+"""Guessing passwords: counted before the check, per account and network, with and without Redis."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _addresses = itertools.count(1)
 
 @pytest.fixture
 def address() -> str:
-    """One that nobody failed from."""
+    """An address without failures."""
     number = next(_addresses)
     return f"10.9.{number // 256}.{number % 256}"
 
 
 @pytest.fixture(params=["with Redis", "without Redis"])
 def gateway(request: pytest.FixtureRequest, build: Callable[..., Gateway], tmp_path: Path) -> Gateway:
-    """The API; once its Redis is not there."""
+    """The API, with its Redis and without."""
     return build() if request.param == "with Redis" else build(redis_url=f"unix://{tmp_path}/none.sock")
 
 
@@ -70,7 +70,7 @@ class TestAccount:
         while not refused:
             answers = together(*[lambda: sign_in(gateway, user.name, "wrong", address)] * 20)
             statuses = [answer.status_code for answer in answers]
-            # a guess that finds no turn (503) is not judged, and not counted
+            # a guess that finds no free slot (503) is neither checked nor counted
             judged, refused = judged + statuses.count(401), statuses.count(429)
             assert {*statuses} <= {401, 429, 503}
         assert judged <= 10
@@ -83,7 +83,7 @@ class TestAccount:
 
 
 class TestStrangers:
-    """What guesses at an account do to its owner, who is elsewhere."""
+    """Effects of guesses at an account on its owner, who is elsewhere."""
 
     def test_ten_failures_from_one_address_shut_nobody_else_out(
         self, gateway: Gateway, user: User, address: str
@@ -115,7 +115,7 @@ class TestStrangers:
         assert guesses == [401] * 3 + [429] * 2
 
     def test_guesses_a_day_are_few_from_however_many_addresses(self, gateway: Gateway, user: User) -> None:
-        # an hour's worth from 200 networks of one address each, ten times
+        # the guesses of an hour, from 200 networks with one address each, ten times
         answers = [
             sign_in(gateway, user.name, "wrong", f"10.{202 + n // 100}.{n % 100}.1").status_code
             for n in range(200)
@@ -127,7 +127,7 @@ class TestStrangers:
 
 
 def exhaust(gateway: Gateway, user: User) -> None:
-    """Uses up what strangers have in an hour."""
+    """Uses up the guesses that strangers have per hour."""
     for n in range(STRANGERS_AN_HOUR):
         sign_in(gateway, user.name, "wrong", f"10.210.{n}.1")
 

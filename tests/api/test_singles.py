@@ -1,4 +1,4 @@
-"""Small uploads whose object is one PUT: one by one, and many in a call; what is left of them is deleted in time."""
+"""Small uploads whose object is one PUT: one by one, and many per call. Their remains are deleted in time."""
 
 from __future__ import annotations
 
@@ -57,14 +57,14 @@ def key_of(gateway: Gateway, upload_id: str) -> str:
 
 
 def put(gateway: Gateway, upload_id: str, content: Content) -> str:
-    """What the edge does with the only part; the object's key."""
+    """Stores the only part, as the edge does. Returns the object's key."""
     key = key_of(gateway, upload_id)
     gateway.storage.objects.setdefault(key, content.data)
     return key
 
 
 def begin(user: User, contents: Sequence[Content], **more: Any) -> list[dict[str, Any]]:
-    """Many at once, all new; their uploads."""
+    """Creates several new uploads in one call. Returns them."""
     answer = user.post(
         "/uploads/batch", {"uploads": [body(content, f"n{i}") | more for i, content in enumerate(contents)]}
     )
@@ -121,7 +121,7 @@ def test_one_is_a_file_by_two_calls_and_a_put(gateway: Gateway, user: User) -> N
 
 @pytest.mark.parametrize("count", [1, 20])
 def test_statements_do_not_grow_with_their_number(gateway: Gateway, user: User, count: int) -> None:
-    upload(gateway, gateway.user(), new())  # the deployment's id is asked for once
+    upload(gateway, gateway.user(), new())  # the deployment's id is read once
     contents = [new() for _ in range(count)]
     bodies = {"uploads": [body(content) for content in contents]}
     assert statements(gateway, lambda: user.post("/uploads/batch", bodies)) <= 7
@@ -297,7 +297,7 @@ def test_nobody_learns_that_others_have_the_content(gateway: Gateway, user: User
         assert made.json["digest"] == content.digest
         answers.append({name for name, value in made.json.items() if value is not None})
     assert answers[0] == answers[1]
-    assert ran[0] == ran[1]  # the same work, and so the same time
+    assert ran[0] == ran[1]  # equal work, and so equal time
 
 
 class TestRaces:
@@ -329,7 +329,7 @@ class TestRaces:
         ]
         assert sum(map(len, doomed)) == 3
         for rows in filter(None, doomed):
-            # until its URLs are dead, a deleted object might be stored again
+            # until its URLs have expired, a deleted object might be stored again
             assert rows[0][0] is not None
 
     def test_completes_at_once_make_one_file(self, gateway: Gateway, user: User) -> None:
@@ -342,13 +342,13 @@ class TestRaces:
 
 
 def watch(gateway: Gateway) -> None:
-    """Lets a test's own list see the statements."""
+    """Records the statements in a list of the test."""
     gateway.db._observe = lambda sql, args: gateway.statements.append((sql, args))
 
 
 @pytest.fixture
 def swept(servers: Servers, environ: dict[str, str], tmp_path: Any) -> Iterator[Gateway]:
-    """A database of its own: a sweep goes over all of it."""
+    """A separate database: a sweep covers all of it."""
     gateway = Gateway(load(settings(fresh_database(servers), servers, tmp_path)), storage_of())
     gateway.storage._prefix = lambda: str(gateway.rows("SELECT value FROM deployment WHERE name = 'id'")[0][0])
     yield gateway
@@ -356,7 +356,7 @@ def swept(servers: Servers, environ: dict[str, str], tmp_path: Any) -> Iterator[
 
 
 class TestWhatIsLeft:
-    """A PUT that comes late brings an object back; no row will ever name it, and it goes."""
+    """A late PUT brings an object back. No row will ever name it, and the sweep deletes it."""
 
     @pytest.mark.parametrize("how", ["aborted", "expired", "failed"])
     def test_of_one_that_came_to_nothing_goes_when_its_urls_are_dead(self, swept: Gateway, how: str) -> None:
@@ -372,7 +372,7 @@ class TestWhatIsLeft:
         else:
             swept.clock.turn(swept.config.upload_ttl + 1)
             swept.services.sweep.run()
-        put(swept, upload["id"], content)  # the token lives a while
+        put(swept, upload["id"], content)  # the token is still valid
         swept.services.sweep.run()
         assert key in swept.storage.objects
         swept.clock.turn(swept.config.part_url_ttl + 301)
@@ -383,7 +383,7 @@ class TestWhatIsLeft:
         assert swept.rows("SELECT parts_kept FROM upload WHERE id = UNHEX(%s)", upload["id"]) == ((0,),)
 
     def test_that_comes_later_still_goes_after_the_next_list(self, swept: Gateway) -> None:
-        """A body may take hours, once the storage has begun to take it."""
+        """A body may take hours, after the storage has begun to receive it."""
         user, contents = swept.user(), [new() for _ in range(12)]
         ids = [upload["id"] for upload in begin(user, contents)]
         for upload_id in ids:
@@ -418,7 +418,7 @@ class TestWhatIsLeft:
         user, content = swept.user(), new()
         upload = begin(user, [content])[0]
         key = put(swept, upload["id"], content)
-        # somebody has opened a multipart upload under the same name
+        # another client has opened a multipart upload with this key
         swept.storage.uploads[upload["id"]] = {}
         assert end(user, [upload["id"]])[0]["upload"]["state"] == "done"
         for _ in range(3):
@@ -427,7 +427,7 @@ class TestWhatIsLeft:
         assert key in swept.storage.objects
 
     def test_of_one_whose_file_is_gone_is_an_orphan(self, swept: Gateway) -> None:
-        """The key of a deleted file, stored again: once the upload's row is gone no row names it."""
+        """The key of a deleted file is stored again: after the upload's row is deleted, no row names it."""
         user, content = swept.user(), new()
         upload = begin(user, [content])[0]
         key = put(swept, upload["id"], content)

@@ -1,4 +1,4 @@
-"""How many statements each call costs, BEGIN and COMMIT included; loadtest/results lists the same."""
+"""The number of statements of each call, BEGIN and COMMIT included; loadtest/results lists the same numbers."""
 
 from __future__ import annotations
 
@@ -96,11 +96,11 @@ def edge(path: str) -> Call:
 
 
 CALLS: dict[str, tuple[Call, int, int]] = {
-    # what is called: (how, its status, statements at most)
+    # the calls: (function, status, maximum of statements)
     "create, one part": (create(Content(b"x")), 201, 5),
     "create, to be proven": (create(EMPTY, size=2**30, digest="a" * 64), 201, 6),
     "create, the empty file": (create(EMPTY), 201, 6),
-    "create, one's own content": (ones_own, 201, 6),
+    "create, content that the user has": (ones_own, 201, 6),
     "create, found again": (found_again, 200, 3),
     "create with its parts": (create(Content(b"x"), parts={"1": "0" * 64}), 201, 8),
     "parts, one": (sign(1), 200, 3),
@@ -134,7 +134,7 @@ CALLS: dict[str, tuple[Call, int, int]] = {
 def test_a_call_costs_so_many_statements_at_most(
     gateway: Gateway, user: User, call: Call, status: int, most: int
 ) -> None:
-    gateway.user().create(EMPTY)  # what the process and the database learn once is known
+    gateway.user().create(EMPTY)  # process and database have read what they read only once
     run = call(gateway, user)
     gateway.statements.clear()
     answer = run()

@@ -1,4 +1,4 @@
-"""``python -m api storage``: list, init and check, their lines and exit codes; and what /readyz says of a storage."""
+"""``python -m api storage``: list, init and check, their lines and exit codes; and how /readyz shows a storage."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Command = Callable[..., tuple[int, list[str], str]]
 
 @pytest.fixture(scope="module")
 def environ(servers: Servers, ceph: Ceph, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """A local storage, a bucket that is not there yet, and a database of their own."""
+    """A local storage, a bucket that does not exist yet, and a separate database."""
     return {
         **settings(fresh_database(servers), servers, tmp_path_factory.mktemp("storages")),
         **ceph.settings,
@@ -43,7 +43,7 @@ def environ(servers: Servers, ceph: Ceph, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], environ: dict[str, str]) -> Command:
-    """Runs a command; answers (exit code, lines that it printed, what it complained of)."""
+    """Runs a command. Returns (exit code, lines of stdout, stderr)."""
 
     def command(*arguments: str, **changes: str) -> tuple[int, list[str], str]:
         monkeypatch.setattr("api.core.config.load.__defaults__", (environ | changes,))
@@ -145,7 +145,7 @@ class TestLocal:
         assert "/parts cannot be written (it must belong to whom nginx and the API run as)" in said
 
 
-# -- what is known of a storage, without asking it
+# -- the known state of a storage, without a call to it
 
 
 @pytest.fixture

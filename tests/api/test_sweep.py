@@ -1,4 +1,4 @@
-"""The sweep: what has ended is freed, what is alive is let be."""
+"""The sweep: it frees what has ended, and leaves everything else."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ WEEK = 604_800
 
 @pytest.fixture
 def gateway(build: Callable[..., Gateway], servers: Servers) -> Gateway:
-    """The API over a database of its own, for a sweep is about all of it."""
+    """The API with a separate database, because a sweep covers all of it."""
     return build(database_url=fresh_database(servers))
 
 
 def again(user: User) -> User:
-    """The same account, signed in anew: its token has expired."""
+    """The account with a new session: its token has expired."""
     body = {"username": user.name, "password": user.password}
     user.session = user.gateway.http.simulate_post("/api/v1/sessions", json=body).json
     return user
@@ -94,7 +94,7 @@ class TestExpiry:
         for (upload_id,) in ended:
             gateway.storage.uploads[upload_id] = {1: b"x"}
         stranger = {f"{n:032x}": {1: b"x"} for n in range(60)} | {"lost+found": {}, "X" * 32: {}}
-        gateway.storage.uploads |= stranger  # nobody's business here
+        gateway.storage.uploads |= stranger  # uploads of other deployments
         assert gateway.services.sweep.run()["uploads_freed"] == 90
         assert set(gateway.storage.uploads) == set(stranger)
 
@@ -137,7 +137,7 @@ class TestRows:
 class TestDoomed:
     @pytest.fixture
     def doomed(self, gateway: Gateway) -> list[str]:
-        """Objects that nothing refers to."""
+        """Objects without references."""
         keys = [f"0badcafe/{n:02x}/{n:032x}" for n in range(3)]
         for key in keys:
             gateway.storage.objects[key] = b"x"

@@ -1,4 +1,4 @@
-"""Sweeps under clocks that leap, two at once, and dry: nothing goes early, twice, or at all."""
+"""Sweeps with clocks that jump, two in parallel, and dry: nothing is deleted early or twice, or at all."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ class TestTwoAtOnce:
         def unlocked(made: Gateway) -> Callable[[], object]:
             sweeps = made.services.sweep
             sweeps._moments = gateway.services.sweep._moments
-            # without the lock: what it spares must be harmless all the same
+            # without the lock, a second sweep must be harmless too
             run = sweeps._sweep
 
             def go() -> object:

@@ -1,4 +1,4 @@
-"""``python -m api sweep``: what it prints, its exit codes, and that a dry run is one."""
+"""``python -m api sweep``: its output, its exit codes, and that a dry run changes nothing."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Command = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def place(servers: Servers, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of the objects of a deployment of its own, twelve of which no row knows."""
+    """The folder of objects of a separate deployment; twelve objects have no row."""
     folder = tmp_path_factory.mktemp("sweep")
     environ = settings(fresh_database(servers), servers, folder)
     monkeypatch.setattr("api.core.config.load.__defaults__", (environ,))

@@ -1,4 +1,4 @@
-"""The trash, blobs that nothing reaches, and what an old dump of the database must not cost."""
+"""The trash, blobs without references, and the effects of an old dump of the database."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ gateway = swept_gateway
 
 
 def purge(gateway: Gateway) -> None:
-    """The trash's time is over; the worker was at it all the while."""
+    """The retention of the trash has passed, with the worker running all the time."""
     gateway.clock.turn(31 * DAY)
     sweep(gateway)
 
@@ -107,13 +107,13 @@ class TestTrash:
 
 
 class TestRace:
-    """Every way to add a reference to a blob, at the very moment that it is deleted."""
+    """Every way to add a reference to a blob, at the moment of its deletion."""
 
     ROUNDS = 200
 
     @pytest.fixture
     def content(self) -> Content:
-        """As little as an instant upload is for."""
+        """The smallest content with instant uploads."""
         return Content(b"r" * (8 * 1024**2 + 5))
 
     def test_never_is_there_a_file_whose_bytes_are_gone(self, gateway: Gateway, user: User, content: Content) -> None:
@@ -146,7 +146,7 @@ class TestRace:
     @staticmethod
     def prove(racer: User, user: User, file: dict[str, Any], content: Content) -> Callable[[], Any]:
         upload = racer.create(content, digest=content.digest)
-        if upload["state"] != "proving":  # the one that was too late the last time
+        if upload["state"] != "proving":  # the one that was too late in the previous round
             racer.call("DELETE", f"/uploads/{upload['id']}")
             upload = racer.create(content, digest=content.digest)
         body = content.prove(upload["challenge"])
@@ -169,7 +169,7 @@ class TestRace:
             gateway.db.transaction(partial(trash.purge, file_ids=due, before=later, now=now))
 
     def delete(self, gateway: Gateway) -> int:
-        """What the sweep does; answers how many blobs it condemned."""
+        """Sweeps. Returns the number of blobs marked for deletion."""
         self.purge(gateway)
         return sum(
             gateway.db.transaction(partial(trash.condemn, blob_id=blob_id, now=gateway.clock()))
@@ -178,7 +178,7 @@ class TestRace:
 
     @staticmethod
     def whole(gateway: Gateway, content: Content) -> int:
-        """How many files live, each of which must have its bytes."""
+        """The number of live files. Each must have its bytes."""
         files = gateway.rows(
             "SELECT b.state, r.object_key FROM file f JOIN `blob` b ON b.id = f.blob_id "
             "LEFT JOIN replica r ON r.blob_id = b.id WHERE f.trashed_at IS NULL"
@@ -189,7 +189,7 @@ class TestRace:
 
 
 class TestRestoredDump:
-    """The database as it was some time ago, beside a bucket that went on."""
+    """An old state of the database, beside a newer bucket."""
 
     @staticmethod
     def dump(gateway: Gateway) -> dict[str, Sequence[Any]]:
@@ -244,7 +244,7 @@ class TestRestoredDump:
 
     @staticmethod
     def go_on(gateway: Gateway, seconds: float) -> None:
-        """Time in which the worker is at work."""
+        """Time passes while the worker runs."""
         for _ in range(12):
             gateway.clock.turn(seconds / 12)
             gateway.services.sweep.run()
@@ -254,7 +254,7 @@ class TestRestoredDump:
         user.call("DELETE", f"/files/{file['id']}")
         gateway.clock.turn(60 * DAY)
         done = gateway.services.sweep.run()
-        assert done["files_purged"] == 1  # every storage was listed, and all is well
+        assert done["files_purged"] == 1  # every storage was listed, and there is no doubt
         assert doubts(gateway) == set()
 
 

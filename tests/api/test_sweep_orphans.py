@@ -1,4 +1,4 @@
-"""Objects and multipart uploads that no row knows: watched for a day, and left alone while anything speaks for them."""
+"""Objects and multipart uploads without a row: watched for a day, and left alone while there is a doubt."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ class TestAge:
 
 
 def _no_foreign_keys(gateway: Gateway) -> int:
-    """The transfer of a transfer's item."""
+    """The transfer of an item."""
     gateway.db.execute(
         "INSERT INTO transfer (id, source, destination, delete_source, keep_for, delay, state, planned_at, "
         "planned_blob, window_at, created_at, updated_at) VALUES (UNHEX(MD5(1)), 'a', 'b', 0, 0, 0, 'running', NOW(6), "

@@ -1,4 +1,4 @@
-"""Transfers over HTTP and by the command line: who may, what is answered, what is refused."""
+"""Transfers over HTTP and by the command line: access, results, errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Transfers when storages fail, lie, or the worker dies: never a wrong copy, never an object that no row knows."""
+"""Transfers when storages fail or lie, or the worker dies: never a wrong copy, never an object without a row."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ MIB8 = digests.MIN_PART_SIZE
 
 
 class Killed(BaseException):
-    """The worker is gone, from one statement to the next."""
+    """The worker dies between two statements."""
 
 
 class Flaky(MemoryStorage):
-    """Does what a test says before and after each of its calls, and can lie when it is read.
+    """Calls the test before and after each of its calls, and can return wrong bytes.
 
     Attributes:
         before, after: called with the call's name.
-        lies: how many of the next reads give a wrong byte; by object key.
-        calls: what was called.
+        lies: by object key, the number of following reads that return a wrong byte.
+        calls: the calls so far.
     """
 
     def __init__(self, **options: bool) -> None:
@@ -129,7 +129,7 @@ class TestDestinations:
         gateway.turn_until_done()
         assert gateway.named(destination).objects[gateway.replicas(file)[destination]] == content.data
         calls = flaky(gateway, destination).calls
-        # a part whose answer was lost is there: it is not sent again
+        # a part whose response was lost is there, and is not sent again
         assert calls.count("write_part") == (4 if (call, moment) == ("write_part", "before") else 3)
 
     def test_a_storage_that_is_away_fails_nothing(self, gateway: Moving, user: User, destination: str) -> None:
@@ -163,7 +163,7 @@ class TestDestinations:
         key = gateway.replicas(file)[destination]
         assert key != first
         assert storage.objects == {key: content.data}
-        gateway.clock.turn(86_401)  # until then a complete may still be under way
+        gateway.clock.turn(86_401)  # until then a complete may still be in progress
         gateway.services.sweep.run()
         assert gateway.rows("SELECT 1 FROM doomed") == ()
 
@@ -317,7 +317,7 @@ class TestCopies:
 
 
 class TestKills:
-    """The worker dies at every single step, one after the other; the next one finds what is there."""
+    """The worker dies at every single step, one after the other. The next worker finds the results so far."""
 
     @pytest.mark.parametrize("destination", ["main", "archive"])
     @pytest.mark.parametrize("moment", ["before", "after"])
@@ -334,7 +334,7 @@ class TestKills:
             with pytest.raises(Killed):
                 gateway.take("transfer", subject)
             setattr(storage, moment, lambda call: None)
-            gateway.clock.turn(60)  # the lease runs out
+            gateway.clock.turn(60)  # the lease expires
             gateway.turn_until_done()
             assert storage.objects[gateway.replicas(file)[destination]] == content.data
             assert storage.uploads == {}
@@ -345,7 +345,7 @@ class TestKills:
     def test_at_every_statement(
         self, gateway: Moving, user: User, destination: str, after: bool, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """``after``: the statement, a COMMIT perhaps, has taken effect, and its answer is lost."""
+        """``after``: the statement, perhaps a COMMIT, has taken effect, and its result is lost."""
         number, died = 0, True
         while died:
             number += 1
@@ -368,7 +368,7 @@ class TestKills:
 
     @staticmethod
     def _die(gateway: Moving, subject: bytes, number: int, after: bool, monkeypatch: pytest.MonkeyPatch) -> bool:
-        """Runs the job, and kills it at its n-th statement; False where it has fewer."""
+        """Runs the job, and kills it at its n-th statement. Returns False if it has fewer."""
         gateway.statements.clear()
         kept, real = gateway.statements, gateway.db._observe
 

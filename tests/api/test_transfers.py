@@ -68,7 +68,7 @@ def test_a_source_is_deleted_when_its_time_has_come_and_the_object_later_still(g
     assert gateway.replicas(file).keys() == {"main"}
     assert gateway.state(transfer) == "done"
     assert gateway.figures(transfer)["live_bytes"] == 0
-    # edges may know the source for a while, and what they have begun comes to its end
+    # edges may use the source for a while, and their downloads come to an end
     gateway.services.sweep.run()
     assert source in gateway.storage.objects
     gateway.clock.turn(60 + 30 + 600 - 60)
@@ -178,7 +178,7 @@ class TestPolicies:
         made: list[Moving] = []
 
         def with_policies(text: str) -> Moving:
-            """The gateway after a restart with these; the storages hold what they held."""
+            """The gateway after a restart with these policies; the storages keep their content."""
             kept = {name: made[0].named(name) for name in ("local", "main", "archive")} if made else {}
             environ = settings(url, servers, tmp_path) | {"SLUICE_TRANSFER_POLICIES": text}
             made.append(Moving(environ, **kept))
@@ -217,7 +217,7 @@ class TestPolicies:
         gateway.upload_all(user, [7], "later")
         gateway.turn_until_done()
         assert "main" in gateway.replicas(one)
-        # a transaction that began before comes to its end now
+        # a transaction that began earlier ends now
         gateway.db.execute(
             "INSERT INTO replica (blob_id, storage, object_key, created_at) VALUES (%s, 'local', %s, %s)",
             (hidden[0], key, hidden[1]),

@@ -1,4 +1,4 @@
-"""The upload protocol from create to its end, as it is meant to be used."""
+"""The upload protocol from create to its end, in its normal use."""
 
 from __future__ import annotations
 

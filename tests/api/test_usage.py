@@ -1,4 +1,4 @@
-"""Traffic that edges report: booked once, seen by whom it is about, dropped when it is old."""
+"""Traffic that edges report: counted once, visible to its account, deleted when it is old."""
 
 from __future__ import annotations
 
@@ -163,4 +163,4 @@ class TestTiers:
         assert claims["tier"] == wanted
         redirect = user.get(f"/files/{file['id']}/content").headers["x-accel-redirect"]
         own = gateway.services.tokens.verify("link", redirect.split("/")[2], now=gateway.clock.now.timestamp())
-        assert own["tier"] == "default", "one's own download by bearer token"
+        assert own["tier"] == "default", "the owner's download by bearer token"

@@ -1,4 +1,4 @@
-"""Content that its storage did not compare: its uploader's alone until it was read back."""
+"""Content that its storage did not compare: only its uploader can use it until it was read back."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.api.conftest import Content, Gateway, User, error
 
 
 class Trusting(MemoryStorage):
-    """Stores whatever comes, and can be made to fail and to lie when it is read."""
+    """Accepts any bytes, and can be made to fail or return wrong bytes."""
 
     def __init__(self) -> None:
         super().__init__(compares=False)
@@ -45,7 +45,7 @@ def gateway(environ: dict[str, str]) -> Iterator[Gateway]:
 
 
 def verify(gateway: Gateway) -> list[bool]:
-    """What a worker does, once for each blob that is due."""
+    """Runs the worker's job once for each blob that is due."""
     return gateway.work("verify")
 
 
@@ -54,7 +54,7 @@ def state(user: User, file: dict[str, Any]) -> str:
 
 
 def send(user: User, content: Content, bytes_sent: Content | None = None, name: str = "a") -> dict[str, Any]:
-    """Uploads, with other bytes than were declared where asked to."""
+    """Uploads, with other bytes than declared if asked to."""
     upload = user.create(content, name, digest=content.digest)
     assert user.post(f"/uploads/{upload['id']}/parts", {"parts": content.hashes()}).status_code == 200
     stored = user.gateway.storage.uploads[upload["id"]]
@@ -177,7 +177,7 @@ def test_a_storage_that_is_away_declares_nothing(gateway: Gateway, user: User) -
     storage.away = True
     assert verify(gateway) == [True]
     assert state(user, file) == "verifying"
-    assert verify(gateway) == []  # not at once again
+    assert verify(gateway) == []  # not again immediately
     storage.away = False
     gateway.clock.turn(60)
     assert verify(gateway) == [True]
@@ -201,7 +201,7 @@ def test_a_killed_reader_is_followed_by_another_at_the_last_right_part(gateway: 
         "UPDATE job SET place = 2, lease_owner = %s, lease_until = %s WHERE subject = %s", (b"k" * 16, now, blob)
     )
     assert isinstance(gateway.storage, Trusting)
-    assert verify(gateway) == []  # its lease is in force
+    assert verify(gateway) == []  # its lease is valid
     gateway.clock.turn(1)
     assert verify(gateway) == [True]
     assert gateway.storage.reads == 1

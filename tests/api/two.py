@@ -1,4 +1,4 @@
-"""A gateway over two storages that can be away, and lie; a blob's replica may be on both."""
+"""A gateway with two storages that can be down, and lie; a blob's replica may be on both."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DAY = 86_400
 
 
 class Failing(MemoryStorage):
-    """Can be away, and lie once."""
+    """Can be down, and can return wrong bytes once."""
 
     away = False
     lies = 0
@@ -58,7 +58,7 @@ class Two(Gateway):
         return str(key)
 
     def scrub(self) -> None:
-        """A month later every replica is read."""
+        """Runs a scrub a month later, when every replica is due."""
         self.clock.turn(31 * DAY)
         self.services.jobs["scrub"].plan()  # type: ignore[attr-defined]
         for _ in range(20):

@@ -2,7 +2,7 @@
 
     python -m tests.chaos --storage ceph --minutes 10 --seed 7
 
-It prints seed and schedule, what is done and what is found, and a summary; it exits with 1 where anything was found.
+It prints seed and schedule, its actions and findings, and a summary. It exits with 1 if there are findings.
 """
 
 from __future__ import annotations

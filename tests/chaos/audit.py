@@ -1,4 +1,4 @@
-"""Looks, as its user, at whatever an account was promised."""
+"""Checks, as its user, everything that an account was promised."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _ENDED_WITHIN: Final = 10.0  # SLUICE_REVOCATION_LAG is 2
 
 
 class Auditor:
-    """See the module's docstring."""
+    """Checks accounts, see the module's docstring."""
 
     def __init__(self, address: str, ledger: Ledger, account: Account, over: threading.Event) -> None:
         self._address = address
@@ -43,7 +43,7 @@ class Auditor:
     # -- uploads
 
     def settle_uploads(self) -> None:
-        """Those whose complete or abort had no answer have come to an end by now, whichever; the others have stayed."""
+        """Uploads whose complete or abort got no response have ended by now, either way; the others still exist."""
         for upload in list(self._account.uploads.values()):
             answer = self._call("GET", f"/uploads/{upload.id}", refusals=("UPLOAD_NOT_FOUND",))
             state = answer.body.get("state", answer.code)
@@ -57,7 +57,7 @@ class Auditor:
     # -- everything else
 
     def look(self) -> None:
-        """Files, links, sessions, counts. A refusal of one is a finding; the others are looked at, too."""
+        """Files, links, sessions, counts. A refusal is a finding; the check continues."""
         for session in self._account.sessions:
             self._try(self._session, session)
         listed = {file["id"]: file for file in self._listed()}
@@ -76,7 +76,7 @@ class Auditor:
             look(*what)
 
     def _not_acknowledged(self, found: Json) -> None:
-        """A file whose making was never answered may be there; it must be what was sent, and whole."""
+        """A file whose creation got no response may exist; if so, it must be complete and right."""
         content = self._account.created.get(found["name"])
         if content is None or content.digest != found["digest"]:
             self._find("wrong", f"file {found['id']}, {found['name']!r}, which nobody made,")
@@ -112,7 +112,7 @@ class Auditor:
                     self._find("lost", f"a link to {_described(file)}", answer)
 
     def _bytes(self, file: File) -> None:
-        """Downloads it whole; what a storage cannot give is asked for several times."""
+        """Downloads it completely. If a storage fails, retries several times."""
         for _ in range(_TRIES):
             answer = self._call("POST", f"/files/{file.id}/links", {}, every_code())
             if not answer.code:

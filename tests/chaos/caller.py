@@ -1,4 +1,4 @@
-"""One client's requests: repeated while the gateway says so or does not answer, and each answer held to docs/api.md."""
+"""One client's requests: repeated on no response and on retryable errors; responses are compared with docs/api.md."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ _PATIENCE: Final = 90.0
 
 
 class Abandoned(Exception):
-    """The run is over, or the call cannot be answered: what it was about stays in doubt."""
+    """The run is over, or the call gets no response: its effect stays in doubt."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """How a call ended.
+    """The result of a call.
 
     Attributes:
         code: the error's; empty for a success.
-        repeated: an earlier try of it may have been carried out, too.
+        repeated: whether an earlier try may have been carried out, too.
     """
 
     status: int
@@ -46,7 +46,7 @@ class Answer:
 
 @cache
 def documented() -> frozenset[tuple[int, str]]:
-    """(status, code) of every error that docs/api.md names, but for the one that is always a defect."""
+    """(status, code) of every error in docs/api.md, except for the one that is always a defect."""
     rows = re.findall(r"^\| (\d{3}) \| `([A-Z_]+)` \|", DOCS.read_text(), re.M)
     assert len(rows) > 50
     return frozenset((int(status), code) for status, code in rows if code != "INTERNAL_ERROR")
@@ -54,21 +54,21 @@ def documented() -> frozenset[tuple[int, str]]:
 
 @cache
 def every_code() -> tuple[str, ...]:
-    """Every documented error's code."""
+    """The code of every documented error."""
     return tuple({code for _, code in documented()})
 
 
 def patience(seconds: float) -> float:
-    """A time limit that only says how long to wait for a busy machine: longer, the busier it is, up to four times."""
+    """A time limit that grows with the machine's load, up to four times."""
     return seconds * min(4.0, max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1)))
 
 
 class Caller:
-    """See the module's docstring.
+    """Sends requests, see the module's docstring.
 
     Args:
-        address: where the gateway answers.
-        over: is set when the run is over: nothing is repeated any more.
+        address: the gateway's address.
+        over: is set when the run is over; then nothing is repeated.
     """
 
     def __init__(self, address: str, ledger: Ledger, over: threading.Event) -> None:
@@ -87,22 +87,22 @@ class Caller:
         """A call of the API, repeated until it succeeds or is refused.
 
         Args:
-            refusals: codes that the caller can make sense of; any other refusal is a finding.
+            refusals: codes that the caller handles; any other refusal is a finding.
 
         Raises:
-            Abandoned: it came to nothing.
+            Abandoned: it got no result.
         """
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         return self._ask(method, self._api + path, refusals, headers=headers, json=body)
 
     def fetch(self, url: str, *, refusals: tuple[str, ...] = (), **headers: str) -> Answer:
-        """A download, until it came whole. Raises Abandoned."""
+        """A download, repeated until it is complete. Raises Abandoned."""
         return self._ask("GET", url, refusals, headers=headers)
 
     def put(self, part: Json, data: bytes) -> bool:
-        """A part's bytes, to the edge or to the storage itself; whether they were taken.
+        """PUTs a part's bytes, to the edge or to the storage itself. Returns whether they were accepted.
 
-        Of a refusal the status suffices: new URLs are asked for then. Raises Abandoned.
+        For a refusal only the status matters: the caller requests new URLs then. Raises Abandoned.
         """
         what = f"PUT {_plain(part['url'])}"
         for _ in self._tries(what):
@@ -130,7 +130,7 @@ class Caller:
         raise AssertionError
 
     def _tries(self, what: str) -> Any:
-        """Once more and once more, with pauses; ends by Abandoned."""
+        """Repeats, with pauses. Raises Abandoned at the end."""
         begun, pause = time.monotonic(), 0.05
         while True:
             if self._over.is_set():
@@ -144,7 +144,7 @@ class Caller:
             pause = min(1.0, pause * 2)
 
     def _send(self, method: str, url: str, **more: Any) -> httpx.Response | None:
-        """One request; None where the connection gave no whole answer."""
+        """One request. Returns None if the connection gave no complete response."""
         begun = time.monotonic()
         try:
             response: httpx.Response | None = self._http.request(method, url, **more)
@@ -177,5 +177,5 @@ def _is_json(response: httpx.Response) -> bool:
 
 
 def _plain(url: str) -> str:
-    """A URL without what signs it; ids stay, for who looks into the logs."""
+    """A URL without its signature; ids stay, to be found in the logs."""
     return re.sub(r"/(p|d)/[^/?]+", r"/\1/…", url.partition("?")[0])

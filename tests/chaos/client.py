@@ -1,4 +1,4 @@
-"""One client of the population: what it does next is drawn from the seed; the ledger says what became of it."""
+"""One client of the population. The seed decides its next action; the ledger records the results."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from tests.chaos.ledger import Account, File, Ledger, Link, Session
 from tests.chaos.uploading import Bell, Uploading
 
 _LOST: Final = ("FILE_NOT_FOUND", "FILE_CORRUPT", "NOT_FOUND", "LINK_REVOKED", "LINK_INVALID", "LINK_EXPIRED")
-_PAUSES: Final = (0.02, 0.3)  # seconds between two actions on a machine that has time
+_PAUSES: Final = (0.02, 0.3)  # seconds between two actions on an idle machine
 
 
 class Client(threading.Thread):
-    """See the module's docstring.
+    """Simulates one client, see the module's docstring.
 
     Args:
-        number: tells the clients of a run apart.
+        number: identifies the client in its run.
         known: contents that some client has uploaded, for instant uploads; shared by all clients.
         over: is set when the run is over.
     """
@@ -134,7 +134,7 @@ class Client(threading.Thread):
         self._upload(account, content.multipart(self._noise, self._next_seed()), "multipart")
 
     def _upload_again(self, account: Account) -> None:
-        """Content that some client has uploaded before: by proof, or done as soon as it is begun."""
+        """Uploads content that a client has uploaded before: by proof, or done immediately."""
         if self._known:
             self._upload(account, self._noise.choice(self._known), "again")
 
@@ -156,7 +156,7 @@ class Client(threading.Thread):
     # -- files
 
     def _file(self, account: Account, standing: str = "live") -> File:
-        """One of the account's files in this standing. Raises Abandoned if there is none."""
+        """One of the account's files in this state. Raises Abandoned if there is none."""
         if not (files := [file for file in account.files.values() if file.standing == standing]):
             raise Abandoned
         return self._noise.choice(files)
@@ -233,7 +233,7 @@ class Client(threading.Thread):
 
 
 def await_end(clients: list[Client], seconds: float) -> list[Client]:
-    """Waits for clients that were told that the run is over; those that do not end."""
+    """Waits for the clients to end. Reports those that do not."""
     deadline = time.monotonic() + patience(seconds)
     for client in clients:
         client.join(max(0.0, deadline - time.monotonic()))

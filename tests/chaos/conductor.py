@@ -1,4 +1,4 @@
-"""Plays a schedule, and measures how long the whole takes to be well again after each fault."""
+"""Runs a schedule, and measures how long the system takes to recover after each fault."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from tests.chaos.schedule import Fault
 from tests.chaos.stand import Stand
 from tests.chaos.uploading import Bell
 
-_COMPLETES: Final = 3  # how many are on their way when an aimed fault strikes
-_GATHER_WITHIN: Final = 3.0  # seconds; then those that have come have to do
+_COMPLETES: Final = 3  # number in progress when an aimed fault strikes
+_GATHER_WITHIN: Final = 3.0  # seconds; then fewer completes are enough
 _WELL_WITHIN: Final = 60.0
 _ASK_EVERY: Final = 0.05
 
 
 class Probe:
-    """Asks whether the whole is well: edge, API, database, storage and /readyz are each really used.
+    """Checks whether the system works: edge, API, database, storage and /readyz are each really used.
 
     Args:
-        stand: works, and is asked to keep a small file.
+        stand: a working system, asked to store a small file.
     """
 
     def __init__(self, stand: Stand, ledger: Ledger) -> None:
@@ -46,7 +46,7 @@ class Probe:
         caller.close()
 
     def is_well(self) -> bool:
-        """Whether everything answers rightly now."""
+        """Whether all components work now."""
         api = {"Authorization": f"Bearer {self._token}"}
         try:
             with httpx.Client(timeout=5, trust_env=False) as http:
@@ -62,10 +62,10 @@ class Probe:
 
 
 class Conductor:
-    """See the module's docstring.
+    """Runs a schedule, see the module's docstring.
 
     Attributes:
-        recoveries: seconds from a fault's end to the first good answer of the whole, by "kind target".
+        recoveries: seconds from a fault's end to the system's first success, by "kind target".
     """
 
     def __init__(self, stand: Stand, ledger: Ledger, bell: Bell, say: Callable[[str], None]) -> None:
@@ -77,10 +77,10 @@ class Conductor:
         self.recoveries: defaultdict[str, list[float]] = defaultdict(list)
 
     def play(self, schedule: list[Fault], seconds: float) -> int:
-        """Plays the schedule; how many faults there was time for.
+        """Runs the schedule. Returns the number of faults there was time for.
 
-        A fault that comes late because those before it took long to recover from puts off those after it as well: no
-        two come closer to each other than was drawn.
+        If recovery delays a fault, the later faults are delayed as well, so that no two are closer than was
+        drawn.
         """
         begun, late = time.monotonic(), 0.0
         for number, fault in enumerate(schedule):

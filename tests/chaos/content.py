@@ -1,4 +1,4 @@
-"""Content that is known by its seed: kept nowhere, made again whenever it is compared."""
+"""Content that is defined by its seed: not stored, but generated again for each comparison."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PART = 8 * 1024**2  # docs/api.md, "The digest"; files here need no larger parts
 
 @dataclass(frozen=True)
 class Content:
-    """Bytes that depend on seed and size alone."""
+    """Bytes that depend only on seed and size."""
 
     seed: str
     size: int
@@ -40,11 +40,11 @@ class Content:
         return hashlib.sha256(self.read()).hexdigest()
 
     def hashes_of(self, numbers: list[int]) -> dict[str, str]:
-        """The map that POST /uploads and /parts take."""
+        """The map of hashes that POST /uploads and /parts take."""
         return {str(number): self.hashes[number - 1] for number in numbers}
 
     def proof(self, challenge: dict[str, Any]) -> str:
-        """The answer to a challenge."""
+        """The response to a challenge."""
         data = self.read()
         ranges = b"".join(data[offset : offset + length] for offset, length in challenge["ranges"])
         return hashlib.sha256(bytes.fromhex(challenge["nonce"]) + ranges).hexdigest()
@@ -55,12 +55,12 @@ def part_of(data: bytes, number: int) -> bytes:
 
 
 def small(noise: random.Random, seed: str) -> Content:
-    """One PUT, also on Ceph (see `stand.SETTINGS`); now and then an empty file."""
+    """One PUT, also on Ceph (see `stand.SETTINGS`); sometimes an empty file."""
     return Content(seed, noise.choice((0, 1, noise.randrange(64 * KIB), 64 * KIB)))
 
 
 def medium(noise: random.Random, seed: str) -> Content:
-    """A multipart upload of one part on Ceph: its complete is what is killed, and it costs little."""
+    """A multipart upload of one part on Ceph: the target of kills during a complete, and cheap."""
     return Content(seed, noise.randrange(64 * KIB + 1, 512 * KIB))
 
 

@@ -1,7 +1,7 @@
-"""Everything that the gateway has acknowledged, that is in doubt because an answer was lost, or that went wrong.
+"""All data that the gateway has acknowledged, that is in doubt because a response was lost, or that is wrong.
 
-A thing is written down as in doubt before its request is sent, and as acknowledged when the answer has come: so a
-population that is cut off at any moment leaves a true ledger.
+An entry is in doubt before its request is sent, and acknowledged after the response has arrived. So the ledger is
+correct even if the population is cut off at any moment.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from tests.chaos.content import Content
 
 Standing = Literal["doubt", "live", "trashed", "purged"]
 FINDINGS: Final = ("lost", "wrong", "undocumented", "unexpected", "slow", "stuck", "orphan")
-"""Kinds of findings: an acknowledged thing that is gone; other bytes, or a thing that should have ended; an answer that
-docs/api.md does not name; one that it names, but not here; one that took more than a minute; what does not come to an
-end; what storage and rows disagree about."""
+"""Kinds of findings. lost: acknowledged data is gone. wrong: other bytes, or something that should have ended. The
+others: a response that docs/api.md does not name, or not for this call; more than a minute; something that does not
+end; storage and rows that differ."""
 
 
 @dataclass
 class Link:
-    """A download link; `doubt` once something that ends it was sent, `ended` once that was acknowledged."""
+    """A download link; `doubt` after a request that ends it was sent, `ended` after that was acknowledged."""
 
     url: str
     state: Literal["live", "doubt", "ended"] = "live"
@@ -51,7 +51,7 @@ class Upload:
     """An upload that a client began.
 
     Attributes:
-        state: what was acknowledged last; `doubt` while a request that ends it has no answer.
+        state: the last acknowledged state; `doubt` while a request that ends it has no response.
     """
 
     id: str
@@ -62,7 +62,7 @@ class Upload:
 
 @dataclass
 class Session:
-    """What a sign-in gave; `ended` once signing out was acknowledged, `doubt` once it was sent."""
+    """A session; `doubt` after a sign-out was sent, `ended` after it was acknowledged."""
 
     access: str
     refresh: str
@@ -71,10 +71,10 @@ class Session:
 
 @dataclass
 class Account:
-    """One user, whom one client alone speaks for.
+    """One user, used by one client only.
 
     Attributes:
-        created: what was ever asked for, by name: a file that nobody acknowledged may be there all the same.
+        created: all requested files, by name: a file may exist even if its creation was not acknowledged.
     """
 
     username: str
@@ -107,7 +107,7 @@ class Ledger:
         return account
 
     def acknowledge(self, account: Account, file_id: str, name: str, content: Content) -> File:
-        """A file was said to be there; again is no news."""
+        """A file was reported as existing; repeats change nothing."""
         if file_id not in account.files:
             account.files[file_id] = File(file_id, name, content, self.now())
             self.count("acknowledged")
@@ -118,7 +118,7 @@ class Ledger:
             self.counts[what] += 1
 
     def find(self, kind: str, text: str) -> None:
-        """Something went wrong; it is said as soon as it is known."""
+        """Records a finding, and prints it immediately."""
         assert kind in FINDINGS
         with self._lock:
             self.findings.append((kind, text))

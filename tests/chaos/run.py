@@ -26,12 +26,12 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Result:
-    """What came of a run.
+    """The result of a run.
 
     Attributes:
-        findings: (kind, text) of whatever was wrong; none in a good run.
-        counts: by what they count.
-        report: the summary, for a person.
+        findings: (kind, text) of each; empty in a good run.
+        counts: number by name.
+        report: the summary, as text.
     """
 
     findings: list[tuple[str, str]]
@@ -49,15 +49,15 @@ def run(
     only: tuple[str, ...] = (),
     meddle: Callable[[Stand, Ledger], None] | None = None,
 ) -> Result:
-    """Starts a stack, torments it and looks what is left.
+    """Starts a stack, injects faults, and checks the result.
 
     Args:
         data: an empty folder that the servers' user may enter.
         storage: "local" or "ceph".
-        seconds: how long the faults go on for; start and verdict come on top.
-        say: is told what happens.
-        only: targets; the others are left in peace.
-        meddle: does what no gateway should do, when the population has gone: the verdict has to find it.
+        seconds: duration of the faults, without start and verdict.
+        say: called with each line of progress.
+        only: targets; no faults for others.
+        meddle: breaks data on purpose after the population has ended: the verdict has to find it.
     """
     schedule = draw(seed, storage, seconds, only)
     say(f"seed {seed}, storage {storage}, {seconds:.0f} s, {len(schedule)} faults:")

@@ -1,4 +1,4 @@
-"""What is done to which process, and when: drawn from a seed alone, before anything runs."""
+"""The faults, their targets and times: drawn from a seed, before anything runs."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ LOCAL_TARGETS: Final = {
     "redis": 3,
     EVERYTHING: 1,
 }
-"""How often each process is drawn beside the others. Masters and their children are targets of their own."""
+"""The weight of each process. Masters and their children are separate targets."""
 
 CEPH_TARGETS: Final = {"radosgw": 14, "ceph-osd": 2, "ceph-mon": 1}
 KINDS: Final[dict[Kind, int]] = {"kill": 6, "stop": 3, "restart": 2}
 
 FIRST_AFTER: Final = 3.0
 PAUSES: Final = (1.5, 5.0)  # seconds from one fault to the next
-STOPS: Final = (0.3, 8.0)  # seconds that a process stands still
-DELAYS: Final = (0.001, 0.040)  # seconds from the requests of completes to the kill that is aimed at them
+STOPS: Final = (0.3, 8.0)  # seconds that a process is stopped
+DELAYS: Final = (0.001, 0.040)  # seconds from the requests of completes to the kill aimed at them
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,10 @@ class Fault:
     """One line of the schedule.
 
     Attributes:
-        at: seconds after the start of the run; later if those before it took longer to recover from.
-        seconds: how long a stopped process stands still.
-        delay: seconds after completes of multipart uploads were sent; None: at `at`, whatever goes on.
-        pick: which of several like processes, as a number to be taken modulo how many there are.
+        at: seconds after the start of the run; later if earlier recoveries took longer.
+        seconds: how long a stopped process stays stopped.
+        delay: seconds after completes of multipart uploads were sent; None: at `at`, independent of requests.
+        pick: selects one of several equal processes, modulo their number.
     """
 
     at: float
@@ -61,17 +61,17 @@ class Fault:
 
 
 def targets(storage: str) -> dict[str, int]:
-    """What can be tormented on a storage, and how often it is drawn."""
+    """The possible targets with a storage, and their weights."""
     return {**LOCAL_TARGETS, **(CEPH_TARGETS if storage == "ceph" else {})}
 
 
 def draw(seed: int, storage: str, seconds: float, only: Iterable[str] = ()) -> list[Fault]:
-    """The schedule of a run; the same for the same arguments.
+    """The schedule of a run; it depends only on the arguments.
 
     Args:
         storage: "local" or "ceph".
-        seconds: how long the run is.
-        only: draw these targets alone.
+        seconds: duration of the run.
+        only: draws only these targets.
     """
     noise = random.Random(f"{seed} {storage}")
     weights = {name: weight for name, weight in targets(storage).items() if not only or name in only}

@@ -1,4 +1,4 @@
-"""The gateway that is tormented: `scripts/run` in a folder of the run's own, its processes, and what it stores."""
+"""The gateway under test: `scripts/run` in a private folder, its processes, and its stored data."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from tests.e2e.gateway import SERVICES, Gateway
 from tests.servers import free_port
 
 SETTINGS: Final = {
-    "SLUICE_TEST_FINALIZE_INLINE": str(PART),  # two parts and more are finalized by the worker, where they are read
+    "SLUICE_TEST_FINALIZE_INLINE": str(PART),  # the worker finalizes uploads from two parts on, and reads them
     "SLUICE_TEST_ACCESS_TTL": "86400",
     "SLUICE_SIGNIN_RATE": "100000",
-    "STACK_WELL_SECONDS": "4",  # or each death of the same server would be waited for longer than the last
+    "STACK_WELL_SECONDS": "4",  # otherwise each death of a server would cause a longer pause than the last
 }
 CEPH_SETTINGS: Final = {
     "SLUICE_S3_CEPH_SINGLE_PUT_MAX": str(64 * KIB),  # above it even one part is a multipart upload: cheap completes
@@ -37,11 +37,11 @@ _SIGNALS: Final = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP, "restart": si
 
 
 class Stand(Gateway):
-    """See the module's docstring.
+    """The gateway under test, see the module's docstring.
 
     Args:
         data: the data folder.
-        storage: "local" or "ceph": where new uploads go.
+        storage: "local" or "ceph": takes new uploads.
     """
 
     def __init__(self, data: Path, storage: str) -> None:
@@ -64,7 +64,7 @@ class Stand(Gateway):
     # -- faults
 
     def processes(self, target: str, pick: int) -> list[int]:
-        """The processes that a fault is about; none while the server is being started again."""
+        """The processes that a fault targets; empty while the server is being restarted."""
         if target == EVERYTHING:
             return [pid for name in self.names for pid in self.processes(name, 0)]
         service, _, child = target.partition(" ")
@@ -78,7 +78,7 @@ class Stand(Gateway):
         return [children[pick % len(children)]] if children else []
 
     def begin(self, fault: Fault, pids: list[int]) -> None:
-        """Does what the fault says to the processes; a stopped one stands still until `let_go`."""
+        """Does what the fault says to the processes. A stopped one stays stopped until `let_go`."""
         if fault.kind == "empty":
             redis.Redis(unix_socket_path=str(Redis(self.data).socket)).flushall()
             return
@@ -93,7 +93,7 @@ class Stand(Gateway):
                 os.kill(pid, signal.SIGCONT)
 
     def is_back(self, fault: Fault, pids: list[int], since: float) -> bool:
-        """Whether the processes that a fault was about, or others in their place, do their work again.
+        """Whether the targeted processes, or their successors, work again.
 
         Args:
             since: the time of the fault (`time.time`).
@@ -114,13 +114,13 @@ class Stand(Gateway):
 
     @property
     def runs(self) -> bool:
-        """Whether `scripts/run` is still there."""
+        """Whether `scripts/run` still runs."""
         return self.stack.process.poll() is None
 
-    # -- what it stores
+    # -- stored data
 
     def stored(self) -> set[tuple[str, str]]:
-        """(storage, key) of every object, probes apart: what a killed probe leaves is tidied up after a day."""
+        """(storage, key) of every object, except for probes: remains of a killed probe are deleted after a day."""
         found = {("local", key) for key in self.objects()}
         if self.storage_name == STORAGE:
             pages = self.s3().get_paginator("list_objects_v2").paginate(Bucket="sluice")
@@ -128,7 +128,7 @@ class Stand(Gateway):
         return {(storage, key) for storage, key in found if "/probe/" not in key}
 
     def open_uploads(self) -> set[tuple[str, str]]:
-        """(storage, key) of every multipart upload that Ceph holds open; the local disk's are folders without keys."""
+        """(storage, key) of every multipart upload that Ceph holds open. On the local disk, uploads have no keys."""
         if self.storage_name != STORAGE:
             return set()
         pages = self.s3().get_paginator("list_multipart_uploads").paginate(Bucket="sluice")
@@ -155,7 +155,7 @@ class Stand(Gateway):
         return service.ceph  # type: ignore[attr-defined,no-any-return]
 
     def collect_garbage(self) -> None:
-        """Lets Ceph delete what nothing refers to; until then lost bytes can still be read."""
+        """Lets Ceph collect garbage; until then lost bytes can still be read."""
         if self.storage_name != STORAGE:
             return
 
@@ -170,12 +170,12 @@ class Stand(Gateway):
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
     def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """A command of the API's, as an operator types it."""
+        """A command of the API, as an operator runs it."""
         command = [str(self.data / "run" / "api"), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=False)
 
     def sweep(self) -> str:
-        """A whole sweep by hand, as often as another one is under way; what it says."""
+        """A whole sweep by hand, repeated while another one runs. Returns its output."""
         said = ""
 
         def swept() -> bool:
@@ -189,7 +189,7 @@ class Stand(Gateway):
 
 
 def children_of(pid: int) -> list[int]:
-    """A process' children, by the kernel's list of them (proc(5))."""
+    """The children of a process, from the kernel's list (proc(5))."""
     try:
         return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     except OSError:
@@ -197,10 +197,10 @@ def children_of(pid: int) -> list[int]:
 
 
 def await_(condition: Callable[[], bool], seconds: float, what: str, more: Callable[[], str] = str) -> None:
-    """Waits for what sends no event, longer on a busy machine.
+    """Polls a condition that sends no event, longer on a busy machine.
 
     Raises:
-        TimeoutError: it did not come.
+        TimeoutError: the condition did not become true.
     """
     deadline = time.monotonic() + patience(seconds)
     while not condition():

@@ -1,4 +1,4 @@
-"""A minute of kills, stops and restarts loses nothing that was acknowledged. Longer: `python -m tests.chaos`."""
+"""A minute of kills, stops and restarts loses no acknowledged data. Longer: `python -m tests.chaos`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.chaos.ledger import File, Ledger
 from tests.chaos.run import run
 from tests.chaos.stand import Stand
 
-pytestmark = pytest.mark.timeout(900)  # a minute of faults, and the end of it on a busy machine
+pytestmark = pytest.mark.timeout(900)  # a minute of faults, plus the verdict on a busy machine
 SEED = 13
 
 
@@ -27,7 +27,7 @@ def data() -> Iterator[Path]:
 
 @pytest.mark.parametrize("storage", ["local", "ceph"])
 def test_a_minute_of_faults_loses_nothing_that_was_acknowledged(data: Path, storage: str) -> None:
-    """On Ceph one file's key gets an open upload, as if a create had lost its answer: it is rescued with the others."""
+    """On Ceph one file's key gets an open upload, as after a create whose response was lost. It is rescued."""
 
     def meddle(stand: Stand, ledger: Ledger) -> None:
         if storage == "ceph":
@@ -42,7 +42,7 @@ def test_a_minute_of_faults_loses_nothing_that_was_acknowledged(data: Path, stor
 
 
 def test_what_is_lost_changed_undone_or_left_behind_is_found(data: Path) -> None:
-    """What a defect would have done is done by hand, and the verdict says so."""
+    """Breaks data by hand, as a defect would. The verdict must report it."""
 
     def meddle(stand: Stand, ledger: Ledger) -> None:
         lost, changed, trashed, given_away = (file for file, _ in zip(single_files(ledger), range(4), strict=False))
@@ -58,18 +58,18 @@ def test_what_is_lost_changed_undone_or_left_behind_is_found(data: Path) -> None
     kinds = Counter(kind for kind, _ in result.findings)
     assert kinds["lost"] >= 3, "an object that is gone, by its user and by its row; a file that is in no list"
     assert kinds["wrong"] >= 2, "other bytes; a file in the trash that was not put there"
-    assert kinds["orphan"] >= 1, "an object of no row, and that the sweep doubts its rows"
+    assert kinds["orphan"] >= 1, "an object without a row, and the sweep's doubt about its rows"
     assert kinds.keys() == {"lost", "wrong", "orphan"}
 
 
 def single_files(ledger: Ledger) -> Iterator[File]:
-    """Live files whose content is theirs alone."""
+    """Live files whose content no other file has."""
     files = [file for account in ledger.accounts for file in account.files.values() if file.content.size > 1]
     seeds = Counter(file.content.seed for file in files)
     return (file for file in files if file.standing == "live" and seeds[file.content.seed] == 1)
 
 
 def object_of(stand: Stand, file: File) -> Path:
-    """Where a file's bytes lie on the local disk."""
+    """The path of a file's bytes on the local disk."""
     sql = "SELECT object_key FROM replica JOIN file USING (blob_id) WHERE file.id = UNHEX(%s)"
     return stand.storage / "objects" / str(stand.query(sql, [file.id])[0][0])

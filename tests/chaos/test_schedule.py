@@ -1,4 +1,4 @@
-"""What a seed comes to."""
+"""The schedule of a seed."""
 
 from __future__ import annotations
 

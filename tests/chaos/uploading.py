@@ -1,4 +1,4 @@
-"""How a client brings content up, and goes on after whatever befalls it; as docs/api.md says, "Upload"."""
+"""How a client uploads, and continues after failures; see docs/api.md, "Upload"."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from tests.e2e.client import numbers_of
 Call = Callable[..., Answer]
 _ENDED: Final = ("UPLOAD_GONE", "UPLOAD_NOT_OPEN", "UPLOAD_NOT_FOUND")
 _LONGEST_GATHERING: Final = 10.0
-_ROUNDS: Final = 20  # of sending what is missing and completing again
+_ROUNDS: Final = 20  # of sending missing parts and completing again
 
 
 class Bell:
-    """Rings before each complete of a multipart upload: an aimed fault gathers a few of them, and then strikes."""
+    """Waits before each complete of a multipart upload, so that an aimed fault hits several completes."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -26,7 +26,7 @@ class Bell:
         self._here = 0
 
     def ring(self) -> None:
-        """Called before a complete is sent. Waits while a fault gathers."""
+        """Called before a complete is sent. Waits while a fault gathers completes."""
         with self._changed:
             self._here += 1
             self._changed.notify_all()
@@ -34,7 +34,7 @@ class Bell:
             self._here -= 1
 
     def gather(self, count: int, seconds: float) -> int:
-        """Lets so many completes go at the same time, or those that have come by then; how many went."""
+        """Releases this many completes at the same time, or those that have arrived by then. Returns their number."""
         with self._changed:
             self._gathering = True
             self._changed.wait_for(lambda: self._here >= count, seconds)
@@ -44,7 +44,7 @@ class Bell:
 
 
 class Uploading:
-    """See the module's docstring.
+    """Uploads content, see the module's docstring.
 
     Args:
         call: a call of the API with the client's token.
@@ -58,16 +58,16 @@ class Uploading:
         self._over = over
 
     def create(self, account: Account, what: Content, name: str) -> Json:
-        """Begins an upload, or finds it again."""
+        """Creates an upload, or finds it again."""
         answer = self._call("POST", "/uploads", self._question(what, name))
         self._note(account, answer.body, what, name)
         return answer.body
 
     def whole(self, account: Account, what: Content, name: str, resumes: str = "") -> bool:
-        """From create to file; False where the gateway said for good that it came to nothing.
+        """Uploads from create to file. Returns False if the gateway reported a final failure.
 
         Args:
-            resumes: the unfinished upload that create has to find.
+            resumes: the unfinished upload that create must find.
         """
         upload = self.create(account, what, name)
         if resumes and upload["id"] != resumes:
@@ -112,7 +112,7 @@ class Uploading:
         return self._call("GET", f"/uploads/{upload['id']}").body
 
     def send(self, upload: Json, what: Content, only: int | None = None) -> None:
-        """Sends the parts that are missing, or the first `only` of them."""
+        """Sends the missing parts, or the first `only` of them."""
         missing = numbers_of(upload["missing"])[:only]
         if not missing:
             return
@@ -126,7 +126,7 @@ class Uploading:
                 self._caller.put(part, part_of(data, number))
 
     def batch(self, account: Account, contents: dict[str, Content]) -> None:
-        """Several small ones, by the calls for many; what one of them refuses is gone on with by itself."""
+        """Several small ones, by the calls for batches. An upload that the batch refuses continues alone."""
         questions = [self._question(what, name) for name, what in contents.items()]
         items = self._items("/uploads/batch", {"uploads": questions})
         begun = {name: item["upload"] for name, item in zip(contents, items, strict=True) if "upload" in item}
@@ -154,7 +154,7 @@ class Uploading:
         return items
 
     def abort(self, account: Account, what: Content, name: str, parts: int) -> None:
-        """Begins, sends so many parts, thinks better of it; a complete comes too late then."""
+        """Creates, sends this many parts, and aborts. A complete then comes too late."""
         upload = self.create(account, what, name)
         if upload["state"] == "done":
             return

@@ -1,4 +1,4 @@
-"""The end of a run: everything comes to rest, garbage is collected, and every line of the ledger is held to."""
+"""The end of a run: waits until all work has ended, collects garbage, and checks every line of the ledger."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ _AT_REST: Final = 120.0  # seconds, as the next
 _IN_ORDER: Final = 40.0
 _AUDITORS: Final = 3
 _LATER: Final = ("doomed objects", "uploads that are done without a file")
-"""Of what `Gateway.odd_rows` looks for: objects that are kept for hours on purpose, and files that were purged."""
+"""Kinds of `Gateway.odd_rows` that are allowed: objects that are kept for hours on purpose, and purged files."""
 
 _DUE: Final = "SELECT storage, object_key FROM doomed WHERE keep_until IS NULL OR keep_until <= UTC_TIMESTAMP(6)"
 
 
 class Verdict:
-    """See the module's docstring.
+    """Checks the final state, see the module's docstring.
 
     Args:
-        say: is told what is being done.
+        say: called with each line of progress.
     """
 
     def __init__(self, stand: Stand, ledger: Ledger, say: Callable[[str], None]) -> None:
@@ -34,8 +34,8 @@ class Verdict:
         self._say = say
 
     def reach(self) -> None:
-        """Finds whatever is wrong; the population is gone, and the faults are over."""
-        self._say("waiting until every upload has come to its end")
+        """Reports all differences; the population has ended, and the faults are over."""
+        self._say("waiting until every upload has ended")
         self._rests("uploads in finalizing", "SELECT HEX(id) FROM upload WHERE state = 'finalizing'")
         self._rests("unverified content", "SELECT HEX(id) FROM `blob` WHERE state = 'unverified'")
         self._with_auditors(lambda auditor: auditor.settle_uploads())
@@ -43,7 +43,7 @@ class Verdict:
         self._say(f"sweeping; {purged} files have been in the trash for a month")
         self._sweep()
         self._rescue()
-        self._say("collecting garbage, and looking at everything that was acknowledged")
+        self._say("collecting garbage, and checking all acknowledged data")
         self._collect()
         self._with_auditors(lambda auditor: auditor.look())
         self._sweep()
@@ -69,7 +69,7 @@ class Verdict:
             list(pool.map(one, [account for account in self._ledger.accounts if account.acknowledged]))
 
     def _age_trash(self) -> int:
-        """Every second file that was acknowledged as trashed has been there for longer than SLUICE_TRASH_DAYS."""
+        """Moves every second file with an acknowledged trash call back in time by more than SLUICE_TRASH_DAYS."""
         trashed = [file for account in self._ledger.accounts for file in _trashed(account)][::2]
         with self._stand.database() as cursor:
             for file in trashed:
@@ -79,7 +79,7 @@ class Verdict:
         return len(trashed)
 
     def _sweep(self) -> None:
-        """Sweeps until the rows are in order and what is to be deleted now is deleted."""
+        """Sweeps until the rows are consistent and everything due is deleted."""
         wrong: list[str] = []
         held_back: list[str] = []
 
@@ -96,7 +96,7 @@ class Verdict:
             self._ledger.find("orphan", text)
 
     def _rescue(self) -> None:
-        """Brings files whose key has an open upload under a new key, as docs/storages.md has an operator do."""
+        """Moves files whose key has an open upload to a new key, as docs/storages.md tells operators to do."""
         in_use = self._stand.open_uploads() & self._pairs("SELECT storage, object_key FROM replica")
         self._ledger.counts["open uploads of files"] = len(in_use)
         if in_use:
@@ -113,7 +113,7 @@ class Verdict:
             self._ledger.find("stuck", str(ex))
 
     def _compare(self) -> None:
-        """Objects and multipart uploads against the rows that name them."""
+        """Compares objects and multipart uploads with the rows that name them."""
         replicas = self._pairs("SELECT storage, object_key FROM replica")
         ended = (
             "SELECT storage, object_key FROM doomed "
