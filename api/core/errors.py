@@ -102,7 +102,7 @@ TRANSFER_NOT_OPEN     = Kind("TRANSFER_NOT_OPEN", 409, "The transfer's state doe
 # -- files
 FILE_NOT_FOUND        = Kind("FILE_NOT_FOUND", 404, "There is no such file.", by=BOTH)
 FILE_CORRUPT          = Kind("FILE_CORRUPT", 410, "The stored content is damaged.", by=BOTH)
-CONTENT_LOST          = Kind("CONTENT_LOST", 410, "No storage has the content any more.")
+CONTENT_LOST          = Kind("CONTENT_LOST", 410, "No storage has the content any more.", by=BOTH)
 LINK_REVOKED          = Kind("LINK_REVOKED", 410, "The link was withdrawn.")
 FILE_NOT_READY        = Kind("FILE_NOT_READY", 409, "The content is still being verified.")
 FOLDER_NOT_FOUND      = Kind("FOLDER_NOT_FOUND", 404, "There is no such folder.")

@@ -242,11 +242,12 @@ function _M.refuse()
         return finish_stored()
     end
     if code == nil or code == "" then
-        code = failure.code_of(route, ngx.status)
+        local place
+        code, place = failure.code_of(route, ngx.status)
         if not code then
             -- Forgets nginx' error.
             ngx.status = 0
-            return ngx.exec(var.storage_place)
+            return ngx.exec(place)
         end
     end
     return answer(route, code)

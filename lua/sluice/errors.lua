@@ -14,6 +14,7 @@ return {
     STORAGE_FULL = { 507, "The storage has no room for this." },
     FILE_NOT_FOUND = { 404, "There is no such file." },
     FILE_CORRUPT = { 410, "The stored content is damaged." },
+    CONTENT_LOST = { 410, "No storage has the content any more." },
     LINK_REVOKED = { 410, "The link was withdrawn." },
     STORAGE_UNAVAILABLE = { 503, "The storage is away; repeat the call.", 1 },
     INTERNAL_ERROR = { 500, "Something went wrong here." },

@@ -1,5 +1,7 @@
 --- Why a storage did not do as it was asked, once nginx is left with a status. access.lua answers with the code.
 
+local download = require("sluice.download.download")
+local fallback = require("sluice.download.fallback")
 local journal = require("sluice.platform.journal")
 local limits = require("sluice.limits.limits")
 local proxy = require("sluice.storage.proxy")
@@ -7,6 +9,7 @@ local response = require("sluice.response")
 local settings = require("sluice.platform.settings")
 local target = require("sluice.download.target")
 
+local ngx = ngx
 local var = ngx.var
 
 local _M = {}
@@ -31,11 +34,17 @@ local function of_local(route, status)
             return "UPLOAD_NOT_OPEN"
         end
         journal.note("local storage could not take a part of upload " .. subject .. " (" .. status .. ")")
-    else
-        target.forget(subject)
-        journal.note("local storage could not give file " .. subject .. " (" .. status .. ")")
+        return "STORAGE_UNAVAILABLE"
     end
-    return "STORAGE_UNAVAILABLE"
+    local found = target.find(subject)
+    if not found or not found.path then
+        return "STORAGE_UNAVAILABLE"
+    end
+    local other, code = fallback.find(found, status == 404 and "missing" or "error")
+    if not other then
+        return code or "STORAGE_UNAVAILABLE"
+    end
+    return download.resume(other)
 end
 
 local function of_part(answered)
@@ -49,17 +58,22 @@ local function of_part(answered)
     return code
 end
 
--- A target that no longer holds (its URL has expired, keys were changed, another replica serves) is asked for anew,
--- once.
+-- Why a replica of a proxied storage could not be read.
+local REASONS = { [404] = "missing", [410] = "missing", [504] = "timeout" }
+
+-- A target that no longer holds (the object is gone, its URL has expired, keys were changed) is asked for anew: another
+-- replica, or another URL of the same.
 local function of_blob(answered)
-    journal.note("a storage could not give file " .. var.subject .. " (" .. answered .. ")")
+    local failed = { name = var.storage_label, uri = var.storage_uri, etag = ngx.header["ETag"] }
+    if not failed.etag and var.storage_etag ~= "" then
+        failed.etag = var.storage_etag
+    end
     if var.storage_final == "" then
-        var.storage_final = "1"
-        local found, problem = target.renew(var.subject)
-        if not found then
-            return problem
-        elseif found.uri ~= var.storage_uri and not proxy.aim_at_blob(found) then
-            return nil
+        local other, code = fallback.find(failed, REASONS[answered] or "error")
+        if other then
+            return download.resume(other)
+        elseif code then
+            return code
         end
     end
     return proxy.code_of_get(answered)
@@ -71,7 +85,7 @@ local function of_limit()
 end
 
 --- The error code for a status that nginx made itself.
--- @return the code; nil where the same is to be tried once more, at another place
+-- @return the code; or nil, and the location that reads another replica
 function _M.code_of(route, status)
     if status == 429 and (var.limit_req_status == "REJECTED" or var.limit_conn_status == "REJECTED") then
         return of_limit()
@@ -84,7 +98,10 @@ function _M.code_of(route, status)
         return (route == "part" and of_part or of_blob)(answered)
     end
     local code = response.code_of(route, status)
-    return code == "STORAGE_UNAVAILABLE" and of_local(route, status) or code
+    if code == "STORAGE_UNAVAILABLE" then
+        return of_local(route, status)
+    end
+    return code
 end
 
 return _M

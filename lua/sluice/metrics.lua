@@ -23,6 +23,7 @@ local COUNTERS = {
     limits = { "sluice_edge_limits_total", "What limits said", "limit", "verdict" },
     lookups = { "sluice_edge_lookups_total", "Where what is cached at the edge was found", "cache", "found" },
     failures = { "sluice_edge_failures_total", "Refusals and failures by location and error code", "route", "code" },
+    fallbacks = { "sluice_edge_fallbacks_total", "Replicas in whose place another one was read", "storage", "reason" },
     waits = { "sluice_edge_upstream_seconds", "Seconds that an upstream took to answer", "upstream", "le" },
     waited = { "sluice_edge_upstream_seconds_sum", "", "upstream", "" },
 }

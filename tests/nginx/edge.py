@@ -219,13 +219,38 @@ class Edge:
         return self.aim(file, size=len(content), uri=f"/{key}")
 
     def aim(
-        self, file: str, *, size: int, uri: str = "", storage: str = "local", cached: bool = False, name: str = "main"
+        self,
+        file: str,
+        *,
+        size: int,
+        uri: str = "",
+        storage: str = "local",
+        cached: bool = False,
+        name: str = "main",
+        others: bool = False,
+        also: bool = False,
     ) -> str:
-        """Lets the API name a place for a file: a storage's kind and name, and where it lies there."""
+        """Lets the API name a place for a file: a storage's kind and name, and where it lies there.
+
+        Args:
+            also: a further replica, which is named once those before it could not be read.
+        """
         digest = make_tokens.hashlib.sha256(file.encode()).hexdigest()
-        body = {"file": file, "size": size, "digest": digest, "storage": storage, "uri": uri, "cached": cached}
-        body |= {"name": name, "generation": make_tokens.CLAIMS["link"]["gen"], **FILE}
-        self.api.targets[file] = Answer(body=json.dumps(body).encode())
+        body = {
+            "file": file,
+            "size": size,
+            "digest": digest,
+            "storage": storage,
+            "uri": uri,
+            "cached": cached,
+            "others": others,
+        }
+        body |= {"others": others, "name": name, "generation": make_tokens.CLAIMS["link"]["gen"], **FILE}
+        answer = Answer(body=json.dumps(body).encode())
+        if also:
+            self.api.others.setdefault(file, []).append(answer)
+        else:
+            self.api.targets[file] = answer
         return f'"{digest}"'
 
     def log_line(self, request_id: str) -> dict[str, Any]:

@@ -57,6 +57,8 @@ class StubAPI:
         rows: the feed, (moment, kind, subject, generation, expires_at).
         targets: answers of /internal/targets by file id.
         same_content: files with the content of another and something of their own: (the other one's id, what it is).
+        others: by file, the replicas that are named one after the other once the one before could not be read.
+        reported: (file, storages that could not be read, reason) of each report.
         live: whether /internal/sessions says that a token is still good.
         page: rows in one answer of the feed.
         tiers: what /internal/tiers answers; None: an API that knows of none.
@@ -89,6 +91,8 @@ class StubAPI:
         self.feed_asked: list[int] = []
         self.feed_answer: Callable[[int], Answer] = self._feed
         self.targets_asked: list[str] = []
+        self.others: dict[str, list[Answer]] = {}
+        self.reported: list[tuple[str, str, str]] = []
         self.misdirected: list[str] = []
         self._servers: list[socketserver.BaseServer] = []
         self.start()
@@ -200,10 +204,18 @@ class StubAPI:
         self.seen.append(request)
         return self.answer(request)
 
-    def _target(self, file: str) -> Answer:
+    def _target(self, path: str) -> Answer:
+        file, _, query = path.partition("?")
+        asked = dict(pair.split("=") for pair in query.split("&") if pair)
         content, about = self.same_content.get(file, (file, {}))
         self.targets_asked.append(content)
+        if "reason" in asked:
+            self.reported.append((content, asked["failed"], asked["reason"]))
         answer = self.targets.get(content, Answer(404, body=b'{"error":{"code":"FILE_NOT_FOUND"}}'))
+        failed = asked.get("failed", "").split(",")
+        for other in self.others.get(content, ()):
+            if answer.status == 200 and json.loads(answer.body)["name"] in failed:
+                answer = other
         if not about or answer.status != 200:
             return answer
         return replace(answer, body=json.dumps(json.loads(answer.body) | about | {"file": file}).encode())

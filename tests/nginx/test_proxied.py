@@ -271,7 +271,7 @@ def test_no_log_holds_a_signature(make_edge: MakeEdge, storage: StubStorage) -> 
     assert (line["route"], line["path"], line["status"], line["bytes_sent"] > SIZE) == ("link", "", 200, True)
     assert re.fullmatch(r"\d\.\d{3}", line["upstream_time"])
     wait_for(
-        lambda: re.search(r"a storage could not give file [0-9a-f]{32} \(502\)", edge.error_log.read_text()),
+        lambda: re.search(r"storage main could not give file [0-9a-f]{32} \(error\)", edge.error_log.read_text()),
         "line in the error log",
     )
     assert signature not in edge.access_log.read_text() + edge.error_log.read_text()

@@ -1,9 +1,12 @@
 --- Where a download's bytes come from, and at which pace, once access.lua has decided that they may go.
 -- It sets what nginx needs to know, and names the internal location that sends them; it ends no request.
 
+local fallback = require("sluice.download.fallback")
 local journal = require("sluice.platform.journal")
+local local_file = require("sluice.storage.local_file")
 local proxy = require("sluice.storage.proxy")
 local shaper = require("sluice.limits.shaper")
+local target = require("sluice.download.target")
 local traffic = require("sluice.limits.traffic")
 
 local ngx = ngx
@@ -18,6 +21,23 @@ local function send_file(uri, first, last)
         ngx.req.set_header("Range", first and string.format("bytes=%d-%d", first, last))
     end
     ngx.req.set_uri(uri)
+end
+
+-- The replica to read: what was found, or another one if local storage has not what it should have.
+-- @return a target; or nil and an error code
+local function readable(found)
+    while found.path do
+        local problem = local_file.problem(found.path, found.size)
+        if not problem then
+            break
+        end
+        local other, code = fallback.find(found, problem)
+        if not other then
+            return nil, code or "STORAGE_UNAVAILABLE"
+        end
+        found = other
+    end
+    return found
 end
 
 -- Says for the log and the figures which storage gives the bytes.
@@ -42,7 +62,7 @@ end
 --- Lets nginx send a blob's bytes from where they lie.
 -- @return an error code; or nil, and the location that sends them where this one does not
 function _M.send(found, first, last, is_inner)
-    if found.storage == "local" then
+    if found.path then
         return send_file(found.uri, first, last)
     end
     name_storage(found)
@@ -60,6 +80,14 @@ end
 -- @param first, last the range, or nil for the whole
 -- @return an error code; or nil and the location that sends the bytes; or nil, nil and the status of an answer without
 function _M.deliver(party, found, first, last)
+    -- Most are whole: what costs least comes first.
+    if found.path and local_file.problem(found.path, found.size) then
+        local code
+        found, code = readable(found)
+        if not found then
+            return code
+        end
+    end
     local is_local = found.storage == "local"
     if not is_local and found.storage ~= "empty" and not proxy.RANGE_BEHAVIORS[found.storage] then
         return "STORAGE_UNSUPPORTED"
@@ -90,6 +118,50 @@ function _M.deliver(party, found, first, last)
     return _M.send(found, first, last)
 end
 
+--- Lets nginx send what the edge asks itself for.
+-- @return as send()
+function _M.deliver_inner(found, first, last)
+    local replica, code = readable(found)
+    if not replica then
+        return code
+    end
+    return _M.send(replica, first, last, true)
+end
+
+-- The range that was decided on, once nginx has tried a place.
+local function decided_range()
+    local text = var.storage_place == "/_storage/get" and var.storage_range or var.http_range
+    local first, last = (text or ""):match("^bytes=(%d+)%-(%d+)$")
+    return tonumber(first), tonumber(last)
+end
+
+--- Goes on with another replica, once nginx was left with an error and nothing was sent.
+-- @return as deliver(), with the location always
+function _M.resume(found)
+    local code
+    found, code = readable(found)
+    if not found then
+        return code
+    end
+    local header = ngx.header
+    local first, last = decided_range()
+    header["ETag"], header["Content-Type"] = found.etag, found.content_type
+    header["Content-Range"], header["Accept-Ranges"] = nil, nil
+    if found.path then
+        var.storage_path, var.storage_label, var.storage_kind = "", "", ""
+        var.storage_place = "/_storage/local"
+        ngx.req.set_header("Range", first and string.format("bytes=%d-%d", first, last))
+        return nil, "/_storage/local" .. found.uri
+    end
+    var.storage_range = ""
+    if first then
+        header["Content-Range"] = string.format("bytes %d-%d/%d", first, last, found.size)
+    else
+        header["Accept-Ranges"] = "bytes"
+    end
+    return _M.send(found, first, last, var.http_x_sluice_inner == shaper.secret())
+end
+
 --- Sends a paced download's bytes.
 -- @return an error code where none was sent; or nil, and whether it was cut
 function _M.send_paced()
@@ -111,6 +183,10 @@ function _M.send_paced()
     traffic.note_booked(sent)
     if err then
         journal.note("a paced download of file " .. var.subject .. " was cut: " .. err)
+        local found = target.find(var.subject)
+        if found and found.name then
+            target.report(var.subject, found.name, found.uri, "cut")
+        end
     end
     return nil, sent < length
 end

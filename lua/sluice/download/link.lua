@@ -152,7 +152,7 @@ function _M.decide_inner()
     end
     var.subject = file
     local first, last = (var.http_range or ""):match("^bytes=(%d+)%-(%d+)$")
-    return download.send(found, tonumber(first), tonumber(last), true)
+    return download.deliver_inner(found, tonumber(first), tonumber(last))
 end
 
 return _M

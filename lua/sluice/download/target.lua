@@ -24,6 +24,10 @@ local REFUSED_SECONDS = 1
 -- Where the edge is unsure, an answer is not older than that: it is news within the lag.
 local UNSURE_SECONDS = settings.revocation_lag / 2
 local WAIT_SECONDS = 4
+-- A replica that could not be read is reported once in so long, however many requests found it.
+local REPORT_SECONDS = 30
+-- For so long the API is not asked again for another replica than one that is the only one.
+local ALONE_SECONDS = 1
 -- What the API may say instead, and what its statuses mean where it says something else.
 local REFUSALS = { FILE_NOT_FOUND = true, LINK_REVOKED = true, FILE_CORRUPT = true, CONTENT_LOST = true }
 local BY_STATUS = { [404] = "FILE_NOT_FOUND", [410] = "FILE_CORRUPT" }
@@ -47,6 +51,7 @@ local function prepared(answer)
     if answer.problem then
         return answer
     end
+    answer.path = answer.storage == "local" and settings.storage_root .. "/objects" .. answer.uri or nil
     answer.etag = '"' .. answer.digest .. '"'
     answer.content_type = answer.type ~= "" and answer.type or "application/octet-stream"
     answer.attachment = disposition.header("attachment", answer.filename)
@@ -195,10 +200,51 @@ function _M.renew(file)
     return ask_once(file, "")
 end
 
---- Forgets a file, whose place turned out wrong.
-function _M.forget(file)
+-- The question for another replica; why the last one failed is said once in a while.
+-- @param uri of the last one; without its query it is the object
+local function query_of(failed, uri, reason)
+    if shared:add("report " .. uri:match("^[^?]*"), true, REPORT_SECONDS) then
+        return "?failed=" .. failed .. "&reason=" .. reason
+    end
+    return "?failed=" .. failed
+end
+
+--- Asks for another replica of a file than those that could not be read.
+-- @param failed their storages' names, joined by commas, the last one last
+-- @param uri of the last one
+-- @param reason why it could not be read: missing, length, error or timeout
+-- @return as find(); nil alone if there is no other
+function _M.replace(file, failed, uri, reason)
+    local alone = "alone " .. file .. " " .. failed
+    if shared:get(alone) then
+        return nil
+    end
     forget_near(file)
-    shared:delete(file)
+    local found, code = ask_once(file, query_of(failed, uri, reason))
+    if found and found.uri == uri then
+        shared:set(alone, true, ALONE_SECONDS)
+        return nil
+    end
+    return found, code
+end
+
+--- Reports a replica of a file, from where nobody can wait for the answer, and has the next request read another one.
+-- @param name, uri of its storage and of itself
+-- @param reason as replace() has it, or cut
+function _M.report(file, name, uri, reason)
+    local query = query_of(name, uri, reason)
+    if not query:find("&", 1, true) then
+        return
+    end
+    local ok, err = ngx.timer.at(0, function(is_ending)
+        if not is_ending then
+            forget_near(file)
+            ask_once(file, query)
+        end
+    end)
+    if not ok then
+        journal.note("could not report a replica: " .. err)
+    end
 end
 
 return _M

@@ -9,6 +9,7 @@ local heat = require("sluice.download.heat")
 local journal = require("sluice.platform.journal")
 local resolver = require("sluice.storage.resolver")
 local shaper = require("sluice.limits.shaper")
+local target = require("sluice.download.target")
 
 local ngx = ngx
 local var = ngx.var
@@ -22,6 +23,8 @@ _M.RANGE_BEHAVIORS = { s3 = "", oss = "standard" }
 -- Judged already (conditional.lua).
 local CONDITIONS = { "If-Match", "If-None-Match", "If-Range", "If-Modified-Since", "If-Unmodified-Since" }
 local PRECONDITION_FAILED = 412
+-- Seconds that a storage has for its first byte, and between two, while another replica could be read.
+local PATIENCE_SECONDS = 10
 local PORTS = { http = "80", https = "443" }
 -- What a client may see of an answer; of a GET it is all ours but the length.
 local SHOWN = {
@@ -90,6 +93,7 @@ end
 function _M.aim_at_blob(found)
     var.storage_range_behavior = _M.RANGE_BEHAVIORS[found.storage]
     var.storage_uri = found.uri
+    var.storage_others = found.others and "1" or ""
     if found.cached then
         -- Without its query: a signature says nothing about the bytes.
         var.storage_object = found.uri:match("^[^?]*")
@@ -150,6 +154,9 @@ end
 function _M.balance()
     local tried = ngx.ctx.tried or 0
     ngx.ctx.tried = tried + 1
+    if var.storage_others == "1" then
+        balancer.set_timeouts(nil, nil, PATIENCE_SECONDS)
+    end
     local at = 0
     for address, port in var.storage_peers:gmatch("(%S+):(%d+)") do
         if at == tried then
@@ -174,8 +181,12 @@ local function hide_headers()
 end
 
 -- Ends a request whose answer has begun in the wrong way. /_error runs inside of the filter then, and nginx hangs up
--- behind it: there is no time to ask anybody.
-local function break_off()
+-- behind it: there is no time to ask anybody. So this request is to be repeated, and the next reads another replica.
+-- @param is_length whether the storage has the object, with another length
+local function break_off(is_length)
+    if var.storage_place ~= "" then
+        target.report(var.subject, var.storage_label, var.storage_uri, is_length and "length" or "error")
+    end
     var.storage_final = "1"
     return ngx.exit(ngx.HTTP_BAD_GATEWAY)
 end
@@ -190,7 +201,7 @@ function _M.filter_get()
         got = got .. " " .. (var.upstream_http_content_range or "")
     end
     if got ~= var.storage_wanted then
-        return break_off()
+        return break_off(got:sub(1, 3) == var.storage_wanted:sub(1, 3))
     end
 end
 
@@ -232,7 +243,7 @@ function _M.filter_cached()
     hide_headers()
     ngx.header["Content-Type"] = var.storage_type
     if ngx.status ~= ngx.HTTP_OK or total ~= var.storage_wanted or not has_length() then
-        return break_off()
+        return break_off(total and total ~= var.storage_wanted)
     end
     ngx.header["ETag"] = var.storage_etag
 end
