@@ -1,1 +1,1 @@
-"""What every part stands on: settings, errors, values, tokens, keys. Nothing here knows about HTTP, SQL or storages."""
+"""Shared basics: settings, errors, records, tokens, keys. No HTTP, SQL or storage code."""

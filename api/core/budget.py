@@ -1,4 +1,4 @@
-"""How long a call may keep the database busy."""
+"""Limits the time that an API call may use the database."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from contextvars import ContextVar
 from typing import Final
 
 STATEMENT_SECONDS: Final = 10
-"""One statement of the API's; the server ends what takes longer."""
+"""Longest time of one statement. The database server aborts it after that."""
 CALL_SECONDS: Final = 30
-"""All statements of one call, from the call's beginning; the next one is not begun."""
+"""Time from the start of a call after which it starts no further statement."""
 
 _ends: ContextVar[float] = ContextVar("ends", default=math.inf)
 
 
 def begin() -> None:
-    """A call begins in this thread; what runs outside of calls has no such limit."""
+    """Starts the time limit for the call in this thread. Code outside of calls has no limit."""
     _ends.set(time.monotonic() + CALL_SECONDS)
 
 
 def end() -> None:
-    """The call of this thread has been answered."""
+    """Ends the time limit: the call in this thread has ended."""
     _ends.set(math.inf)
 
 
 def is_spent() -> bool:
-    """Whether the call that runs in this thread has had its time."""
+    """Whether the call in this thread has used up its time."""
     return time.monotonic() > _ends.get()

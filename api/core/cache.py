@@ -1,7 +1,7 @@
-"""Redis: counters against guessing. Everything in it may be lost at any moment.
+"""Redis: counters against password guessing. All of its data may be lost at any time.
 
-The only importer of redis, and the only maker of its keys (``sluice:<kind>:<id>``). Without Redis, counters go on in
-this process's own memory (a guesser then has a budget per process).
+The only module that imports redis and builds its keys (``sluice:<kind>:<id>``). If Redis is down, each process counts
+in its memory: an attacker then has a budget per process.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ import redis
 
 _log = logging.getLogger(__name__)
 
-_MOST_LOCAL: Final = 10_000
-_SILENCE: Final = 1.0
-"""Seconds in which a Redis that just failed is not asked again."""
+MOST_LOCAL_COUNTERS: Final = 10_000
+RETRY_SECONDS: Final = 1.0
+"""Seconds until a Redis that failed is tried again."""
 
-# One round trip, and a key that never loses its expiry between two commands.
-_COUNT: Final = """
+# A script needs one round trip, and cannot leave a key without expiry between two commands.
+COUNT_SCRIPT: Final = """
 local n = redis.call('INCR', KEYS[1])
 if n == 1 or redis.call('TTL', KEYS[1]) < 0 then redis.call('EXPIRE', KEYS[1], ARGV[1]) end
 return {n, redis.call('TTL', KEYS[1])}
@@ -30,7 +30,7 @@ return {n, redis.call('TTL', KEYS[1])}
 
 
 class _LocalCounters:
-    """The same counters in this process, bounded in number."""
+    """Counters in this process's memory, limited in number."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -45,7 +45,7 @@ class _LocalCounters:
             count = max(count + amount, 0)
             self._counts[key] = (count, ends)
             self._counts.move_to_end(key)
-            while len(self._counts) > _MOST_LOCAL:
+            while len(self._counts) > MOST_LOCAL_COUNTERS:
                 self._counts.popitem(last=False)
         return count, max(int(ends - now), 1)
 
@@ -55,7 +55,7 @@ class _LocalCounters:
 
 
 def connect(url: str, timeout: float) -> redis.Redis:
-    """A client that gives up after so many seconds, and does not try again by itself; connects when it is used."""
+    """A client that connects on first use, times out after ``timeout`` seconds, and does not retry."""
     return redis.Redis.from_url(
         url, socket_connect_timeout=min(timeout, 0.5), socket_timeout=timeout, protocol=2, retry=None
     )
@@ -74,18 +74,18 @@ class Cache:
         self._silent_until = 0.0
 
     def _ask(self, *command: str | int) -> object | None:
-        """One command's answer, or None where Redis is away."""
+        """A command's result; None if Redis is down."""
         if time.monotonic() < self._silent_until:
             return None
         try:
             return cast(object, self._redis.execute_command(*command))  # type: ignore[no-untyped-call]
         except redis.RedisError as ex:
-            self._silent_until = time.monotonic() + _SILENCE
-            _log.warning("redis is away", extra={"error": type(ex).__name__})
+            self._silent_until = time.monotonic() + RETRY_SECONDS
+            _log.warning("redis is down", extra={"error": type(ex).__name__})
             return None
 
     def check(self) -> str:
-        """How Redis is: "ok", "away", or why it takes no writes (no memory left and no eviction, a replica)."""
+        """Redis's state: "ok", "away", or why it takes no writes (out of memory without eviction, a replica)."""
         try:
             self._redis.set("sluice:check", 1, ex=60)
         except redis.ResponseError as ex:
@@ -94,28 +94,28 @@ class Cache:
             return "away"
         return "ok"
 
-    # -- failures: counted before they are judged, in a window that begins with the first
+    # -- failures: counted before they are judged, in a time window that begins with the first one
 
     @staticmethod
     def _failures(kind: str, subject: str) -> str:
         return f"sluice:{kind}:{hashlib.sha256(subject.encode()).hexdigest()[:32]}"
 
     def count(self, kind: str, subject: str, window: int) -> tuple[int, int]:
-        """Adds one; answers the count in the window and the seconds until the window ends."""
+        """Adds one. Returns the count in the window, and the seconds until the window ends."""
         key = self._failures(kind, subject)
-        answer = self._ask("EVAL", _COUNT, 1, key, window)
+        answer = self._ask("EVAL", COUNT_SCRIPT, 1, key, window)
         if isinstance(answer, list):
             return int(answer[0]), max(int(answer[1]), 1)
         return self._local.add(key, 1, window)
 
     def uncount(self, kind: str, subject: str, window: int) -> None:
-        """Takes one back."""
+        """Subtracts one."""
         key = self._failures(kind, subject)
         if self._ask("DECR", key) is None:
             self._local.add(key, -1, window)
 
     def clear(self, kind: str, subject: str) -> None:
-        """Forgets the count."""
+        """Deletes the counter."""
         key = self._failures(kind, subject)
         self._local.clear(key)
         self._ask("DEL", key)

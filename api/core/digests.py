@@ -1,4 +1,4 @@
-"""Part sizes and the composite digest: pure functions that server and clients share."""
+"""Part sizes and the composite digest. Server and clients must compute them in the same way."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Final
 
 MIN_PART_SIZE: Final = 8 * 1024**2
 MAX_PARTS: Final = 10_000
-"""S3's and OSS's limit on part numbers."""
+"""Limit of S3 and OSS on part numbers."""
 
 HASH_LENGTH: Final = 32
 EMPTY_DIGEST: Final = hashlib.sha256(b"").digest()
 
 
 def part_size(size: int) -> int:
-    """Bytes of every part but the last: 8 MiB, doubled until at most 10,000 parts are needed."""
+    """Part size in bytes: 8 MiB, doubled until at most 10,000 parts are needed. The last part may be shorter."""
     length = MIN_PART_SIZE
     while -(-size // length) > MAX_PARTS:
         length *= 2
@@ -22,12 +22,12 @@ def part_size(size: int) -> int:
 
 
 def part_count(size: int) -> int:
-    """How many parts a content of ``size`` bytes has; none when it is empty."""
+    """Number of parts of a content of ``size`` bytes; 0 if it is empty."""
     return -(-size // part_size(size))
 
 
 def part_length(number: int, size: int, length: int) -> int:
-    """Bytes of part ``number`` (from 1) of a content cut into parts of ``length``."""
+    """Length of part ``number`` (from 1), in bytes, if parts have ``length`` bytes."""
     return min(length, size - (number - 1) * length)
 
 
@@ -37,5 +37,5 @@ def composite(hashes: bytes) -> bytes:
 
 
 def split(hashes: bytes) -> list[bytes]:
-    """The single hashes of a packed list."""
+    """The hashes of a packed list."""
     return [hashes[i : i + HASH_LENGTH] for i in range(0, len(hashes), HASH_LENGTH)]

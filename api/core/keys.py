@@ -1,8 +1,8 @@
 """The keys that sign tokens: a file that is read again while the process runs.
 
-A line a key, oldest first. All of them verify; the newest whose moment has come signs. ``from=`` behind a key names
-that moment in epoch seconds: a key that was just added signs nothing before every process has had the time to read it,
-so no token meets an edge that does not know its key. The edge reads the same file and ignores the moments
+The file has one key per line, oldest first. All keys verify tokens. The newest key whose start time has passed signs
+them. ``from=`` after a key is this start time, in epoch seconds. So a new key signs no tokens until every process has
+read it, and no edge gets a token with an unknown key. The edge reads the same file and ignores the start times
 (lua/sluice/identity/keys.lua).
 """
 
@@ -24,16 +24,16 @@ from typing import Final
 from api.core.errors import SluiceError
 
 LOOK_EVERY: Final = 1.0
-"""Seconds between two looks at the file; the edge's timer has the same (lua/sluice/identity/keys.lua)."""
+"""Seconds between two checks of the file; the same as on the edge (lua/sluice/identity/keys.lua)."""
 
 MARGIN: Final = 3600
-"""Seconds that a key is kept beyond the last token's end: clocks differ, and there is no hurry."""
+"""Seconds that a key is kept after its last token has expired, since clocks may differ."""
 
 _log = logging.getLogger(__name__)
 
 
 class KeysRefused(SluiceError):
-    """What was asked for would lose tokens, or cannot be done."""
+    """The change would invalidate tokens, or is impossible."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Key:
     """One key.
 
     Attributes:
-        signs_from: epoch seconds; 0 where it always did.
+        signs_from: start time in epoch seconds; 0 if it has none.
     """
 
     text: str
@@ -49,15 +49,15 @@ class Key:
 
     @property
     def fingerprint(self) -> str:
-        """What a person may see of it."""
+        """A short hash of the key, to show to people."""
         return hashlib.sha256(self.text.encode()).hexdigest()[:12]
 
 
 def parse(value: str) -> tuple[Key, ...]:
-    """The keys of a file, or of a setting where commas stand for lines.
+    """Parses the keys of a file, or of a setting with commas instead of newlines.
 
     Raises:
-        ValueError: there is none, or one that is too short to be one.
+        ValueError: there is no key, or one is too short.
     """
     found: list[Key] = []
     for word in value.replace(",", "\n").split():
@@ -74,7 +74,7 @@ def parse(value: str) -> tuple[Key, ...]:
 
 
 def signing(keys: Sequence[Key], at: float) -> Key:
-    """The key that signs at a moment."""
+    """The key that signs at this time."""
     return next((key for key in reversed(keys) if key.signs_from <= at), keys[0])
 
 
@@ -82,9 +82,9 @@ class Keyring:
     """The keys in force.
 
     Args:
-        keys: as they were read at start.
-        path: where they are read again; None for keys that stay.
-        tick: seconds of a clock that never goes back.
+        keys: as read at the start.
+        path: the file to read again; None if the keys never change.
+        tick: a monotonic clock, in seconds.
     """
 
     def __init__(
@@ -97,14 +97,14 @@ class Keyring:
         self._seen: object = None
 
     def current(self) -> tuple[Key, ...]:
-        """The keys; the same object until the file has changed."""
+        """The keys. Returns the same object until the file has changed."""
         if self._path is not None and self._tick() - self._looked >= LOOK_EVERY:
             self._looked = self._tick()
             self._look(self._path)
         return self._keys
 
     def _look(self, path: Path) -> None:
-        # what cannot be read ends no key: the tokens out there are good
+        # if the file cannot be read, the old keys stay valid, and with them all tokens
         try:
             status = path.stat()
             seen: object = (status.st_ino, status.st_mtime_ns, status.st_size)
@@ -113,7 +113,7 @@ class Keyring:
             keys = parse(path.read_text())
         except (OSError, ValueError) as ex:
             if self._seen != str(ex):
-                _log.error("the token keys cannot be read again; those that were read stay", extra={"error": str(ex)})
+                _log.error("the token keys cannot be read again; the old ones stay in force", extra={"error": str(ex)})
             self._seen = str(ex)
             return
         self._seen = seen
@@ -127,7 +127,7 @@ class Keyring:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[tuple[Key, ...]]:
-    """The file's keys, while nobody else changes them."""
+    """Yields the file's keys under an exclusive lock."""
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(folder, fcntl.LOCK_EX)
@@ -139,7 +139,7 @@ def _locked(path: Path) -> Iterator[tuple[Key, ...]]:
 
 
 def _write(path: Path, keys: Sequence[Key]) -> None:
-    """Whole or not at all, for the same owner as before, and never readable by others."""
+    """Replaces the file atomically. Keeps the owner, and never lets others read it."""
     before = path.stat()
     unfinished = path.with_name(f".{path.name}.new")
     unfinished.unlink(missing_ok=True)
@@ -147,7 +147,7 @@ def _write(path: Path, keys: Sequence[Key]) -> None:
     with open(descriptor, "w") as file:
         if (before.st_uid, before.st_gid) != (os.geteuid(), os.getegid()):
             os.fchown(descriptor, before.st_uid, before.st_gid)
-        # a group that may read it is there for nginx' workers, where they are somebody else
+        # the group may read it if nginx's workers run as another user
         os.fchmod(descriptor, 0o600 | before.st_mode & 0o040)
         for key in keys:
             file.write(f"{key.text} from={key.signs_from}\n" if key.signs_from else f"{key.text}\n")
@@ -157,10 +157,10 @@ def _write(path: Path, keys: Sequence[Key]) -> None:
 
 
 def rotate(path: Path, now: float, after: int) -> Key:
-    """Adds a key that signs from ``after`` seconds on.
+    """Adds a key that signs after ``after`` seconds.
 
     Raises:
-        KeysRefused: one is waiting already, or the file cannot be changed.
+        KeysRefused: another new key does not sign yet, or the file cannot be changed.
     """
     with _locked(path) as keys:
         if keys[-1].signs_from > now:
@@ -171,7 +171,7 @@ def rotate(path: Path, now: float, after: int) -> Key:
 
 
 def useless_from(keys: Sequence[Key], place: int, longest: int) -> int | None:
-    """When the last token that ``keys[place]`` signed has expired; None for one that (still) signs.
+    """When the last token of ``keys[place]`` has expired, in epoch seconds; None if the key still signs.
 
     Args:
         longest: seconds that the longest-lived token lives.
@@ -185,10 +185,10 @@ def retire(path: Path, now: float, longest: int, force: bool = False) -> Key:
 
     Args:
         longest: see `useless_from`.
-        force: though tokens of it may be out there: for a key that somebody else has got hold of.
+        force: remove it even if it has valid tokens; for a key that was leaked.
 
     Raises:
-        KeysRefused: tokens may live, or no other key signs.
+        KeysRefused: the key may have valid tokens, or no other key signs.
     """
     with _locked(path) as keys:
         if signing(keys, now) is keys[0]:

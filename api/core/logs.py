@@ -1,4 +1,4 @@
-"""JSON logs: one object a line, with the request's id, never a token, a signature or a password."""
+"""JSON logs: one object per line, with the request's id. Never log a token, signature or password."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from datetime import UTC, datetime
 import msgspec
 
 request_id: ContextVar[str] = ContextVar("request_id", default="")
-"""The id of the request that this thread is serving; nginx gives it, every log line carries it."""
+"""The id of the request that this thread serves. nginx creates it; every log line has it."""
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
 
 
 class JSONFormatter(logging.Formatter):
-    """Formats a record as one JSON object; ``extra`` members become members of it."""
+    """Formats a record as one JSON object, which includes the members of ``extra``."""
 
     def __init__(self, component: str) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class JSONFormatter(logging.Formatter):
 
 
 def configure(component: str, level: str) -> None:
-    """Sends every logger's lines to stderr as JSON."""
+    """Makes every logger write JSON to stderr."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JSONFormatter(component))
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)

@@ -1,8 +1,8 @@
-"""Files that several processes count into, which a full disk cannot turn into a signal.
+"""Metric files of several processes that are safe on a full disk.
 
-The library maps its files into memory and gives them their size by truncate, so they are sparse: on a full disk, the
-first write to a page that has no block yet kills the process by SIGBUS. Here every block is allocated before it is
-mapped. If that fails, the process counts in memory of its own, and tries the file again later.
+The Prometheus library maps sparse files into memory. On a full disk, the first write to a page without a block kills
+the process by SIGBUS. Here every block is allocated before the file is mapped. If that fails, the process counts in its
+memory, and tries the file again later.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from typing import Any, Final
 from prometheus_client.mmap_dict import MmapedDict
 
 NOWHERE: Final = "nowhere"
-"""The place of a process that could have none: it counts in its memory alone."""
+"""The name of a process without a file: it counts in memory only."""
 
-_FIRST_SIZE: Final = 1 << 16
-_AGAIN: Final = 10.0
-"""Seconds between two tries to allocate a file."""
+FIRST_SIZE_BYTES: Final = 1 << 16
+RETRY_SECONDS: Final = 10.0
+"""Seconds between two attempts to allocate a file."""
 
 
 class AllocatedDict(MmapedDict):
-    """The library's dictionary of floats in a mapped file; its other methods are the library's.
+    """A dictionary of floats in a mapped file, for the library. Overrides how the file is allocated.
 
     Args:
-        filename: ends with ``_PLACE.db``.
+        filename: ends with ``_NAME.db``.
     """
 
     _f: Any
@@ -35,16 +35,16 @@ class AllocatedDict(MmapedDict):
         self._fname = filename
         self._f = None
         self._positions: dict[str, int] = {}
-        self._m = mmap.mmap(-1, _FIRST_SIZE)
-        self._capacity = _FIRST_SIZE
+        self._m = mmap.mmap(-1, FIRST_SIZE_BYTES)
+        self._capacity = FIRST_SIZE_BYTES
         self._used = 8
         self._m[:4] = self._used.to_bytes(4, "little")
         self._try_at = 0.0
         self._use_file()
 
     def _use_file(self) -> None:
-        """Maps the file, if its blocks can be had; what was counted in memory until now is added to it."""
-        self._try_at = time.monotonic() + _AGAIN
+        """Maps the file if its blocks can be allocated, and copies the values from memory to it."""
+        self._try_at = time.monotonic() + RETRY_SECONDS
         if self._fname.endswith(f"_{NOWHERE}.db"):
             return
         try:
@@ -90,13 +90,13 @@ class AllocatedDict(MmapedDict):
         self._m, self._capacity = grown, size
 
     def write_value(self, key: str, value: float, timestamp: float) -> None:
-        """Sets a value. Not thread safe, as the library's."""
+        """Sets a value. Not thread-safe, like the library's method."""
         if self._f is None and time.monotonic() > self._try_at:
             self._use_file()
         super().write_value(key, value, timestamp)  # type: ignore[no-untyped-call]
 
     def close(self) -> None:
-        """Lets go of the file, or of what was counted without one."""
+        """Closes the mapping and the file."""
         self._m.close()
         if self._f is not None:
             self._f.close()

@@ -1,7 +1,7 @@
-"""What the rows mean: records that services and the database layer hand each other.
+"""Records of database rows, which the services and the database layer exchange.
 
-Ids are 16 bytes inside and 32 hexadecimal characters outside; digests are 32 bytes inside and 64 characters
-outside; times are aware datetimes in UTC; sizes are bytes.
+Internally an id has 16 bytes and a digest 32 bytes. In the API they have 32 and 64 hexadecimal characters. Times are
+aware datetimes in UTC. Sizes are in bytes.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ ROOT_FOLDER: Final = bytes(16)
 GLOBAL_SCOPE: Final = bytes(16)
 
 SINGLE_PUT: Final = "single put"
-"""Stands for a multipart id in the row of an upload whose object is one PUT through the edge."""
+"""Stands in the row for a multipart id if the object is stored by one PUT through the edge."""
 
 OPEN_STATES: Final = ("proving", "uploading", "finalizing")
-"""An upload in one of these is unfinished; in any other it has ended."""
+"""States of an unfinished upload. In any other state it has ended."""
 
 
 def utc_now() -> datetime:
@@ -31,10 +31,10 @@ def utc_now() -> datetime:
 
 
 def new_id() -> bytes:
-    """A random id that sorts by its time of making (UUIDv7, RFC 9562 section 5.7).
+    """A random id that sorts by its creation time (UUIDv7, RFC 9562 section 5.7).
 
-    Rows made one after the other lie side by side in the index, and "newest first" is the order of ids: also within a
-    millisecond, whose 4096ths stand where the version leaves 12 bits (section 6.2, method 3). 62 bits are random.
+    So rows that are inserted one after the other are neighbours in the index, and "newest first" is the order of ids.
+    The 12 bits after the version hold 4096ths of a millisecond (section 6.2, method 3). 62 bits are random.
     """
     milliseconds, rest = divmod(time.time_ns(), 1_000_000)
     value = bytearray(milliseconds.to_bytes(6) + (0x7000 | rest * 4096 // 1_000_000).to_bytes(2) + os.urandom(8))
@@ -58,7 +58,7 @@ class User:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A signed-in client; its refresh tokens are one family, of which only the newest is good."""
+    """A signed-in client. Only the newest of its refresh tokens is valid."""
 
     id: bytes
     user_id: bytes
@@ -69,16 +69,16 @@ class Session:
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """An upload in progress or ended; see docs/design.md's Words for the states.
+    """An upload in progress or ended; docs/design.md explains the states.
 
     Attributes:
-        received: bit n-1 is set when the storage held part n, least significant bit of each byte first.
-        received_at: when the storage was last asked.
+        received: bit n-1 is set if the storage had part n; least significant bit of each byte first.
+        received_at: when the storage last listed the parts.
         binds_hash: the part URLs make the storage check each part's SHA-256.
-        lease_until: until then one process is busy finalizing it.
-        failure: the error code it ended with.
-        completes_sent: completes that may have reached the storage, the one that is about to be sent included.
-        copy_key: where the object is brought after a doubtful complete; the blob's key then.
+        lease_until: until then one process has the lease for finalizing it.
+        failure: the error code with which it ended.
+        completes_sent: complete requests that may have reached the storage, including the one about to be sent.
+        copy_key: key of the copy after a doubtful complete; it becomes the blob's key.
     """
 
     id: bytes
@@ -110,23 +110,23 @@ class Upload:
 
     @property
     def blob_key(self) -> str:
-        """The key under which the content counts once the upload is done."""
+        """The object key of the content after the upload."""
         return self.copy_key or self.object_key
 
     @property
     def is_single(self) -> bool:
-        """Its object is one PUT, and there is no multipart upload."""
+        """Whether the object is stored by one PUT, without a multipart upload."""
         return self.multipart_id == SINGLE_PUT
 
 
 @dataclass(frozen=True, slots=True)
 class Blob:
-    """One unique content and, for a reader, one replica of it.
+    """A unique content, and one of its replicas.
 
     Attributes:
         state: unverified, verified, corrupt or deleting.
-        sha256: of the whole content, where it is known.
-        storage: a replica's storage; None when it has none (an empty blob needs none).
+        sha256: SHA-256 of the whole content; None if unknown.
+        storage: the replica's storage; None if there is no replica (an empty blob needs none).
     """
 
     id: bytes
@@ -140,7 +140,7 @@ class Blob:
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A user's named entry, with what a caller wants to know of its blob."""
+    """A user's file, with the data of its blob."""
 
     id: bytes
     user_id: bytes
@@ -159,7 +159,7 @@ class File:
 
     @classmethod
     def of(cls, upload: Upload, blob: Blob, file_id: bytes, now: datetime) -> File:
-        """The file that an upload makes on a blob."""
+        """The new file of an upload, with this blob."""
         return cls(
             id=file_id,
             user_id=upload.user_id,
@@ -180,18 +180,18 @@ class File:
 
 @dataclass(frozen=True, slots=True)
 class Transfer:
-    """A migration of a storage, or a policy.
+    """A migration of a storage, or a transfer policy.
 
     Attributes:
-        policy: its name, such as ``move:local>main``; None for a one-off migration.
-        keep_for: seconds for which the source is kept beside its copy, where it is deleted at all.
-        delay: seconds of age at which a replica is copied.
+        policy: the policy's name, such as ``move:local>main``; None for a migration.
+        keep_for: seconds for which the source is kept beside its copy, if ``delete_source``.
+        delay: age of a replica at which it is copied, in seconds.
         state: running, paused, done, cancelled.
-        planned: everything that a migration is to copy has an item.
-        planned_at, planned_blob: the last replica of the source that was looked at.
-        items, bytes: what was planned; of which the next three are done, needless and failed.
-        live_bytes: of those that are none of the three, what is at the destination.
-        moved_bytes: all that was ever copied for it; by this the rate is measured.
+        planned: True if every blob of a migration has an item.
+        planned_at, planned_blob: the last replica of the source that the planner has read.
+        items, bytes: planned in total; the next three pairs are those that are done, skipped and failed.
+        live_bytes: bytes of unfinished items that the destination already has.
+        moved_bytes: bytes that were ever copied for it; used to measure the rate.
     """
 
     id: bytes
@@ -224,16 +224,16 @@ class Transfer:
 
 @dataclass(frozen=True, slots=True)
 class TransferItem:
-    """One blob of a transfer, and what its work has to know of both.
+    """One blob of a transfer, with the data of both.
 
     Attributes:
         state: waiting, queued, failed.
-        phase: copy, or delete (the source's replica, when it is due).
+        phase: copy, or delete (of the source's replica, at ``due_at``).
         storage: the destination.
-        upload_id: what the key ends with.
-        begun: something may be at the destination.
-        copied: bytes that are.
-        blob_state: None where the blob is gone.
+        upload_id: the end of the object key.
+        begun: True if the destination may have data of it.
+        copied: bytes that the destination has.
+        blob_state: None if the blob was deleted.
         complete_stage: see `api.blobs.copying.complete`.
         hashes: the packed SHA-256 of its parts.
     """
@@ -263,7 +263,7 @@ class TransferItem:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who is asking: what a verified access token says."""
+    """The caller, from the claims of a verified access token."""
 
     user_id: bytes
     session_id: bytes

@@ -1,8 +1,8 @@
-"""Transfer policies: which storage's blobs are copied or moved where, and when.
+"""Transfer policies: when blobs are copied or moved from one storage to another.
 
-``replicate:main>archive after 0s; move:local>main after 1h keep 7d``. ``→`` and ``->`` may stand for ``>``.
-``after`` is the age that a replica has when it is copied, ``keep`` for how long a moved blob's source is kept
-beside its copy; both may be left out and are then 0. Seconds, or a number with s, m, h or d.
+Example: ``replicate:main>archive after 0s; move:local>main after 1h keep 7d``. ``→`` and ``->`` mean the same as ``>``.
+``after`` is the age of a replica when it is copied. ``keep`` is how long the source of a moved blob is kept beside its
+copy. Both are 0 by default. A time is a number of seconds, or a number with s, m, h or d.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _POLICY: Final = re.compile(
 _SPAN: Final = re.compile(r"(\d{1,10})([smhd]?)")
 _UNITS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 LONGEST: Final = 10 * 366 * 86_400
-"""Seconds that anything waits or is kept, at most."""
+"""Longest time in a policy, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +27,8 @@ class Policy:
     """One policy.
 
     Attributes:
-        after: seconds of age at which a replica is copied.
-        keep: seconds for which the source is kept once the copy is whole; for a move only.
+        after: age of a replica at which it is copied, in seconds.
+        keep: seconds for which the source is kept after the copy; for a move only.
     """
 
     source: str
@@ -39,7 +39,7 @@ class Policy:
 
     @property
     def name(self) -> str:
-        """What tells it from the others: its rows go by it, also when times are changed."""
+        """Identifies the policy and its rows, also if its times are changed."""
         return f"{'move' if self.move else 'replicate'}:{self.source}>{self.destination}"
 
     def __str__(self) -> str:
@@ -55,7 +55,7 @@ def span(text: str) -> int:
 
 
 def policies(value: str) -> tuple[Policy, ...]:
-    """Parses the setting; one error names everything that is wrong. Raises ValueError."""
+    """Parses the setting. Raises ValueError with all problems."""
     found: list[Policy] = []
     problems: list[str] = []
     for item in filter(None, (part.strip() for part in value.split(";"))):
@@ -88,7 +88,7 @@ def _parse(item: str) -> Policy:
 
 
 def _circles(found: Sequence[Policy]) -> Iterable[str]:
-    """A move whose blobs would come back: they would go round for ever."""
+    """Problems of moves whose blobs would return to their source and be moved forever."""
     ways: dict[str, set[str]] = {}
     for policy in found:
         ways.setdefault(policy.source, set()).add(policy.destination)
@@ -102,7 +102,7 @@ def _circles(found: Sequence[Policy]) -> Iterable[str]:
 
 
 def unknown(found: Sequence[Policy], storages: Iterable[str]) -> list[str]:
-    """A line for every storage that a policy names and that there is not."""
+    """A problem for every storage of a policy that is not configured."""
     known = set(storages)
     return [
         f"SLUICE_TRANSFER_POLICIES names {name} in {policy.name}, which SLUICE_STORAGES does not"

@@ -1,4 +1,4 @@
-"""How a setting is declared, parsed and read: the machinery behind `api.core.config`."""
+"""Declares, parses and reads settings for `api.core.config`."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def url(*schemes: str) -> Callable[[str], str]:
 
 
 def bind(value: str) -> str:
-    """Where to listen: ``127.0.0.1:9100``, ``[::1]:9100``."""
+    """A listening address such as ``127.0.0.1:9100`` or ``[::1]:9100``."""
     host, _, port = value.rpartition(":")
     if not host or not port.isdecimal() or not 0 < int(port) < 65536:
         raise ValueError("is HOST:PORT")
@@ -59,14 +59,14 @@ def bind(value: str) -> str:
 
 
 def host(value: str) -> str:
-    """A host's name, in lower case, with a port where it has one."""
+    """A host name in lower case, with an optional port."""
     if not re.fullmatch(r"[a-z0-9][a-z0-9.-]*(:[0-9]{1,5})?", value):
         raise ValueError("is HOST or HOST:PORT, in lower case")
     return value
 
 
 def names(value: str) -> tuple[str, ...]:
-    """Names of storages, with commas between."""
+    """Names of storages, separated by commas."""
     found = tuple(item.strip() for item in value.split(",") if item.strip())
     if not all(_NAME.fullmatch(item) for item in found):
         raise ValueError("is a list of names, with commas between")
@@ -74,7 +74,7 @@ def names(value: str) -> tuple[str, ...]:
 
 
 def root_url(value: str) -> str:
-    """Where an S3 is: it answers at the root of a host, for the path is part of what is signed."""
+    """The URL of an S3 service. It has no path, since the path is part of the signature."""
     parts = urlsplit(value)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/") or parts.query:
         raise ValueError("is a URL that starts with http: or https:, without a path")
@@ -82,12 +82,12 @@ def root_url(value: str) -> str:
 
 
 def optional(parse: Callable[[str], str]) -> Callable[[str], str]:
-    """The same, or nothing."""
+    """The same value, or an empty one."""
     return lambda value: parse(value) if value else ""
 
 
 def origins(value: str) -> tuple[str, ...]:
-    """``https://a.example,https://b.example:8443``; nothing stands for the public URL's."""
+    """Origins such as ``https://a.example,https://b.example:8443``; empty means the public URL's origin."""
     found = value.replace(",", " ").split()
     if any(urlsplit(item).scheme not in ("http", "https") or origin(item) != item for item in found):
         raise ValueError("is a list of origins: scheme://host or scheme://host:port, in lower case, and no path")
@@ -95,7 +95,7 @@ def origins(value: str) -> tuple[str, ...]:
 
 
 def origin(url: str) -> str:
-    """A URL's origin, as browsers send it (RFC 6454 section 6.2): no path, no port where it is the scheme's own."""
+    """A URL's origin as browsers send it (RFC 6454 section 6.2): no path, and no port if it is the default."""
     parts = urlsplit(url)
     host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
     port = "" if parts.port in (None, {"http": 80, "https": 443}.get(parts.scheme)) else f":{parts.port}"
@@ -136,7 +136,7 @@ def pairs(value: str) -> dict[str, str]:
 
 
 def storages(value: str) -> dict[str, str]:
-    """``main:s3,archive:oss``; a name alone that is a kind stands for both."""
+    """Storages such as ``main:s3,archive:oss``. If a name is also a kind, the kind may be left out."""
     found = pairs(",".join(item if ":" in item else f"{item}:{item}" for item in value.split(",")))
     kinds = list(found.values())
     if not found or set(kinds) - set(KINDS) or kinds.count("local") > 1:
@@ -151,7 +151,7 @@ def flag(value: str) -> bool:
 
 
 def setting(parse: Callable[[str], Any], doc: str, default: str | None = None, secret: bool = False) -> Any:
-    """One setting as a dataclass field; without a default it is required."""
+    """A setting as a dataclass field. It is required if it has no default."""
     return dataclasses.field(metadata={"parse": parse, "doc": doc, "default": default, "secret": secret})
 
 
@@ -161,7 +161,7 @@ def constant(parse: Callable[[str], Any], doc: str, default: str) -> Any:
 
 
 def _raw(names: Sequence[str], environ: Mapping[str, str], *, is_secret: bool) -> str | None:
-    """The text of a setting under the first of its names that is set; a secret's may come from a file."""
+    """A setting's text, from the first of its names that is set. A secret may be read from a file."""
     for name in names:
         if name in environ:
             return environ[name]
@@ -180,11 +180,11 @@ def declared(shape: type) -> list[dataclasses.Field[Any]]:
 
 
 class Reader:
-    """Reads dataclasses of settings, and collects what is wrong.
+    """Reads dataclasses of settings, and collects all problems.
 
     Attributes:
-        problems: a line for each missing or malformed setting.
-        known: every variable's name that means something.
+        problems: one line per missing or malformed setting.
+        known: names of all variables that are settings.
     """
 
     def __init__(self, environ: Mapping[str, str]) -> None:
@@ -193,7 +193,7 @@ class Reader:
         self.known: set[str] = set()
 
     def read(self, shape: type, prefixes: Sequence[str]) -> dict[str, Any]:
-        """The values of ``shape``'s fields that could be read; the first prefix that names one wins."""
+        """The values of ``shape``'s fields that could be read. For each field, the first prefix that is set wins."""
         values: dict[str, Any] = {}
         for field in dataclasses.fields(shape):
             meta = field.metadata

@@ -1,8 +1,8 @@
-"""Tiers: what an account, a link or a share may use, by the name that its tokens carry.
+"""Tiers: named sets of limits for accounts, links and shares. Tokens carry a tier's name.
 
-``SLUICE_TIERS`` holds them in one line: ``name:limit=value,…; name:…``. A tier leaves out what the built-in ``default``
-has already, and ``default`` itself may be named. The edge gets all of them from the API, so a changed tier needs no new
-tokens; a token that names an unknown tier has ``default``.
+``SLUICE_TIERS`` holds them in one line: ``name:limit=value,…; name:…``. If a tier leaves out a limit, it has that of
+the tier ``default``, which may be changed too. The edge gets all tiers from the API, so a changed tier needs no new
+tokens. If a token has an unknown tier, the limits of ``default`` apply.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ _PACE: Final = re.compile(r"([0-9]{1,7})(?:\.([0-9]{1,3}))?/([0-9]{1,7})")
 
 @dataclass(frozen=True, slots=True)
 class Tier:
-    """What one tier allows; 0 stands for no limit.
+    """The limits of a tier; 0 means no limit.
 
     Attributes:
-        connections: downloads at once.
-        rate: bytes a second over all of them, and over parts that nginx takes.
-        api, part, download: requests (a second, at once).
-        daily, monthly: bytes that downloads may send, in UTC.
-        calls: API calls at once; further ones wait.
+        connections: concurrent downloads.
+        rate: bytes per second of all downloads together, and of all parts that nginx receives.
+        api, part, download: requests as (rate per second, burst).
+        daily, monthly: bytes of downloads per day and per month, in UTC.
+        calls: concurrent API calls; further ones wait.
     """
 
-    # 16 parts at once, 1,000 signings, a loop over a list: none of it comes near these
+    # 16 parallel parts, 1,000 signings, or a loop over a list stay far below these defaults
     connections: int = 32
     rate: int = 0
     api: tuple[float, int] = (500, 2000)
@@ -64,12 +64,12 @@ def _count(text: str) -> int:
 
 
 def _pace(text: str) -> tuple[float, int]:
-    """Requests a second and at once: 20/40, 0.5/10; 0 for no limit."""
+    """A request rate per second and a burst, such as 20/40 or 0.5/10; 0 means no limit."""
     if text == "0":
         return (0, 0)
     found = _PACE.fullmatch(text)
     if not found:
-        raise ValueError("is requests a second / at once, such as 20/40 or 0.5/10")
+        raise ValueError("is requests per second / burst, such as 20/40 or 0.5/10")
     pace, burst = float(f"{found[1]}.{found[2] or 0}"), int(found[3])
     if not pace or not burst:
         raise ValueError("has a rate and a burst above 0 (0 alone is no limit)")
@@ -89,10 +89,10 @@ _PARSERS: Final[Mapping[str, Any]] = {
 
 
 def parse(value: str) -> dict[str, Tier]:
-    """The tiers of ``SLUICE_TIERS``, ``default`` always among them.
+    """Parses ``SLUICE_TIERS``. The result always has ``default``.
 
     Raises:
-        ValueError: with everything that is wrong.
+        ValueError: with all problems.
     """
     given: dict[str, dict[str, Any]] = {}
     problems: list[str] = []
@@ -127,7 +127,7 @@ def _limits(tier: str, text: str, problems: list[str]) -> dict[str, Any]:
 
 
 def show(tiers: Mapping[str, Tier]) -> str:
-    """As SLUICE_TIERS has them; what ``parse`` reads."""
+    """The tiers in the format of SLUICE_TIERS, which ``parse`` reads."""
     return "; ".join(f"{name}:{','.join(_show(tier))}" for name, tier in tiers.items())
 
 
@@ -142,6 +142,6 @@ def _show(tier: Tier) -> list[str]:
 
 
 def document(tiers: Mapping[str, Tier], **more: object) -> tuple[str, dict[str, Any]]:
-    """What edges are told, and a name that changes with it."""
+    """The document for edges, and a version that changes with its content."""
     told = {"tiers": {name: dataclasses.asdict(tier) for name, tier in tiers.items()}, **more}
     return hashlib.sha256(msgspec.json.encode(told, order="sorted")).hexdigest()[:16], told

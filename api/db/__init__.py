@@ -1,1 +1,1 @@
-"""The only place that holds SQL: one file per family of tables."""
+"""The database: connections, transactions, migrations, and conversion of rows."""

@@ -1,4 +1,4 @@
-"""What is true of this deployment as a whole."""
+"""Named values of this deployment, such as its id."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _GET = "SELECT value FROM deployment WHERE name = %s"
 
 
 def settle(db: Statements, name: str, proposal: str) -> str:
-    """The value of ``name``: the one that is there, otherwise ``proposal``, which then stays."""
+    """The value of ``name``. If there is none, saves and returns ``proposal``."""
     db.execute(_PUT, (name, proposal))
     row = db.one(_GET, (name,))
     assert row is not None
@@ -19,10 +19,10 @@ def settle(db: Statements, name: str, proposal: str) -> str:
 
 
 def identity(db: Statements) -> str:
-    """This deployment's id, which every object key begins with.
+    """This deployment's id, the prefix of every object key.
 
     Raises:
-        DatabaseUnavailable: there is none yet.
+        DatabaseUnavailable: the database was not migrated yet.
     """
     row = db.one(_GET, ("id",))
     if row is None:
@@ -31,11 +31,11 @@ def identity(db: Statements) -> str:
 
 
 def value(db: Statements, name: str) -> str | None:
-    """The value of ``name``, where there is one."""
+    """The value of ``name``; None if there is none."""
     row = db.one(_GET, (name,))
     return None if row is None else str(row[0])
 
 
 def put(db: Statements, name: str, text: str) -> None:
-    """Makes ``text`` the value of ``name``."""
+    """Sets the value of ``name``."""
     db.execute(_SET, (name, text, text))

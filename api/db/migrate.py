@@ -1,7 +1,7 @@
 """Applies the numbered SQL files under ``migrations/`` with yoyo.
 
-Two processes that migrate at once take turns by a lock of the server's, which ends with its connection: unlike
-yoyo's own lock row, it never outlives a process that was killed in the middle.
+If two processes migrate at the same time, they take turns with a named lock of the server. The lock ends with its
+connection, so unlike yoyo's lock row it never outlives a killed process.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ _FOLDER = Path(__file__).parent / "migrations"
 
 
 def wait(url: str, timeout: float) -> None:
-    """Returns once the database takes connections.
+    """Waits until the database accepts connections.
 
     Raises:
-        DatabaseUnavailable: it did not within ``timeout`` seconds.
+        DatabaseUnavailable: it did not accept any within ``timeout`` seconds.
     """
     ends = time.monotonic() + timeout
     while True:
@@ -55,9 +55,9 @@ def _alone(url: str) -> Iterator[None]:
 
 
 def migrate(url: str, timeout: float = 60) -> list[str]:
-    """Brings the schema up to date; answers the names of the migrations that it applied."""
+    """Applies all pending migrations. Returns their names."""
     wait(url, timeout)
-    os.environ.setdefault("LOGNAME", str(os.getuid()))  # yoyo writes down who it was; not every uid has a name
+    os.environ.setdefault("LOGNAME", str(os.getuid()))  # yoyo records the user's name, but not every uid has one
     with _alone(url):
         parts = urlsplit(url)
         backend = yoyo.get_backend(urlunsplit(parts))

@@ -1,7 +1,7 @@
-"""Connections, statements and transactions: the only importer of PyMySQL and DBUtils.
+"""Connections, statements and transactions. The only module that imports PyMySQL and DBUtils.
 
-Connections are in autocommit mode and READ COMMITTED, so a lone statement costs one round trip; `transaction`
-wraps several into BEGIN and COMMIT and repeats the whole of them when the server chose it as a deadlock's victim.
+Connections use autocommit and READ COMMITTED, so a single statement costs one round trip. `transaction` wraps several
+statements into BEGIN and COMMIT, and repeats all of them if the server chose the transaction as a deadlock's victim.
 """
 
 from __future__ import annotations
@@ -32,27 +32,27 @@ _TOO_SLOW: Final = (1969, 3024)
 _ATTEMPTS: Final = 3
 _SESSION: Final = (
     "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
-    # an upload's hashes come as one value: 10,000 parts of 32 bytes
+    # an upload's hashes are read as one value: 10,000 parts of 32 bytes
     "SET SESSION time_zone = '+00:00', group_concat_max_len = 1048576, innodb_lock_wait_timeout = 10, "
     "sql_mode = 'STRICT_ALL_TABLES,NO_ZERO_DATE,ERROR_FOR_DIVISION_BY_ZERO'",
 )
-# Each server reads one of the comments: MariaDB ends any statement, in seconds, MySQL a SELECT, in milliseconds.
+# Each server executes one of the comments. MariaDB limits any statement, in seconds; MySQL a SELECT, in milliseconds.
 _STATEMENT_SECONDS: Final = (
     "SET SESSION innodb_lock_wait_timeout = 10 /*M!100101 , max_statement_time = {0} */ "
     "/*!80000 , max_execution_time = {0}000 */"
 )
 
-# The server's names are for all of its databases, and have 64 characters at most.
+# Lock names are shared by all databases of a server, and have at most 64 characters.
 _LOCK_NAME: Final = "CONCAT('sluice.', %s, '.', MD5(DATABASE()))"
 _GET_LOCK: Final = f"SELECT GET_LOCK({_LOCK_NAME}, %s)"
 _RELEASE_LOCK: Final = f"SELECT RELEASE_LOCK({_LOCK_NAME})"
 
 Observer = Callable[[str, Sequence[object]], None]
-"""Is told every statement and its arguments: counting in benchmarks, EXPLAIN in tests."""
+"""Called with every statement and its arguments; benchmarks count them, tests run EXPLAIN."""
 
 
 class Statements(Protocol):
-    """What runs statements: the database itself, or one transaction of it."""
+    """Runs statements: the database itself, or one of its transactions."""
 
     def all(self, sql: str, args: Sequence[object] = ()) -> Sequence[Row]:
         """Every row."""
@@ -72,8 +72,8 @@ class Statements(Protocol):
 
 @functools.lru_cache(maxsize=512)
 def _row(names: tuple[str, ...]) -> Callable[[Sequence[object]], Row]:
-    """Makes rows with these columns; what is no name (``COUNT(*)``) has none."""
-    kind: Any = collections.namedtuple("Row", names, rename=True)  # type: ignore[misc]  # names known at run time alone
+    """Creates rows with these columns. A column such as ``COUNT(*)`` is no identifier and has no attribute."""
+    kind: Any = collections.namedtuple("Row", names, rename=True)  # type: ignore[misc]  # the names are known at run time only
     make: Callable[[Sequence[object]], Row] = kind._make
     return make
 
@@ -87,7 +87,7 @@ class _Transaction:
 
     def _run(self, sql: str, args: Sequence[object]) -> Any:
         if budget.is_spent():
-            raise DatabaseTooSlow("a call has had its time")
+            raise DatabaseTooSlow("the call's time for statements is used up")
         self._observe(sql, args)
         cursor = self._connection.cursor()
         cursor.execute(sql, args or None)
@@ -115,8 +115,8 @@ class _Transaction:
 
 
 @contextlib.contextmanager
-def _own_errors() -> Iterator[None]:
-    """Turns the driver's errors into ours, but for those that a transaction repeats."""
+def _translated_errors() -> Iterator[None]:
+    """Translates the driver's errors, except those after which a transaction is repeated."""
     try:
         yield
     except pymysql.err.IntegrityError as ex:
@@ -151,7 +151,7 @@ def connect_arguments(url: str) -> dict[str, Any]:
         "port": parts.port or 3306,
         "database": parts.path.lstrip("/"),
         "unix_socket": query.get("unix_socket"),
-        # nobody listens on a unix socket, and making ready for TLS costs each connection 30 ms
+        # a unix socket cannot be intercepted, and preparing TLS costs each connection 30 ms
         "ssl_disabled": "unix_socket" in query,
         "charset": "utf8mb4",
         "connect_timeout": 3,
@@ -162,10 +162,10 @@ def connect_arguments(url: str) -> dict[str, Any]:
 
 
 def _is_open(connection: Any) -> bool:
-    """Whether an idle connection is still good, at no round trip: a server that goes away has said so.
+    """Whether an idle connection is still open, without a round trip.
 
-    PyMySQL keeps its socket to itself, and its own ping costs as much as a small statement does. Nobody has asked
-    this connection anything, so whatever there is to be read is a hang-up or the reason for one.
+    PyMySQL's ping costs as much as a small statement, so this looks at its private socket. No statement is running on
+    the connection, so if there is anything to read, the server has closed it or says why it will.
     """
     try:
         poll = select.poll()
@@ -176,13 +176,13 @@ def _is_open(connection: Any) -> bool:
 
 
 class Database:
-    """The primary, through a pool that opens connections as they are needed.
+    """The primary database, with a pool that opens connections on demand.
 
     Args:
         url: see `connect_arguments`.
-        size: connections at most; a thread that finds none free waits for one.
-        observe: is told every statement.
-        statement_seconds: the server ends a statement that takes longer; 0: none.
+        size: most connections; if none is free, a thread waits for one.
+        observe: called with every statement.
+        statement_seconds: the server aborts statements that take longer; 0 means no limit.
     """
 
     def __init__(
@@ -202,7 +202,7 @@ class Database:
 
     @contextlib.contextmanager
     def _connection(self) -> Iterator[Any]:
-        with _own_errors():
+        with _translated_errors():
             began = time.monotonic()
             connection = self._pool.connection()
             metrics.DATABASE_WAIT_SECONDS.observe(time.monotonic() - began)
@@ -214,7 +214,7 @@ class Database:
                 connection.close()
 
     def _alone(self, run: Callable[[_Transaction], T]) -> T:
-        """Runs a single statement, again after a lost lock: outside a transaction it changed nothing."""
+        """Runs a single statement. Repeats it after a lock conflict, since it has changed nothing then."""
         for attempt in range(_ATTEMPTS):
             try:
                 with self._connection() as connection:
@@ -239,11 +239,11 @@ class Database:
         return self._alone(lambda statement: statement.execute(sql, args))
 
     def transaction(self, body: Callable[[Statements], T]) -> T:
-        """Runs ``body`` in one transaction; it may run up to three times, so it changes nothing else.
+        """Runs ``body`` in a transaction, up to three times. ``body`` must have no other effects.
 
         Raises:
-            DatabaseUnavailable: the connection was lost (whether COMMIT took effect is then unknown), or a
-                deadlock or lock timeout (1213, 1205) came three times.
+            DatabaseUnavailable: the connection was lost (it is then unknown whether COMMIT took effect), or there
+                was a deadlock or lock timeout (1213, 1205) three times.
             DuplicateRow: a unique key was violated; everything is rolled back.
         """
         for attempt in range(_ATTEMPTS):
@@ -266,9 +266,9 @@ class Database:
 
     @contextlib.contextmanager
     def named_lock(self, name: str, seconds: int) -> Iterator[bool]:
-        """Holds a lock that all processes of this database share; False where it was not to be had in time.
+        """Holds a lock that all processes with this database share. Yields False if it was not free in time.
 
-        A connection that is lost loses the lock, unseen: it spares work, and must not be what keeps data safe.
+        If the connection is lost, the lock is lost silently. So use it to save work, never to protect data.
         """
         with self._connection() as connection:
             lock = _Transaction(connection, self._observe)
@@ -289,10 +289,10 @@ class Database:
         time.sleep(random.uniform(0.005, 0.05) * (attempt + 1))  # noqa: S311 - jitter, not a secret
 
     def close(self) -> None:
-        """Closes idle connections; those in use close when they come back."""
+        """Closes idle connections. Connections in use are closed when they return to the pool."""
         self._pool.close()
 
 
 def placeholders(count: int, row: str = "%s") -> str:
-    """``count`` times ``row``, with commas: for IN lists and multi-row VALUES."""
+    """``row`` repeated ``count`` times with commas, for IN lists and multi-row VALUES."""
     return ",".join([row] * count)

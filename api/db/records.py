@@ -1,4 +1,4 @@
-"""Rows become values by the names of their columns, never by position."""
+"""Converts rows to dataclasses by the names of their columns."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _CONVERT: Final[dict[object, Callable[[Any], Any]]] = {bool: bool, int: int, dat
 
 
 def record(kind: type[R], row: Row) -> R:
-    """A dataclass from the row whose columns have the names of its fields; what is left out has its default.
+    """A dataclass from a row. The columns have the names of its fields; missing columns get the default.
 
     Raises:
-        TypeError: a column is no field, or a field without a default is no column.
+        TypeError: a column is not a field, or a field without a default has no column.
     """
     values = list(row)
     for place, convert in _conversions(typing.cast(Any, kind), row._fields):
@@ -31,7 +31,7 @@ def record(kind: type[R], row: Row) -> R:
 
 
 def records(kind: type[R], rows: Iterable[Row]) -> list[R]:
-    """The same for several rows."""
+    """Converts several rows; see `record`."""
     return [record(kind, row) for row in rows]
 
 

@@ -1,4 +1,4 @@
-"""Times between Python and the database: aware UTC here, DATETIME(6) without a zone there."""
+"""Converts times: aware UTC in Python, DATETIME(6) without a zone in the database."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _NOW = "SELECT UTC_TIMESTAMP(6)"
 
 
 def to_row(moment: datetime) -> datetime:
-    """For a DATETIME(6) column."""
+    """To the value of a DATETIME(6) column."""
     return moment.astimezone(UTC).replace(tzinfo=None)
 
 
@@ -25,5 +25,5 @@ def from_nullable(value: datetime | None) -> datetime | None:
 
 
 def now(db: Statements) -> datetime:
-    """What time it is by the database's clock, which all processes share."""
+    """The time on the database's clock, which all processes share."""
     return from_row(db.value(_NOW))

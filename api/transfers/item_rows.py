@@ -1,4 +1,4 @@
-"""Single blobs of transfers: what is to be copied, under which key, and how that went."""
+"""Rows of transfer items: one blob of a transfer each, its destination key, and its result."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ _SET_SHA256 = "UPDATE `blob` SET sha256 = %s WHERE id = %s AND sha256 IS NULL"
 
 @dataclass(frozen=True, slots=True)
 class New:
-    """An item to be; its key ends with ``upload_id``."""
+    """An item to insert; its object key ends with ``upload_id``."""
 
     id: bytes
     blob_id: bytes
@@ -99,7 +99,7 @@ class New:
 
 @dataclass(frozen=True, slots=True)
 class Queued:
-    """An item that a job is about; ``job`` is that one's state, None where it is not there."""
+    """An item that has a job; ``job`` is the job's state, None if the job is lost."""
 
     id: bytes
     job: str | None
@@ -109,7 +109,7 @@ class Queued:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a blob was not copied, or its source not deleted (``phase``)."""
+    """Why a blob was not copied, or its source was not deleted; ``phase`` says which."""
 
     blob_id: bytes
     size: int
@@ -121,7 +121,7 @@ class Failure:
 def insert(
     db: Statements, transfer_id: bytes, storage: str, items: Sequence[New], due_at: datetime, now: datetime
 ) -> None:
-    """Items that wait until they are due."""
+    """Inserts waiting items."""
     args: list[object] = []
     for item in items:
         args += (item.id, transfer_id, item.blob_id, item.size, storage, item.object_key, item.upload_id)
@@ -131,89 +131,89 @@ def insert(
 
 
 def planned(db: Statements, transfer_id: bytes, blob_ids: Sequence[bytes]) -> set[bytes]:
-    """The blobs that a transfer has an item of already."""
+    """The blobs that already have an item in this transfer."""
     return set(db.column(f"{_PLANNED}({placeholders(len(blob_ids))})", (transfer_id, *blob_ids)))
 
 
 def due(db: Statements, transfer_id: bytes, now: datetime, limit: int) -> list[bytes]:
-    """Items that wait and are due."""
+    """Waiting items that are due."""
     return db.column(_DUE, (transfer_id, "waiting", to_row(now), limit))
 
 
 def next_due(db: Statements, transfer_id: bytes) -> datetime | None:
-    """When the first of the waiting items is due; None where none waits."""
+    """When the next waiting item is due; None if none is waiting."""
     return from_nullable(db.value(_NEXT_DUE, (transfer_id,)))
 
 
 def set_queued(db: Statements, item_ids: Sequence[bytes]) -> None:
-    """waiting → queued; the caller makes the jobs in the same transaction."""
+    """waiting → queued; the caller inserts the jobs in the same transaction."""
     db.execute(f"{_SET_QUEUED}({placeholders(len(item_ids))})", item_ids)
 
 
 def queued(db: Statements, transfer_id: bytes) -> list[Queued]:
-    """The items that jobs are about."""
+    """Items that have a job."""
     return records(Queued, db.all(_QUEUED, (transfer_id,)))
 
 
 def any_queued(db: Statements, transfer_id: bytes) -> bool:
-    """Whether a job is about any of them."""
+    """Whether any item has a job."""
     return db.one(_ANY_QUEUED, (transfer_id,)) is not None
 
 
 def work(db: Statements, item_id: bytes) -> TransferItem | None:
-    """An item with what is to be known of its transfer and its blob."""
+    """An item with the data of its transfer and its blob; None if it has ended."""
     row = db.one(_WORK, (item_id,))
     return record(TransferItem, row) if row else None
 
 
 def lock(db: Statements, item_id: bytes) -> int | None:
-    """Keeps others from ending an item; answers the bytes that its row says are copied, None where it has ended."""
+    """Locks an item. Returns its number of copied bytes, or None if it has ended."""
     copied: int | None = db.value(_LOCK, (item_id,))
     return copied
 
 
 def begin(db: Statements, item_id: bytes, *, binds_hash: bool) -> bool:
-    """Something may be at the destination from now on; False where that was so before."""
+    """Records that the copy has begun. Returns False if it had begun before."""
     return db.execute(_BEGIN, (binds_hash, item_id)) == 1
 
 
 def set_opened(db: Statements, item: TransferItem, multipart_id: str) -> bool:
-    """The destination takes parts."""
+    """Saves the id of the destination's multipart upload. Returns False if the item changed."""
     return db.execute(_SET_OPENED, (multipart_id, item.id, item.object_key)) == 1
 
 
 def set_complete_stage(db: Statements, item: TransferItem, stage: int) -> None:
-    """How far the complete of the copy is; see `api.blobs.copying.complete`."""
+    """Saves the stage of the complete; see `api.blobs.copying.complete`."""
     db.execute(_SET_STAGE, (stage, item.id, item.object_key))
 
 
 def restart(db: Statements, item: TransferItem, object_key: str, upload_id: bytes) -> bool:
-    """From the beginning, under another key; the caller dooms the first."""
+    """Starts the copy again with a new key. The caller marks the old object for deletion."""
     return db.execute(_RESTART, (object_key, upload_id, item.id, item.object_key)) == 1
 
 
 def set_copied(db: Statements, item_id: bytes, copied: int) -> None:
-    """So many bytes are at the destination."""
+    """Saves the number of bytes at the destination."""
     db.execute(_SET_COPIED, (copied, item_id))
 
 
 def postpone(db: Statements, item_id: bytes, due_at: datetime) -> None:
-    """Back to waiting."""
+    """Sets the item to waiting."""
     db.execute(_POSTPONE, (to_row(due_at), item_id))
 
 
 def to_delete(db: Statements, item_id: bytes, due_at: datetime) -> None:
-    """The copy is whole; the source is to go then."""
+    """The copy is whole: schedules the deletion of the source's replica."""
     db.execute(_TO_DELETE, (to_row(due_at), item_id))
 
 
 def fail(db: Statements, item_id: bytes, reason: str, message: str) -> bool:
-    """Nobody tries again until a person says so; False where it had failed already."""
+    """Sets the item to failed, until an operator retries it. Returns False if it had failed before."""
     return db.execute(_FAIL, (reason[:64], message[:255], item_id)) == 1
 
 
 def revive(db: Statements, transfer_id: bytes, now: datetime, limit: int) -> tuple[int, int]:
-    """Failed items wait again; (items, bytes) of them."""
+    """Sets up to ``limit`` failed items to waiting. Returns (items, bytes)."""
     rows = db.all(_FAILED, (transfer_id, limit))
     if rows:
         revive_these(db, [row.id for row in rows], now)
@@ -221,84 +221,87 @@ def revive(db: Statements, transfer_id: bytes, now: datetime, limit: int) -> tup
 
 
 def revive_these(db: Statements, item_ids: Sequence[bytes], now: datetime) -> int:
-    """The same for these; answers how many had failed."""
+    """Sets these items to waiting if they have failed. Returns their number."""
     return db.execute(f"{_REVIVE}({placeholders(len(item_ids))})", (to_row(now), *item_ids))
 
 
 def failures(db: Statements, transfer_id: bytes, limit: int) -> list[Failure]:
-    """Items that failed, and why."""
+    """Failed items with their reasons."""
     return records(Failure, db.all(_FAILURES, (transfer_id, limit)))
 
 
 def reasons(db: Statements, transfer_id: bytes) -> dict[str, int]:
-    """How many failed, by reason."""
+    """Number of failed items by reason."""
     return {str(row.reason): row.items for row in db.all(_REASONS, (transfer_id,))}
 
 
 def delete(db: Statements, item_id: bytes) -> None:
-    """The item has ended; what its key names is a replica's or doomed, in the same transaction, or was never made."""
+    """Deletes an item that has ended.
+
+    In the same transaction the caller makes the object a replica or marks it for deletion, unless it never existed.
+    """
     db.execute(_DELETE, (item_id,))
 
 
 def unbegun(db: Statements, transfer_id: bytes, limit: int) -> list[bytes]:
-    """Of a cancelled transfer: items that have nothing at the destination but replicas, locked."""
+    """Locks items of a cancelled transfer that have no unfinished copy at the destination."""
     return db.column(_UNBEGUN, (transfer_id, limit))
 
 
 def delete_many(db: Statements, item_ids: Sequence[bytes]) -> None:
-    """The same as `delete`, of many."""
+    """Deletes many items; see `delete`."""
     db.execute(f"{_DELETE_MANY}({placeholders(len(item_ids))})", item_ids)
 
 
 def queue_left(db: Statements, transfer_id: bytes, limit: int) -> list[bytes]:
-    """Of a cancelled transfer: items that waited or had failed are queued, so that jobs tidy up after them."""
+    """Queues waiting and failed items of a cancelled transfer, so that jobs clean up after them."""
     ids = db.column(_ANY_LEFT, (transfer_id, limit))
     if ids:
         db.execute(f"{_QUEUE_ANY}({placeholders(len(ids))})", ids)
     return ids
 
 
-# -- what the sweep asks
+# -- for the sweep
 
 
 def ours(db: Statements, storage: str, object_keys: Sequence[str]) -> set[str]:
-    """Those of up to 1,000 keys of a storage that an item names: an object or upload under one is no orphan."""
+    """The keys, of at most 1,000, that belong to an item: their objects and uploads are no orphans."""
     if not object_keys:
         return set()
     return set(db.column(f"{_OURS}({placeholders(len(object_keys))})", (storage, *object_keys)))
 
 
 def our_uploads(db: Statements, upload_ids: Sequence[bytes]) -> set[bytes]:
-    """Those of up to 1,000 ids that an item's key ends with; `MultipartStorage.list_uploads` yields them."""
+    """The ids, of at most 1,000 from `MultipartStorage.list_uploads`, that belong to an item."""
     if not upload_ids:
         return set()
     return set(db.column(f"{_OUR_UPLOADS}({placeholders(len(upload_ids))})", upload_ids))
 
 
-# -- the blob that an item is about
+# -- the item's blob
 
 
 def lock_usable(db: Statements, blob_id: bytes) -> bool:
-    """Locks a blob against deletion; False where it is not verified (any more)."""
+    """Locks a blob against deletion. Returns False if it is not verified."""
     return bool(db.value(_LOCK_BLOB_SHARED, (blob_id,)) == "verified")
 
 
 def lock_alone(db: Statements, blob_id: bytes) -> bool:
-    """The same against everybody: only so a replica may be dropped."""
+    """Locks a blob exclusively, as needed to delete a replica. Returns False if it is not verified."""
     return bool(db.value(_LOCK_BLOB, (blob_id,)) == "verified")
 
 
 def replica_at(db: Statements, blob_id: bytes, storage: str) -> str | None:
-    """The key of a blob's replica there, locked."""
+    """Locks the blob's replica on a storage and returns its key; None if there is none."""
     object_key: str | None = db.value(_REPLICA_AT, (blob_id, storage))
     return object_key
 
 
 def drop_replica(db: Statements, blob_id: bytes, storage: str, object_key: str) -> bool:
-    """Drops a replica's row; the caller dooms the object."""
+    """Deletes a replica's row. The caller marks the object for deletion."""
     return db.execute(_DROP_REPLICA, (blob_id, storage, object_key)) == 1
 
 
 def set_sha256(db: Statements, blob_id: bytes, sha256: bytes) -> None:
-    """The whole content's SHA-256 became known on the way."""
+    """Saves the SHA-256 of the whole content, if it was unknown."""
     db.execute(_SET_SHA256, (sha256, blob_id))

@@ -1,9 +1,9 @@
-"""The job of one blob of a transfer: copy it, verify the copy, make it a replica; later, perhaps, drop the source.
+"""The job of one transfer item: copies a blob, verifies the copy, adds the replica, and may delete the source.
 
-The object's key is committed before anything is made under it, and the item's row goes in the transaction that makes
-the key a replica's or dooms it: no object is ever without a row. Killed anywhere, the next run finds what is there:
-parts by the destination's own list, a replica by its row. A complete is written down before it is sent; one that is in
-doubt (`CompleteDoubtful`) is not believed: the copy begins anew, under another key.
+The object's key is committed before anything is stored under it. The item's row is deleted in the transaction that adds
+the replica or marks the object for deletion. So every object has a row at any time. If the process is killed, the next
+run finds the finished parts in the destination's list, and the finished replica in its row. The stage is saved before a
+complete is sent. If its result is doubtful (`CompleteDoubtful`), the copy starts again under a new key.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ from api.transfers import item_rows as transfer_items
 from api.transfers import rows as transfers
 from api.transfers.rows import Change
 
-_PROGRESS_EVERY: Final = 2.0
-_UNVERIFIED: Final = timedelta(seconds=60)
-_AWAY: Final = 15.0
-"""Seconds until a blob is looked at again whose storages do not answer; that counts as nobody's failure."""
+PROGRESS_INTERVAL_SECONDS: Final = 2.0
+UNVERIFIED_PAUSE: Final = timedelta(seconds=60)
+AWAY_PAUSE_SECONDS: Final = 15.0
+"""Pause after which an item is tried again if its storages are unreachable. No failure is counted."""
 
 _log = logging.getLogger(__name__)
 
 
 class _Ended(Exception):
-    """Somebody else ended the item."""
+    """Another process ended the item."""
 
 
 class TransferJob:
@@ -56,7 +56,7 @@ class TransferJob:
         self._prefix = context.prefix
         self._parallel = context.config.transfer_parallel
         self._throttle = Throttle(context.config.transfer_rate)
-        # edges may go on asking for the source so long, and then let what they have begun come to its end
+        # for this time edges may still start to read the source, and then finish their downloads
         drain = context.config.target_ttl + context.config.link_grace + context.config.transfer_drain
         self._drain = timedelta(seconds=drain)
         self._pool = ThreadPoolExecutor(self._parallel, thread_name_prefix="transfer")
@@ -74,7 +74,7 @@ class TransferJob:
             if item.state == "failed":
                 self._revive(item)
             if item.blob_state == "unverified":
-                return self._put_back(item, lease, _UNVERIFIED)
+                return self._put_back(item, lease, UNVERIFIED_PAUSE)
             if item.blob_state != "verified":
                 return self._drop(item, lease, Change(skipped_items=1, skipped_bytes=item.size))
             if item.phase == "delete":
@@ -83,10 +83,10 @@ class TransferJob:
         except _Ended:
             return Outcome.DONE
 
-    # -- ends
+    # -- ends of an item
 
     def _put_back(self, item: TransferItem, lease: Lease, pause: timedelta) -> Outcome:
-        """The planner queues it again when it is due and its transfer runs."""
+        """Sets the item to waiting. The planner queues it again when it is due and its transfer is running."""
 
         def body(tx: Statements) -> None:
             transfer_items.postpone(tx, item.id, max(item.due_at, self._clock() + pause))
@@ -96,7 +96,7 @@ class TransferJob:
         return Outcome.DONE
 
     def _revive(self, item: TransferItem) -> None:
-        """A person had the job tried again, not the transfer."""
+        """Sets a failed item to queued: an operator retried the job instead of the transfer."""
 
         def body(tx: Statements) -> None:
             if transfer_items.revive_these(tx, [item.id], self._clock()) == 1:
@@ -108,7 +108,7 @@ class TransferJob:
         self._db.transaction(body)
 
     def _drop(self, item: TransferItem, lease: Lease, change: Change) -> Outcome:
-        """Ends an item without a copy; what is at the destination goes."""
+        """Ends an item without a copy and deletes its data at the destination."""
         if item.begun and item.phase == "copy":
             self._stores.named(item.storage).abort(self._ref(item))
 
@@ -123,14 +123,14 @@ class TransferJob:
         return Outcome.DONE
 
     def _lock(self, tx: Statements, item: TransferItem) -> int:
-        """The bytes that the row says are copied."""
+        """Locks the item and returns its number of copied bytes. Raises _Ended."""
         copied = transfer_items.lock(tx, item.id)
         if copied is None:
             raise _Ended
         return copied
 
     def _forget(self, tx: Statements, item: TransferItem) -> None:
-        """What an item's own key may name is doomed; a day later, if a complete may still be under way."""
+        """Marks the item's object for deletion; after a day if a complete request may still take effect."""
         if item.begun and item.phase == "copy":
             now = self._clock()
             blobs.doom(
@@ -138,7 +138,7 @@ class TransferJob:
             )
 
     def _fail(self, item: TransferItem, reason: str, message: str) -> GiveUp:
-        """Writes down that nobody tries again by himself; answers what is to be raised."""
+        """Sets the item to failed: it is not retried automatically. Returns the exception to raise."""
 
         def body(tx: Statements) -> None:
             copied = self._lock(tx, item)
@@ -169,7 +169,7 @@ class TransferJob:
         if item.storage in dict(replicas):
             return self._made(item, lease, None, sha256=None)
         if not self._stores.answers(item.storage) or not any(self._stores.answers(name) for name, _ in replicas):
-            return Outcome.later(_AWAY)
+            return Outcome.later(AWAY_PAUSE_SECONDS)
         sources = [
             Source(name, self._stores.named(name), key)
             for name, key in sorted(replicas, key=lambda replica: replica[0] != item.source)
@@ -183,11 +183,11 @@ class TransferJob:
             raise self._fail(item, "SOURCE_CORRUPT", str(ex)) from ex
         except (UploadGone, CopyCorrupt, CompleteDoubtful) as ex:
             self._restart(self._again(item))
-            # counted as a failure: a destination that does so for ever is not tried for ever
-            raise StorageUnavailable(f"begun anew: {ex}") from ex
+            # counts as a failure, so that the retries end if the destination never works
+            raise StorageUnavailable(f"the copy starts again: {ex}") from ex
 
     def _again(self, item: TransferItem) -> TransferItem:
-        """The item as its row is now."""
+        """Reads the item again. Raises _Ended."""
         found = transfer_items.work(self._db, item.id)
         if found is None:
             raise _Ended
@@ -202,7 +202,7 @@ class TransferJob:
         try:
             listed = {} if fresh else destination.list_parts(ref)
         except UploadGone:
-            pass  # completed already, or lost: complete tells
+            pass  # completed or lost; the complete call finds out which
         else:
             missing = [n for n in range(1, ref.part_count + 1) if listed.get(n) != copying.length(n)]
             parts = ref.part_count - len(missing)
@@ -233,7 +233,7 @@ class TransferJob:
         return self._made(item, lease, item.object_key, sha256=sha256)
 
     def _open(self, item: TransferItem, destination: MultipartStorage) -> tuple[TransferItem, bool]:
-        """Makes the destination take parts; answers too whether it is sure to have none yet."""
+        """Opens the multipart upload. Also returns whether it is new, so that it has no parts yet."""
         fresh = False
         if not item.begun:
             ref = self._ref(item)
@@ -243,7 +243,7 @@ class TransferJob:
             if not fresh:
                 raise _Ended
         elif not item.multipart_id:
-            # an upload whose creator was killed before he wrote its id down
+            # an upload whose creator was killed before it saved the upload's id
             destination.abort(self._ref(item))
         if not item.multipart_id:
             item = replace(item, multipart_id=destination.create(self._ref(item)))
@@ -253,9 +253,9 @@ class TransferJob:
         return item, fresh
 
     def _read_back(self, item: TransferItem, copying: Copying, lease: Lease) -> bool:
-        """Compares the finished object, from where an earlier segment stopped; False where the segment is over."""
+        """Compares the new object, from the saved position on. Returns False if the segment ended before."""
         count = digests.part_count(item.size)
-        # a place is worth something only for the object that it was kept for
+        # a saved position is valid only for the object that it was saved for
         first = lease.place if lease.memo == item.upload_id else 0
         place, right = first, set[int]()
 
@@ -274,7 +274,7 @@ class TransferJob:
                 lease.save(place, item.upload_id)
 
     def _restart(self, item: TransferItem) -> None:
-        """From the beginning, under another key: one that was used is never used again."""
+        """Starts the copy again under a new key. A used key is never used again."""
         upload_id = new_id()
 
         def body(tx: Statements) -> None:
@@ -288,7 +288,7 @@ class TransferJob:
         self._db.transaction(body)
 
     def _made(self, item: TransferItem, lease: Lease, own_key: str | None, sha256: bytes | None) -> Outcome:
-        """The destination has the blob: by a whole object of ours, or by somebody else's replica."""
+        """Ends the copy phase: the destination has the blob, by this copy or by another replica."""
         now = self._clock()
         if own_key is None and item.begun:
             self._stores.named(item.storage).abort(self._ref(item))
@@ -322,7 +322,7 @@ class TransferJob:
         if item.due_at > self._clock():
             return self._put_back(item, lease, timedelta(0))
         if not self._stores.answers(item.storage):
-            return Outcome.later(_AWAY)
+            return Outcome.later(AWAY_PAUSE_SECONDS)
         replicas = dict(blobs.replicas(self._db, item.blob_id))
         copy, source = replicas.get(item.storage), replicas.get(item.source)
         if source is not None and (copy is None or not self._is_whole(item, copy)):
@@ -334,9 +334,9 @@ class TransferJob:
                 return False
             if source is not None:
                 assert copy is not None
-                # behind the lock: another transfer, the other way round perhaps, may have dropped what we rely on
+                # checked under the lock: a transfer in the opposite direction may have deleted the copy
                 if transfer_items.replica_at(tx, item.blob_id, item.storage) != copy:
-                    raise StorageError("the copy was replaced; looking again")
+                    raise StorageError("the copy was replaced; trying again")
                 if transfer_items.drop_replica(tx, item.blob_id, item.source, source):
                     blobs.doom(tx, item.source, source, now, now + self._drain)
             transfer_items.delete(tx, item.id)
@@ -354,7 +354,7 @@ class TransferJob:
 
 
 class _Progress:
-    """How much of an item is at the destination; written every few seconds."""
+    """An item's number of copied bytes, saved every few seconds."""
 
     def __init__(self, db: Database, clock: Clock, item: TransferItem, copied: int, parts: int) -> None:
         self._db = db
@@ -366,13 +366,13 @@ class _Progress:
         self._at = time.monotonic()
 
     def add(self, count: int, lease: Lease) -> bool:
-        """So many bytes more; False where the transfer was paused or cancelled."""
+        """Adds copied bytes. Returns False if the transfer was paused or cancelled."""
         self._copied += count
         self._parts += 1
-        return time.monotonic() - self._at < _PROGRESS_EVERY or self.write(lease)
+        return time.monotonic() - self._at < PROGRESS_INTERVAL_SECONDS or self.write(lease)
 
     def write(self, lease: Lease) -> bool:
-        """Writes it down."""
+        """Saves the progress. Returns False if the transfer was paused or cancelled."""
         more, item = self._copied - self._written, self._item
 
         def body(tx: Statements) -> str:

@@ -1,7 +1,7 @@
-"""The job that drives a transfer: finds what is to be copied, queues it in small numbers, sees the end.
+"""The job that plans a transfer: finds the blobs to copy, queues their items in batches, and detects the end.
 
-Only so many of a transfer's items are jobs at a time, and all others are rows that wait: a million blobs to migrate do
-not stand before anybody else's work, and a pause takes effect at once.
+At most `WINDOW` items of a transfer are jobs at the same time. All others are rows that wait. So a migration of a
+million blobs does not delay other jobs, and a pause takes effect within seconds.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ from api.transfers.rows import Candidate, Change
 
 BATCH: Final = 1000
 WINDOW: Final = 500
-"""Items of a transfer that are jobs at the same time."""
-_CLEAR: Final = 200
-"""Items of a cancelled transfer that go in one transaction; of more, some servers would read the whole table."""
-_PLAN_SECONDS: Final = 5.0
-_LOOK_EVERY: Final = 1.0
-_LOOK_AT_LEAST: Final = 60.0
-_LATE: Final = timedelta(minutes=5)
-"""How much later than its time says a replica's row is seen, at most: a transaction took long, a clock is off.
+"""Most items of a transfer that are jobs at the same time."""
+ITEMS_PER_CLEANUP: Final = 200
+"""Items of a cancelled transfer per transaction. With more, some servers would scan the whole table."""
+PLANNING_SECONDS: Final = 5.0
+BUSY_PAUSE_SECONDS: Final = 1.0
+LONGEST_PAUSE_SECONDS: Final = 60.0
+COMMIT_DELAY: Final = timedelta(minutes=5)
+"""Longest delay until a replica's row is visible after its creation time: a slow transaction, or a wrong clock.
 
-A policy looks at the replicas of that time again and again; those that it has an item of are passed over.
+A policy reads the replicas of this time span repeatedly and skips those that have an item.
 """
 
 _log = logging.getLogger(__name__)
 
 
 class _Moved(SluiceError):
-    """The transfer changed meanwhile."""
+    """Another process changed the transfer."""
 
 
 class TransferPlanner:
@@ -59,7 +59,7 @@ class TransferPlanner:
         self._prefix = context.prefix
 
     def ensure(self) -> int:
-        """Gives every policy its row and every transfer with work its job; runs on a schedule, in every worker."""
+        """Inserts missing rows of policies and jobs of transfers. Every worker calls it on schedule."""
         now = self._clock()
         for policy in self._policies:
             transfers.ensure_policy(self._db, new_id(), policy, now)
@@ -67,10 +67,10 @@ class TransferPlanner:
             _log.info("policies that are not set any more were ended", extra={"count": ended})
         for transfer_id in transfers.with_work(self._db):
             self.wake(self._db, transfer_id)
-        return 0  # nothing that was lost
+        return 0  # a rescue returns the jobs that were lost: none here
 
     def wake(self, db: Statements, transfer_id: bytes) -> None:
-        """The transfer is looked at soon."""
+        """Inserts the transfer's planning job, due now."""
         jobs.insert(db, self.kind, transfer_id, self._clock())
 
     def run(self, subject: bytes, lease: Lease) -> Outcome:
@@ -91,13 +91,13 @@ class TransferPlanner:
     # -- planning
 
     def _plan(self, transfer: Transfer, lease: Lease) -> tuple[Transfer, bool]:
-        """Makes items of what lies on the source; answers too whether there is more of it."""
+        """Inserts items for the source's replicas. Also returns whether there are more."""
         if transfer.planned:
             return transfer, False
         began, now = time.monotonic(), self._clock()
         once = transfer.policy is None
         until = transfer.created_at if once else now - timedelta(seconds=transfer.delay)
-        settled = until if once else min(until, now - _LATE)
+        settled = until if once else min(until, now - COMMIT_DELAY)
         ends, place = (transfer.source, transfer.destination), (transfer.planned_at, transfer.planned_blob)
         while True:
             found = transfers.candidates(self._db, ends, place, until, BATCH)
@@ -108,7 +108,7 @@ class TransferPlanner:
             if len(found) < BATCH:
                 return transfer, False
             lease.keep()
-            if lease.stopping or time.monotonic() - began > _PLAN_SECONDS:
+            if lease.stopping or time.monotonic() - began > PLANNING_SECONDS:
                 return transfer, True
 
     def _plan_batch(
@@ -142,7 +142,7 @@ class TransferPlanner:
     # -- driving
 
     def _bury(self, transfer: Transfer) -> None:
-        """Items whose jobs are dead have failed; those whose jobs were lost wait again."""
+        """Sets items with dead jobs to failed, and items whose jobs were lost to waiting."""
         for item in transfer_items.queued(self._db, transfer.id):
             if item.job == "waiting":
                 continue
@@ -172,34 +172,34 @@ class TransferPlanner:
         self._queue.enqueue(TransferJob.kind, due)
 
     def _rest(self, transfer: Transfer) -> Outcome:
-        """When to look again; a migration that has nothing left is done, with its failures."""
+        """When to plan again. A migration without remaining items is done, even if some have failed."""
         if transfer_items.any_queued(self._db, transfer.id):
-            return Outcome.later(_LOOK_EVERY)
+            return Outcome.later(BUSY_PAUSE_SECONDS)
         due_at = transfer_items.next_due(self._db, transfer.id)
         if due_at is not None:
             left = (due_at - self._clock()).total_seconds()
-            return Outcome.later(min(max(left, _LOOK_EVERY), _LOOK_AT_LEAST))
+            return Outcome.later(min(max(left, BUSY_PAUSE_SECONDS), LONGEST_PAUSE_SECONDS))
         if transfer.policy is None and transfers.set_state(self._db, transfer.id, "done", ("running",), self._clock()):
             _log.info("a transfer is done", extra={"transfer": transfer.id.hex()})
         return Outcome.DONE
 
     def _clear(self, transfer: Transfer) -> Outcome:
-        """Of a cancelled transfer: items that have nothing at the destination go, the others' jobs tidy up."""
+        """Cleans up a cancelled transfer: deletes items without a copy; jobs clean up the others."""
 
         def forget(tx: Statements) -> int:
-            ids = transfer_items.unbegun(tx, transfer.id, _CLEAR)
+            ids = transfer_items.unbegun(tx, transfer.id, ITEMS_PER_CLEANUP)
             if ids:
                 transfer_items.delete_many(tx, ids)
                 jobs.delete_many(tx, ids)
             return len(ids)
 
         def tidy(tx: Statements) -> list[bytes]:
-            ids = transfer_items.queue_left(tx, transfer.id, _CLEAR)
+            ids = transfer_items.queue_left(tx, transfer.id, ITEMS_PER_CLEANUP)
             if ids:
                 jobs.insert_many(tx, TransferJob.kind, ids, self._clock())
             return ids
 
-        if self._db.transaction(forget) == _CLEAR:
+        if self._db.transaction(forget) == ITEMS_PER_CLEANUP:
             return Outcome.MORE
         if not transfer_items.any_queued(self._db, transfer.id):
             ids = self._db.transaction(tidy)
@@ -207,4 +207,4 @@ class TransferPlanner:
                 transfers.end_cancelled(self._db, transfer.id, self._clock())
                 return Outcome.DONE
             self._queue.enqueue(TransferJob.kind, ids)
-        return Outcome.later(_LOOK_EVERY)
+        return Outcome.later(BUSY_PAUSE_SECONDS)

@@ -1,4 +1,4 @@
-"""Transfers between storages; for administrators alone."""
+"""Transfers between storages; for administrators only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Transfers: what is to be copied from where to where, what is planned of it, and the figures of how far it is."""
+"""Rows of transfers: source and destination, the position of the planning, and counters."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from api.db.records import record, records
 from api.db.times import to_row
 
 LONG_AGO: Final = datetime(2000, 1, 1, tzinfo=UTC)
-"""Before any replica: where planning begins."""
-_WINDOW: Final = timedelta(seconds=30)
-"""Over which a rate is measured, at least."""
+"""A time before any replica: planning starts here."""
+RATE_WINDOW: Final = timedelta(seconds=30)
+"""Shortest time over which a rate is measured."""
 
 _COLUMNS = (
     "id, source, destination, policy, delete_source, keep_for, delay, state, planned, planned_at, planned_blob, items, "
@@ -28,7 +28,7 @@ _INSERT = (
     "planned_blob, window_at, created_at, updated_at) "
     "VALUES (%s, %s, %s, %s, %s, %s, %s, 'running', %s, %s, %s, %s, %s)"
 )
-# a policy that comes back looks at everything again: what is there already is passed over
+# a policy that is set again starts from the first replica; blobs with a copy are skipped
 _ENSURE = _INSERT + (
     " ON DUPLICATE KEY UPDATE planned_at = IF(state = 'cancelled', VALUES(planned_at), planned_at), "
     "planned_blob = IF(state = 'cancelled', VALUES(planned_blob), planned_blob), "
@@ -76,11 +76,11 @@ _CANDIDATES = (
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A replica of a source.
+    """A replica on the source.
 
     Attributes:
-        there: the destination has one as well.
-        usable: its blob is verified, or will be.
+        there: the destination has a replica too.
+        usable: its blob is verified, or may become so.
     """
 
     blob_id: bytes
@@ -92,7 +92,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """By how much a transfer's figures change; see `api.core.models.Transfer`."""
+    """Changes to a transfer's counters; see `api.core.models.Transfer`."""
 
     done_items: int = 0
     done_bytes: int = 0
@@ -105,11 +105,11 @@ class Change:
 
 
 def insert(db: Statements, transfer_id: bytes, ends: tuple[str, str], keep_for: int | None, now: datetime) -> None:
-    """A migration of everything that lies on a storage now.
+    """Inserts a migration of everything that a storage holds now.
 
     Args:
         ends: source and destination.
-        keep_for: seconds for which the source is kept; None where it is for ever.
+        keep_for: seconds for which the source's replicas are kept; None keeps them permanently.
     """
     moment = to_row(now)
     how = (keep_for is not None, keep_for or 0, 0)
@@ -117,14 +117,14 @@ def insert(db: Statements, transfer_id: bytes, ends: tuple[str, str], keep_for: 
 
 
 def ensure_policy(db: Statements, transfer_id: bytes, policy: Policy, now: datetime) -> None:
-    """The row of a policy that is in force; it begins with what lies there already."""
+    """Inserts or updates the row of a policy. It also covers the blobs that the source holds already."""
     moment = to_row(now)
     ends = (transfer_id, policy.source, policy.destination, policy.name, policy.move, policy.keep, policy.after)
     db.execute(_ENSURE, (*ends, to_row(LONG_AGO), bytes(16), moment, moment, moment))
 
 
 def end_policies(db: Statements, in_force: Sequence[str], now: datetime) -> int:
-    """Cancels the policies that are not in the settings any more."""
+    """Cancels the policies that are no longer in the settings. Returns their number."""
     sql = _END_POLICIES + (f" AND policy NOT IN ({placeholders(len(in_force))})" if in_force else "")
     return db.execute(sql, (to_row(now), *in_force))
 
@@ -142,7 +142,7 @@ def by_policy(db: Statements, name: str) -> Transfer | None:
 
 
 def same(db: Statements, ends: tuple[str, str], keep_for: int | None) -> Transfer | None:
-    """An unfinished migration that was asked for in the same words."""
+    """An unfinished migration with the same parameters."""
     row = db.one(_SAME, (*ends, keep_for is not None, keep_for or 0))
     return record(Transfer, row) if row else None
 
@@ -158,24 +158,24 @@ def with_work(db: Statements) -> list[bytes]:
 
 
 def state(db: Statements, transfer_id: bytes) -> str:
-    """A transfer's state; cancelled where it is not there any more."""
+    """A transfer's state; "cancelled" if it was deleted."""
     return db.value(_STATE, (transfer_id,)) or "cancelled"
 
 
 def set_state(db: Statements, transfer_id: bytes, new: str, old: Sequence[str], now: datetime) -> bool:
-    """Changes the state, where it is one of ``old``."""
+    """Changes the state if it is one of ``old``. Returns whether it did."""
     ended_at = to_row(now) if new == "done" else None
     sql = f"{_SET_STATE}({placeholders(len(old))})"
     return db.execute(sql, (new, to_row(now), ended_at, transfer_id, *old)) == 1
 
 
 def end_cancelled(db: Statements, transfer_id: bytes, now: datetime) -> None:
-    """A cancelled transfer has nothing left at the destination but whole copies."""
+    """Ends a cancelled transfer: the destination holds no unfinished copies of it."""
     db.execute(_END_CANCELLED, (to_row(now), transfer_id))
 
 
 def plan(db: Statements, before: Transfer, after: Transfer, made: tuple[int, int], now: datetime) -> bool:
-    """Remembers how far planning is, and what it made (items, bytes); False where it is another's, or has ended."""
+    """Saves the planning position and adds ``made`` (items, bytes). Returns False if the transfer changed."""
     to, since = (to_row(after.planned_at), after.planned_blob), (to_row(before.planned_at), before.planned_blob)
     if before == after and not any(made):
         return True
@@ -183,8 +183,8 @@ def plan(db: Statements, before: Transfer, after: Transfer, made: tuple[int, int
 
 
 def count(db: Statements, transfer_id: bytes, change: Change, now: datetime) -> None:
-    """Changes the figures; the last statement of a transaction, for every item of the transfer changes this row."""
-    before, moment = to_row(now - _WINDOW), to_row(now)
+    """Changes the counters. Call it last in a transaction, since every item of the transfer locks this row."""
+    before, moment = to_row(now - RATE_WINDOW), to_row(now)
     done, skipped = (change.done_items, change.done_bytes), (change.skipped_items, change.skipped_bytes)
     failed, moved = (change.failed_items, change.failed_bytes), (change.live_bytes, change.moved_bytes)
     db.execute(_COUNT, (*done, *skipped, *failed, *moved, before, moment, before, before, moment, transfer_id))
@@ -193,7 +193,7 @@ def count(db: Statements, transfer_id: bytes, change: Change, now: datetime) -> 
 def candidates(
     db: Statements, ends: tuple[str, str], after: tuple[datetime, bytes], until: datetime, limit: int
 ) -> list[Candidate]:
-    """Replicas of a source behind ``after`` (made at, blob), oldest first."""
+    """Replicas on a source behind ``after`` (creation time, blob id), oldest first."""
     moment = to_row(after[0])
     args = (ends[1], ends[0], moment, to_row(until), moment, after[1], limit)
     return records(Candidate, db.all(_CANDIDATES, args))

@@ -12,7 +12,7 @@ from api.transfers.service import DryRun, TransferView
 
 
 class StartTransfer(Body):
-    """From which storage to which; what `keep_for` says in seconds is how long the source stays beside its copy."""
+    """Source and destination storage; `keep_for` is how long the source is kept beside its copy, in seconds."""
 
     source: Annotated[str, Meta(max_length=32)] = msgspec.field(name="from")
     destination: Annotated[str, Meta(max_length=32)] = msgspec.field(name="to")
@@ -22,7 +22,7 @@ class StartTransfer(Body):
 
 
 class ChangeTransfer(Body):
-    """The state that a transfer should have."""
+    """The wanted state of a transfer."""
 
     state: Literal["running", "paused", "cancelled"]
 
@@ -48,12 +48,12 @@ class TransferAnswer(Answer, kw_only=True):
     """A transfer, or a policy.
 
     Attributes:
-        policy: its name; null for a transfer that was started by hand.
+        policy: the policy's name; null for a migration that was started by an operator.
         items: grows until the transfer is planned.
-        rate: bytes per second, lately.
-        seconds_left: by that rate; null if it cannot be known.
-        reasons: how many failed, by reason.
-        failures: the first of them.
+        rate: recent bytes per second.
+        seconds_left: estimated from the rate; null if unknown.
+        reasons: number of failed items by reason.
+        failures: the first failures.
     """
 
     id: Id
@@ -90,7 +90,7 @@ class TransferPage(Answer):
 
 
 class DryRunAnswer(Answer):
-    """What a transfer would copy; `there_items` are at the destination already."""
+    """What a transfer would copy; the destination already has `there_items`."""
 
     dry_run: Literal[True]
     items: Size

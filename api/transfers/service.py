@@ -1,4 +1,4 @@
-"""What operators do with transfers: start, look, pause, resume, cancel, retry."""
+"""Transfers for operators: start, list, pause, resume, cancel, retry."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ from api.transfers.item_rows import Failure
 from api.transfers.plan import TransferPlanner
 from api.transfers.rows import LONG_AGO, Change
 
-_FAILURES: Final = 20
-_BATCH: Final = 5000
-_RETRY_BATCH: Final = 1000
-_FRESH: Final = 120.0
-"""Seconds after which a rate that was measured says nothing any more."""
+FAILURES_SHOWN: Final = 20
+CANDIDATES_PER_QUERY: Final = 5000
+ITEMS_PER_RETRY: Final = 1000
+RATE_MAX_AGE_SECONDS: Final = 120.0
+"""A rate that was measured longer ago than this is not shown."""
 
-_FROM: Final[Mapping[str, tuple[str, ...]]] = {
+ALLOWED_FROM: Final[Mapping[str, tuple[str, ...]]] = {
     "running": ("paused", "running"),
     "paused": ("running", "paused"),
     "cancelled": ("running", "paused", "done", "cancelled"),
 }
-"""From which states one may ask for a state."""
+"""For each state, the states from which it can be requested."""
 
 
 @dataclass(frozen=True, slots=True)
 class TransferView:
-    """A transfer as it is shown.
+    """A transfer as shown to an operator.
 
     Attributes:
-        rate: bytes a second, lately.
-        seconds_left: by that rate; None where nobody can say.
-        reasons: how many failed, by reason.
-        failures: the first of them.
+        rate: recent bytes per second.
+        seconds_left: estimated from the rate; None if unknown.
+        reasons: number of failed items by reason.
+        failures: the first failures.
     """
 
     transfer: Transfer
@@ -53,7 +53,7 @@ class TransferView:
 
 @dataclass(frozen=True, slots=True)
 class DryRun:
-    """What a transfer would copy; ``there`` are the items whose source alone would be deleted."""
+    """What a transfer would copy. The destination has ``there`` items: only their source would be deleted."""
 
     items: int
     bytes: int
@@ -82,12 +82,13 @@ class Transfers:
             raise Problem(errors.TRANSFER_INVALID, f"keep_for is from 0 to {LONGEST} seconds.")
 
     def start(self, source: str, destination: str, keep_for: int | None) -> tuple[TransferView, bool]:
-        """Begins to copy everything that lies on a storage now; answers too whether this is a new transfer.
-
-        The same again, while the first is unfinished, is the first.
+        """Starts to copy everything that a storage holds now.
 
         Args:
-            keep_for: seconds after which the source's replica of what was copied is deleted; None keeps it.
+            keep_for: seconds after which the source's replica of a copied blob is deleted; None keeps it.
+
+        Returns:
+            The transfer, and whether it is new. An unfinished one with the same parameters is returned instead.
 
         Raises:
             Problem: TRANSFER_INVALID.
@@ -108,11 +109,11 @@ class Transfers:
         return self._view(found), False
 
     def dry_run(self, source: str, destination: str, keep_for: int | None) -> DryRun:
-        """Counts what `start` would make, and makes nothing. Raises Problem TRANSFER_INVALID."""
+        """Counts what `start` would copy, without copying. Raises Problem TRANSFER_INVALID."""
         self.check(source, destination, keep_for)
         now, place = self._clock(), (LONG_AGO, bytes(16))
         items = size = there = 0
-        while found := transfers.candidates(self._db, (source, destination), place, now, _BATCH):
+        while found := transfers.candidates(self._db, (source, destination), place, now, CANDIDATES_PER_QUERY):
             place = found[-1].created_at, found[-1].blob_id
             wanted = [c for c in found if c.usable and (not c.there or keep_for is not None)]
             items += len(wanted)
@@ -125,7 +126,7 @@ class Transfers:
         return [self._view(found) for found in transfers.page(self._db, after, limit)]
 
     def get(self, transfer_id: bytes) -> TransferView:
-        """One of them with its failures. Raises Problem TRANSFER_NOT_FOUND."""
+        """A transfer with its first failures. Raises Problem TRANSFER_NOT_FOUND."""
         return self._view(self._found(transfer_id), with_failures=True)
 
     def _found(self, transfer_id: bytes) -> Transfer:
@@ -135,7 +136,7 @@ class Transfers:
         return found
 
     def set_state(self, transfer_id: bytes, state: str) -> TransferView:
-        """running (resumed), paused or cancelled; what is being copied at this moment stops within seconds.
+        """Sets the state to running, paused or cancelled. Copies in progress stop within seconds.
 
         Raises:
             Problem: TRANSFER_NOT_FOUND, TRANSFER_NOT_OPEN.
@@ -145,27 +146,29 @@ class Transfers:
             raise Problem(
                 errors.TRANSFER_NOT_OPEN, "A policy is paused, or ended by taking it out of SLUICE_TRANSFER_POLICIES."
             )
-        if found.state != state and not transfers.set_state(self._db, transfer_id, state, _FROM[state], self._clock()):
+        if found.state != state and not transfers.set_state(
+            self._db, transfer_id, state, ALLOWED_FROM[state], self._clock()
+        ):
             raise Problem(errors.TRANSFER_NOT_OPEN, f"The transfer is {found.state}.")
         if state != "paused":
             self._wake(transfer_id)
         return self.get(transfer_id)
 
     def retry(self, transfer_id: bytes) -> TransferView:
-        """Tries what failed again. Raises Problem TRANSFER_NOT_FOUND, TRANSFER_NOT_OPEN."""
+        """Retries the failed items. Raises Problem TRANSFER_NOT_FOUND, TRANSFER_NOT_OPEN."""
         found = self._found(transfer_id)
         if found.state == "cancelled":
             raise Problem(errors.TRANSFER_NOT_OPEN, "The transfer is cancelled.")
 
         def body(tx: Statements) -> int:
-            items, size = transfer_items.revive(tx, transfer_id, self._clock(), _RETRY_BATCH)
+            items, size = transfer_items.revive(tx, transfer_id, self._clock(), ITEMS_PER_RETRY)
             if items:
                 change = Change(failed_items=-items, failed_bytes=-size)
                 transfers.count(tx, transfer_id, change, self._clock())
                 transfers.set_state(tx, transfer_id, "running", ("done",), self._clock())
             return items
 
-        while self._db.transaction(body) == _RETRY_BATCH:
+        while self._db.transaction(body) == ITEMS_PER_RETRY:
             pass
         self._wake(transfer_id)
         return self.get(transfer_id)
@@ -184,14 +187,14 @@ class Transfers:
             rate=rate,
             seconds_left=max(left, 0) // rate if sure else None,
             reasons=transfer_items.reasons(self._db, found.id) if failed else {},
-            failures=tuple(transfer_items.failures(self._db, found.id, _FAILURES)) if failed else (),
+            failures=tuple(transfer_items.failures(self._db, found.id, FAILURES_SHOWN)) if failed else (),
         )
 
 
 def _rate(found: Transfer, now: datetime) -> int:
-    """Bytes a second since the last measurement began, or in the one before it where this one is young."""
+    """Bytes per second in the current window, or in the previous one if the current one is younger than 5 s."""
     seconds = (now - found.window_at).total_seconds()
-    if found.state != "running" or seconds > _FRESH:
+    if found.state != "running" or seconds > RATE_MAX_AGE_SECONDS:
         return 0
     if seconds < 5 and found.rate:
         return found.rate

@@ -125,7 +125,7 @@ class TestRedis:
         self, build: Callable[..., Gateway], redis: MortalServer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(health, "_FRESH", -1.0)
-        monkeypatch.setattr("api.core.cache._SILENCE", 0.0)
+        monkeypatch.setattr("api.core.cache.RETRY_SECONDS", 0.0)
         gateway = build(redis_url=redis.service.url, finalize_inline=0)  # type: ignore[attr-defined]
         for state in ("there", "killed", "back"):
             if state == "killed":

@@ -51,10 +51,10 @@ def test_what_is_shown_can_be_read_again(text: str) -> None:
         ("a:rate=-1", "a: rate is a number of bytes"),
         ("a:rate=1.5M", "a: rate is a number of bytes"),
         ("a:connections=4K", "a: connections is a whole number"),
-        ("a:api=20", "a: api is requests a second"),
+        ("a:api=20", "a: api is requests per second"),
         ("a:api=0/5", "a: api has a rate and a burst above 0"),
         ("a:api=5/0", "a: api has a rate and a burst above 0"),
-        ("a:part=1/2/3", "a: part is requests a second"),
+        ("a:part=1/2/3", "a: part is requests per second"),
     ],
 )
 def test_a_problem_is_named(text: str, says: str) -> None:
