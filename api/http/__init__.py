@@ -1,1 +1,1 @@
-"""HTTP in and out: what all resources share. With `*/resource.py`, the only code that knows falcon."""
+"""HTTP in and out: what all calls share. The only code that knows falcon."""

@@ -1,4 +1,4 @@
-"""The OpenAPI document against the gateway as it runs: what schemathesis makes of it, and what it is answered with."""
+"""The OpenAPI document against the gateway as it runs: schemathesis makes calls up from it and judges each response."""
 
 from __future__ import annotations
 
