@@ -1,4 +1,4 @@
-"""Real MariaDB, Redis and Ceph for every test that needs them, started once, in folders of the run's own."""
+"""Real MariaDB, Redis and Ceph for every test that needs them, started once, in private folders."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from tests.storage.ceph import Ceph, installed, running
 
 @dataclass(frozen=True)
 class Servers:
-    """Where the run's servers are.
+    """The addresses of the run's servers.
 
     Attributes:
-        folder: can be entered by the servers' user.
+        folder: readable by the servers' user.
     """
 
     folder: Path
@@ -28,7 +28,7 @@ class Servers:
 
 @pytest.fixture(scope="session")
 def servers() -> Iterator[Servers]:
-    """MariaDB (without waiting for the disk) and Redis."""
+    """MariaDB (without fsync) and Redis."""
     with (
         server_folder() as folder,
         started(MariaDB(folder, durable=False, databases="sluice%")) as database,
@@ -40,7 +40,7 @@ def servers() -> Iterator[Servers]:
 @pytest.fixture(scope="session")
 def ceph(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ceph]:
     """A running Ceph with an empty bucket."""
-    import boto3  # takes 0.3 s: only who needs it waits
+    import boto3  # takes 0.3 s, so only tests that need it import it
     from botocore.config import Config as BotoConfig
 
     if not installed():
@@ -60,7 +60,7 @@ def ceph(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ceph]:
 
 @pytest.fixture(scope="session")
 def s3_config(ceph: Ceph) -> S3Config:
-    """How to reach its bucket."""
+    """The bucket's address and keys."""
     settings = ceph.settings
     return S3Config(
         single_put_max=8 * 1024**2,

@@ -1,4 +1,4 @@
-"""A small disk of its own for a test, and what fills it to the last byte."""
+"""A small separate disk for a test, and a way to fill it to the last byte."""
 
 import errno
 import os
@@ -14,7 +14,7 @@ import pytest
 
 @contextmanager
 def small_disk(folder: Path, mebibytes: int) -> Iterator[None]:
-    """Mounts an ext4 of its own on an empty folder; owner and mode stay. ext4 keeps holes, as real disks do."""
+    """Mounts an ext4 file system on an empty folder; owner and mode stay. ext4 keeps holes, as real disks do."""
     owner = folder.stat()
     image = Path(tempfile.mkdtemp(prefix="sluice-disk-")) / "image"
     try:
@@ -36,7 +36,7 @@ def small_disk(folder: Path, mebibytes: int) -> Iterator[None]:
 
 
 class Filler:
-    """A file that takes every byte of a disk, also those that become free later, until it is removed."""
+    """A file that takes every byte of a disk, also bytes that are freed later, until it is removed."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -61,7 +61,7 @@ class Filler:
             self._fill()
 
     def remove(self) -> None:
-        """Make room."""
+        """Frees space."""
         self._ended.set()
         self._thread.join()
         self._file.close()

@@ -1,4 +1,4 @@
-"""What stands between a client and a server in tests: a port of this machine, a thread for each connection."""
+"""A server between a client and a server in tests: a port of this machine, one thread per connection."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 
 
 class Listening(ABC):
-    """Serves every connection until it is closed, and closes it then; what breaks one is none of the others'."""
+    """Serves each connection until it is closed, and then closes it. An error ends only its connection."""
 
     def __init__(self) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -21,7 +21,7 @@ class Listening(ABC):
         """One connection, to its end; an OSError ends it too."""
 
     def close(self) -> None:
-        """Takes no more connections."""
+        """Accepts no more connections."""
         self._listener.close()
 
     def _accept(self) -> None:

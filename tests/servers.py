@@ -1,4 +1,4 @@
-"""Servers of the tests' own: ports that are free for one, and one that is killed and started again."""
+"""Servers for tests: free ports, and a server that can be killed and started again."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from scripts.stack.services import Service
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of the loopback that nobody listens on at this moment."""
+    """Free ports of the loopback."""
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for one in sockets:
@@ -20,7 +20,7 @@ def free_ports(count: int) -> list[int]:
 
 
 def free_port() -> int:
-    """Such a port."""
+    """A free port of the loopback."""
     (port,) = free_ports(1)
     return port
 

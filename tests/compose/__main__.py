@@ -1,6 +1,6 @@
-"""What scripts/test-compose runs: an engine and its images, then the tests, two files at a time, then what is measured.
+"""The program of scripts/test-compose: starts an engine, builds images, runs the tests in two processes, then measures.
 
-Usage: python -m tests.compose FOLDER [--short] [PYTEST_ARGUMENT…]; exit code 3 where no engine can be started.
+Usage: python -m tests.compose FOLDER [--short] [PYTEST_ARGUMENT…]; exit code 3 if no engine can be started.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def run_tests(short: bool, arguments: list[str]) -> int:
     files = [HERE / "test_lifecycle.py"] if short else sorted(HERE.glob("test_*.py"))
     measured = HERE / "test_measured.py"
     others = [str(file) for file in files if file != measured]
-    # most tests wait; what is measured wants the machine for itself
+    # most tests wait; measurements need the machine alone
     calls = [["--numprocesses", str(min(2, len(others))), "--dist", "loadfile", *others]]
     if measured in files:
         calls.append([str(measured)])
@@ -43,7 +43,7 @@ def main() -> int:
     os.environ.update(DOCKER_BUILDKIT="0", TEST_FIGURES=str(folder / "figures"))
     began = time.monotonic()
     folder.mkdir(parents=True, exist_ok=True)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # an orderly end, of the engine as well
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # an orderly end, of the engine too
     try:
         with engine(folder) as host:
             os.environ["DOCKER_HOST"] = host

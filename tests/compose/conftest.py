@@ -1,4 +1,4 @@
-"""A running project, for `scripts/test-compose` with its engine and images; a plain pytest leaves these tests out."""
+"""A running project, for `scripts/test-compose` with its engine and images; a plain pytest skips these tests."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if "TEST_FIGURES" not in os.environ:
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """The project that most tests share, up from nothing."""
+    """The project that most tests share, started from nothing."""
     with running("sluice-test", tmp_path_factory.mktemp("stack")) as made:
         figures.note("`up` from built images to a ready edge", f"{made.seconds_until_ready():.0f} s")
         made.wait_until_ready()
@@ -29,7 +29,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 @pytest.fixture(scope="session")
 def secrets() -> Secrets:
-    """Every secret that the clients of this run saw."""
+    """Every secret that the clients of this run used."""
     return Secrets()
 
 
@@ -42,7 +42,7 @@ def client(stack: Stack, secrets: Secrets) -> Iterator[Client]:
 
 @pytest.fixture
 def source(tmp_path: Path) -> Source:
-    """Three parts of content that nobody has."""
+    """Three parts of content that no other user has."""
     return make_source(tmp_path / "content", 20_000_000)
 
 

@@ -1,6 +1,6 @@
-"""A container engine of the tests' own: dockerd in a folder.
+"""A private container engine: dockerd in a folder.
 
-Nothing of the machine's own engine, if it has one, is touched; everything is ended and removed again. Where DOCKER_HOST
+If the machine has an engine, it is not touched. All that is started is ended and removed again. If DOCKER_HOST
 is set, that engine is used instead.
 """
 
@@ -21,11 +21,11 @@ NETWORKS = ipaddress.ip_network("10.213.0.0/16")
 
 
 class CannotStart(Exception):
-    """No engine can be started here; the text says why."""
+    """No engine can be started here; the message says why."""
 
 
 def run(*command: str, **more: object) -> str:
-    """A command's output.
+    """Runs a command. Returns its output.
 
     Raises:
         subprocess.CalledProcessError: it failed; its output is shown.
@@ -39,7 +39,7 @@ def run(*command: str, **more: object) -> str:
 
 @contextmanager
 def engine(folder: Path) -> Iterator[str]:
-    """A running engine; its DOCKER_HOST.
+    """Runs an engine. Yields its DOCKER_HOST.
 
     Args:
         folder: keeps images and layers.
@@ -56,7 +56,7 @@ def engine(folder: Path) -> Iterator[str]:
     host = f"unix://{folder}/docker.sock"
     gateway = f"{NETWORKS[-2]}/24"
     if subprocess.run(["ip", "link", "add", BRIDGE, "type", "bridge"], capture_output=True, check=False).returncode:
-        remove_bridge()  # what a killed run has left
+        remove_bridge()  # of a killed run
         result = subprocess.run(["ip", "link", "add", BRIDGE, "type", "bridge"], capture_output=True, check=False)
         if result.returncode:
             raise CannotStart(f"no bridge can be made here: {result.stderr.decode().strip()}")
@@ -67,7 +67,7 @@ def engine(folder: Path) -> Iterator[str]:
     command += ["--pidfile", f"{folder}/pid", "--bridge", BRIDGE]
     command += ["--default-address-pool", f"base={NETWORKS},size=24"]
     (folder / "pid").unlink(missing_ok=True)
-    # An engine that finds networks of an earlier time clears them up, and docker0 with them, whosever that is.
+    # An engine deletes networks that it finds from earlier, and docker0 with them, even another engine's.
     shutil.rmtree(folder / "root" / "network", ignore_errors=True)
     with open(log, "wb") as output:
         daemon = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
@@ -82,13 +82,13 @@ def engine(folder: Path) -> Iterator[str]:
         except subprocess.TimeoutExpired:
             daemon.kill()
             daemon.wait()
-        # its folder, which it mounts on itself, and may leave so
+        # its folder is mounted on itself, and may still be after its end
         subprocess.run(["umount", f"{folder}/root"], capture_output=True, check=False)
         remove_bridge()
 
 
 def remove_everything(host: str) -> None:
-    """What a test that failed or was killed has left; a network's bridge would outlive the engine."""
+    """Removes what a failed or killed test left; a network's bridge would outlive the engine."""
     docker = f"docker -H {host}"
     for command in (
         f"{docker} ps -aq | xargs -r {docker} rm -fv",

@@ -1,6 +1,6 @@
-"""What a run measured, shown at its end; loadtest/README.md holds a run's figures.
+"""Measurements of a run, printed at its end; loadtest/README.md shows those of one run.
 
-They are lines of a file, TEST_FIGURES: the tests of a run are several processes.
+They are lines of the file TEST_FIGURES, because the tests of a run are several processes.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def note(what: str, value: str) -> None:
 
 
 def note_images() -> None:
-    """Each image's size, and what of it is ours: beyond the base."""
+    """Each image's size, and its size beyond the base image."""
     base = _megabytes(BASE)
     for name in filter(has_image, IMAGES):
         note(f"image {name}", f"{_megabytes(name):.0f} MB, {_megabytes(name) - base:.0f} MB beyond its base")

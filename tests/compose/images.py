@@ -1,4 +1,4 @@
-"""The images of a run: a bare Debian and stand-ins for the public images, where no registry is to be had, and ours."""
+"""The images of a run: Sluice's, a bare Debian, and stand-ins for the public images if there is no registry."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PUBLIC = {
     "prometheus": "prom/prometheus:v2.53.4",
 }
 
-# As in Docker's own images of Debian: nobody reads manuals there, and a layer is whole or not there at all.
+# As in Docker's Debian images: no manuals, and no fsync, because a layer is complete or absent.
 DPKG = """force-unsafe-io
 path-exclude /usr/share/doc/*
 path-exclude /usr/share/info/*
@@ -30,17 +30,17 @@ path-exclude /usr/share/man/*
 
 
 def make(folder: Path, standins: bool, short: bool) -> None:
-    """Makes those that are missing.
+    """Makes the missing images.
 
     Args:
-        folder: for what is in between.
-        standins: instead of the public images.
-        short: without those of the profiles.
+        folder: for intermediate files.
+        standins: makes stand-ins for the public images.
+        short: without the images of the profiles.
     """
     profiles = [] if short else ["rabbitmq", "prometheus"]
     if standins:
         make_base(folder)
-    # two at a time: half of it is waiting for packages
+    # two at a time, because half of the time is waiting for packages
     with ThreadPoolExecutor() as pool:
         ours = pool.submit(build_ours, folder, "edge", "api", *([] if short else ["ceph"]))
         others = pool.submit(make_standins, "mariadb", "redis", *profiles) if standins else None
@@ -58,7 +58,7 @@ def has_image(name: str) -> bool:
 
 
 def make_base(folder: Path) -> None:
-    """A bare Debian under the public image's name, which believes whom this machine does: pip goes its way."""
+    """A bare Debian under the public image's name, with this machine's trusted certificates and pip settings."""
     if has_image(BASE):
         return
     root = folder / "base"
@@ -73,7 +73,7 @@ def make_base(folder: Path) -> None:
 
 
 def make_standins(*names: str) -> None:
-    """The public images, from Debian's packages: the same variables, data paths and users."""
+    """The public images, made of Debian's packages: the same variables, data paths and users."""
     for name in names:
         if not has_image(PUBLIC[name]):
             run("docker", "build", "-q", "--target", name, "-t", PUBLIC[name], str(STANDINS))

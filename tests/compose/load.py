@@ -1,4 +1,4 @@
-"""A steady load of uploads, downloads and calls that repeats nothing: whatever fails is noted."""
+"""A steady load of uploads, downloads and calls without retries: every failure is recorded."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class Load:
     """Runs inside a `with` block.
 
     Attributes:
-        done: how often each thing succeeded.
-        failures: what did not.
+        done: number of successes by name.
+        failures: every failure.
     """
 
     def __init__(self, address: str, secrets: Secrets, folder: Path) -> None:
@@ -68,7 +68,7 @@ class Load:
             self._stop.wait(_PAUSE)
 
     def _upload(self, user: Client, number: int) -> None:
-        """Two parts that nobody has: every POST of an upload's way."""
+        """Two parts that no other user has: every POST of an upload."""
         path = self._folder / f"load{number}"
         path.write_bytes(os.urandom(8 * 1024**2 + 100_000))
         user.upload(Source(path, path.stat().st_size))

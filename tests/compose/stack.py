@@ -1,4 +1,4 @@
-"""The compose file as a person runs it, in a project of the tests' own."""
+"""The compose file as a user runs it, in a private project."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SERVICES = ("mariadb", "redis", "api", "worker", "edge")
 
 
 def wait_for(condition: Callable[[], Any], what: str, seconds: float = DEADLINE) -> Any:
-    """Asks again until the condition holds; its value."""
+    """Polls until the condition holds. Returns its value."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
         assert time.monotonic() < deadline, f"no {what} after {seconds:.0f} s"
@@ -32,14 +32,14 @@ def wait_for(condition: Callable[[], Any], what: str, seconds: float = DEADLINE)
 
 
 def own_address() -> str:
-    """An address of this machine that its containers reach, too; nothing is sent."""
+    """An address of this machine that its containers reach too. Nothing is sent."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.connect(("192.0.2.1", 9))
         return str(probe.getsockname()[0])
 
 
 def compose_command() -> list[str]:
-    """Compose v2 where it is, else docker-compose."""
+    """Compose v2 if it is installed, else docker-compose."""
     v2 = subprocess.run(["docker", "compose", "version"], capture_output=True, check=False)
     if v2.returncode == 0:
         return ["docker", "compose"]
@@ -49,7 +49,7 @@ def compose_command() -> list[str]:
 
 
 def example(profile: str) -> dict[str, str]:
-    """A profile's settings as .env.example has them."""
+    """A profile's settings in .env.example."""
     text = (CODE / ".env.example").read_text()
     (block,) = [part for part in text.split("\n\n") if f"COMPOSE_PROFILES={profile}\n" in part]
     return dict(re.findall(r"^# ([A-Z0-9_]+)=(.*)$", block, re.M))
@@ -59,11 +59,11 @@ class Stack:
     """One project.
 
     Args:
-        name: the project's.
-        folder: holds its .env file, and an override where a test needs one.
-        settings: lines of the .env file, beside a free port.
-        override: more of a compose file.
-        interval: of the health checks that are waited for, instead of the compose file's.
+        name: the project's name.
+        folder: for its .env file, and an override if a test needs one.
+        settings: lines of the .env file, in addition to a free port.
+        override: an additional compose file, as text.
+        interval: the interval of the health checks that are waited for, instead of the compose file's.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class Stack:
     # -- commands
 
     def compose(self, *arguments: str, check: bool = True) -> str:
-        """What a compose command says."""
+        """The output of a compose command."""
         self.env_file.write_text("".join(f"{name}={value}\n" for name, value in self.settings.items()))
         command = [
             *compose_command(),
@@ -127,7 +127,7 @@ class Stack:
     def wipe(self) -> None:
         self.compose("down", "--remove-orphans", "-v", "-t", "1", check=False)
 
-    # -- what is there
+    # -- state
 
     def containers(self, service: str) -> list[str]:
         """Ids of a service's containers, running or not, by their number."""
@@ -144,12 +144,12 @@ class Stack:
         return found
 
     def started(self, *services: str) -> list[str]:
-        """When each container of these was started last."""
+        """When each of these containers was last started."""
         ids = [container for service in services for container in self.containers(service)]
         return [str(self.inspect(id_)["State"]["StartedAt"]) for id_ in ids]
 
     def health(self, container: str) -> str:
-        """healthy, unhealthy or starting; the state of one that does not run."""
+        """healthy, unhealthy or starting; for a stopped container, its state."""
         state = self.inspect(container)["State"]
         return str(state["Health"]["Status"] if state["Running"] else state["Status"])
 
@@ -163,7 +163,7 @@ class Stack:
         wait_for(lambda: self.all_healthy(*services), f"health of {', '.join(services)}", seconds)
 
     def seconds_until_ready(self) -> float:
-        """Starts what is not there, and waits for the edge alone: until it answers that it is ready."""
+        """Starts missing containers, and waits only for the edge: until it is ready."""
         began = time.monotonic()
         self.up()
         asked = ["docker", "exec", self.container("edge"), "/opt/sluice/deploy/healthy", "http", "8080", "/readyz"]
@@ -177,7 +177,7 @@ class Stack:
         return "".join(run("docker", "logs", container) for container in self.containers(service))
 
     def volume(self, name: str) -> Path:
-        """Where a volume lies on this machine."""
+        """The path of a volume on this machine."""
         return Path(json.loads(run("docker", "volume", "inspect", f"{self.name}_{name}"))[0]["Mountpoint"])
 
     def exec(self, container: str, *command: str) -> str:
@@ -186,7 +186,7 @@ class Stack:
 
 @contextmanager
 def running(name: str, folder: Path, override: str = "", interval: str = "2s", **settings: str) -> Iterator[Stack]:
-    """A project that is wiped afterwards; where it fails, the ends of its logs are shown."""
+    """A project that is removed afterwards. On failure, the ends of its logs are printed."""
     stack = Stack(name, folder, settings, override, interval)
     stack.wipe()
     try:

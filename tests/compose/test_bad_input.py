@@ -1,4 +1,4 @@
-"""What goes wrong around containers: one clear line where it hurts, unready, and well again once the cause is gone."""
+"""Faults around containers: one clear log line, unready, and healthy again once the cause is gone."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.e2e.client import Client, code
 from tests.e2e.leaks import Secrets
 from tests.e2e.sources import Source
 
-# A volume of its own filesystem, which can be filled and made read-only.
+# A volume that is a separate file system, which can be filled and made read-only.
 SMALL_STORAGE = """
 volumes:
   storage:
@@ -48,7 +48,7 @@ def wait_until_unhealthy(stack: Stack, service: str) -> None:
 
 
 def said(stack: Stack, service: str, text: str, before: int = 0) -> bool:
-    """Whether a service has written such a line beyond those that it had written before."""
+    """Whether a service has written such a line after the lines that it had written before."""
     return len(re.findall(text, stack.logs(service))) > before
 
 
@@ -90,7 +90,7 @@ class TestSecrets:
             path.write_text(kept)
             path.chmod(0o600)
             os.chown(path, 10001, 10001)
-        bad.wait_until_ready()  # started again by the engine, by nobody else
+        bad.wait_until_ready()  # started again by the engine
 
     def test_everything_wrong_is_said_at_once(self, bad: Stack) -> None:
         bad.settings |= {"SLUICE_TARGET_TTL": "soon", "SLUICE_DEDUP_SCOPE": "all", "SLUICE_STORAGES": "local,x:tape"}
@@ -177,7 +177,7 @@ class TestServers:
         bad.wait_until_ready()
 
     def test_a_wrong_storage_endpoint(self, bad: Stack, user: Client, source: Source) -> None:
-        """Wrong until somebody answers under that name: nothing is started again for it."""
+        """Wrong until a server answers under that name. No container is restarted for it."""
         file = user.upload(source)
         s3 = {
             "SLUICE_STORAGES": "local,far:s3",
@@ -193,8 +193,8 @@ class TestServers:
             wait_until_unhealthy(bad, "api")
             wait_until_unhealthy(bad, "edge")
             wait_for(lambda: said(bad, "api", '"a dependency is not well".*"storage:far"'), "line")
-            wait_for(lambda: serves(user), "an edge that was just made and knows which tokens are good")
-            assert user.holds(file, source), "what lies elsewhere is still given"
+            wait_for(lambda: serves(user), "a new edge that has the revocations")
+            assert user.holds(file, source), "files on other storages are still served"
             keys = ["-v", f"{bad.name}_ceph-keys:/var/lib/sluice/ceph-keys:ro", "--tmpfs", "/run/sluice:mode=0777"]
             run("docker", "run", "-d", "--init", "--name", f"{bad.name}-far", *alias.values(), *keys, "sluice-ceph")
             wait_for(lambda: "S3 answers" in run("docker", "logs", f"{bad.name}-far"), "Ceph")

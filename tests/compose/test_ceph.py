@@ -1,4 +1,4 @@
-"""The profile `ceph`: its port takes the parts, downloads come through the edge."""
+"""The profile `ceph`: clients send parts to its port, and download through the edge."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_with_ceph_parts_go_straight_to_it_and_downloads_come_through_the_edge(
         def notes() -> str:
             return stack.exec(stack.container("api"), "/opt/sluice/deploy/healthy", "http", "8000", "/readyz")
 
-        wait_for(lambda: '"storage:ceph":"binds sha256"' in notes(), "what Ceph compares, found out from inside")
+        wait_for(lambda: '"storage:ceph":"binds sha256"' in notes(), "the result of the probe from the API's container")
         client = Client(stack.address, secrets).sign_up()
         upload = client.create(source)
         if upload["state"] == "proving":

@@ -1,4 +1,4 @@
-"""Our images: small, and quick to build again."""
+"""Sluice's images: small, and quick to rebuild."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.compose.engine import run
 from tests.compose.figures import IMAGES
 from tests.compose.stack import CODE
 
-# Whatever is found is printed.
+# All output is a finding.
 LEFT = r"""
 for name in gcc cc g++ c++ clang make pip pip3 git; do command -v $name; done
 find /var/lib/apt/lists /var/cache/apt /var/log /tmp -type f

@@ -1,4 +1,4 @@
-"""docker compose up, in the order in which a person lives with it: use, scale, restart, kill, down, up."""
+"""docker compose up, in a user's order: use, scale, restart, kill, down, up."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class TestUse:
     def test_keys_are_rotated_by_the_operators_command(
         self, stack: Stack, client: Client, secrets: Secrets, source: Source
     ) -> None:
-        """The first key was stolen: what it signed ends, what the new one signs is good, and nothing is restarted."""
+        """The first key was stolen: its tokens end, the new key's tokens are valid, and nothing is restarted."""
         began = stack.started(*OURS)
         secrets.add_keys(stack.volume("keys"))
         file = client.upload(source)
@@ -136,12 +136,12 @@ class TestScale:
         for container in stack.containers("api"):
             run("docker", "stop", "-t", "30", container)
             before = calls(stack)
-            assert client.holds(client.upload(source), source), "the other one alone"
+            assert client.holds(client.upload(source), source), "with one API left"
             assert calls(stack) == before + 1
             run("docker", "start", container)
             wait_for(lambda id_=container: stack.health(id_) == "healthy", "health of the API")  # type: ignore[misc]
         answers = {calls(stack) for _ in range(4)}
-        assert answers == {before + 1}, "whichever API is asked, it counts what both did"
+        assert answers == {before + 1}, "each API exports the counts of both"
 
     def test_a_rolling_restart_fails_no_request(self, stack: Stack, secrets: Secrets, tmp_path: Path) -> None:
         began = stack.started("edge")
@@ -169,7 +169,7 @@ class TestScale:
 class TestKills:
     @pytest.mark.parametrize("service", [*OURS, *THEIRS])
     def test_kill_9_of_each_is_recovered_from(self, stack: Stack, client: Client, source: Source, service: str) -> None:
-        """The engine starts it again; nothing that was answered is lost, and an upload under way goes on."""
+        """The engine starts it again. Nothing acknowledged is lost, and an unfinished upload continues."""
         file = client.upload(source)
         fresh = Source(source.path.with_name("fresh"), 9_000_000)
         fresh.path.write_bytes(os.urandom(fresh.size))
@@ -189,7 +189,7 @@ class TestKills:
             found: list[list[int]] = client.want(200, "GET", f"/uploads/{upload['id']}")["missing"]
             return found
 
-        # what was received is asked of the storage once in 5 s at most
+        # the storage is asked for received parts once in 5 s at most
         wait_for(lambda: still_missing() == [[2, 2]], "part 1 among those that were received")
         client.send(upload, fresh, [2])
         assert client.holds(client.complete(upload), fresh)
@@ -238,10 +238,10 @@ class TestStops:
         figures.note("`up` on existing data to a ready edge", f"{stack.seconds_until_ready():.0f} s")
         stack.wait_until_ready()
         assert (stack.volume("keys") / "token_keys").read_text() == keys
-        assert client.holds(file, source), "the session from before, too"
+        assert client.holds(file, source), "an earlier session is still valid"
 
     def test_no_log_holds_a_secret(self, stack: Stack, secrets: Secrets) -> None:
-        """Last: of everything that was asked until here."""
+        """Last: covers all requests of this module."""
         secrets.add_keys(stack.volume("keys"))
         assert secrets.tokens > 10
         for service in (*OURS, *THEIRS, "init", "migrate"):
@@ -249,7 +249,7 @@ class TestStops:
 
 
 def calls(stack: Stack) -> float:
-    """How many uploads were created, as a scrape of the edge has it."""
+    """The number of created uploads, from a scrape of the edge."""
     text = stack.exec(stack.container("edge"), "bash", "-c", SCRAPE)
     found = re.findall(r"^sluice_api_calls_total\{(.*)\} (\S+)$", text, re.M)
     return sum(float(count) for labels, count in found if 'method="POST",path="/api/v1/uploads"' in labels)

@@ -1,4 +1,4 @@
-"""Requests a second of a warm link: through the published port, beside what `scripts/run` gives on this machine."""
+"""Requests per second of a warm link: through the published port, beside `scripts/run` on this machine."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.e2e.sources import Source
 from tests.run.running import RunningStack
 
 _SECONDS = 3
-# All requests come from one address, by one user's link.
+# All requests come from one address, with one user's link.
 _NO_LIMIT = {"SLUICE_ADDRESS_RATE": "1000000", "SLUICE_TIERS": "default:download=1000000/1000000"}
 
 
@@ -39,7 +39,7 @@ def requests_a_second(link: str) -> float:
 
 
 def test_a_warm_link(secrets: Secrets, tmp_path: Path) -> None:
-    """The best of three of each, in turns: other things run on the machine. Health checks are as people have them."""
+    """The best of three for each, in turns, because the machine has other work. Health checks run as by default."""
     with running("sluice-measured", tmp_path, interval="", **_NO_LIMIT) as stack, server_folder() as data:
         stack.up()
         stack.wait_until_ready()
@@ -47,7 +47,7 @@ def test_a_warm_link(secrets: Secrets, tmp_path: Path) -> None:
         try:
             link = warm_link(stack.address, secrets, tmp_path)
             links = {
-                # the kernel hands these to the container; those to 127.0.0.1 go through a process of Docker's
+                # the kernel forwards these to the container; requests to 127.0.0.1 go through a process of Docker's
                 "in containers, by the machine's own address": link.replace("127.0.0.1", own_address(), 1),
                 "in containers, by 127.0.0.1": link,
                 "by scripts/run": warm_link(f"http://127.0.0.1:{bare.port}", secrets, tmp_path),

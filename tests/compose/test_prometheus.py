@@ -1,4 +1,4 @@
-"""deploy/prometheus: who gets the gateway's figures."""
+"""deploy/prometheus: who can read the gateway's metrics."""
 
 from __future__ import annotations
 
@@ -33,5 +33,5 @@ def test_prometheus_beside_it_gets_the_figures_and_others_do_not(
         wait_for(lambda: uploads() == "1", "figures in Prometheus")
         for address in ("127.0.0.1", own_address()):
             asked = client.fetch(f"http://{address}:{stack.port}/metrics")
-            assert asked.status_code == 403, "from outside, by whatever way it comes in"
+            assert asked.status_code == 403, "from outside, by any route"
         client.close()

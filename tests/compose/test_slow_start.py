@@ -1,4 +1,4 @@
-"""MariaDB is not there for a minute: everybody waits for it."""
+"""MariaDB is down for a minute: all services wait for it."""
 
 from __future__ import annotations
 

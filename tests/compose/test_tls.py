@@ -1,4 +1,4 @@
-"""An edge that speaks TLS, as docs/containers.md has it."""
+"""An edge with TLS, as documented in docs/containers.md."""
 
 from __future__ import annotations
 

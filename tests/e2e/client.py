@@ -1,4 +1,4 @@
-"""A client of the tests' own, written against docs/api.md alone; and what holds for every answer that it gets."""
+"""A client for tests, written from docs/api.md only, with checks that apply to every response."""
 
 import hashlib
 import itertools
@@ -19,7 +19,7 @@ COMPLETE_SECONDS = 60.0
 
 
 def check(response: httpx.Response) -> None:
-    """Every answer names its request; every refusal has the one shape, and says when to come back where that helps."""
+    """Every response names its request. Every error has the one shape, and Retry-After if a retry helps."""
     request_id = response.headers.get("X-Request-Id")
     assert request_id, f"{response.status_code} without X-Request-Id"
     if response.status_code < 400 or response.request.method == "HEAD":
@@ -49,11 +49,11 @@ class Client:
     """One machine of one user.
 
     Args:
-        address: where the gateway answers.
-        secrets: is told every secret that this client sends or gets.
+        address: the gateway's address.
+        secrets: records every secret that this client sends or gets.
 
     Attributes:
-        sent: numbers of the parts that were taken from this client, in order.
+        sent: numbers of the parts that were accepted from this client, in order.
     """
 
     def __init__(self, address: str, secrets: Secrets) -> None:
@@ -80,7 +80,7 @@ class Client:
         return response
 
     def want(self, status: int | tuple[int, ...], method: str, path: str, body: Json | None = None) -> Json:
-        """The answer of a call that has to end in such a status."""
+        """Returns the response of a call, which must have one of these statuses."""
         response = self.call(method, path, body)
         wanted = (status,) if isinstance(status, int) else status
         assert response.status_code in wanted, f"{method} {path}: {response.status_code} {response.text}"
@@ -101,14 +101,14 @@ class Client:
         return self
 
     def another_machine(self) -> "Client":
-        """The same user, signed in once more."""
+        """The same user with another session."""
         self._machines.append(Client(self.address, self.secrets))
         return self._machines[-1].sign_in(self.username, self.password)
 
     # -- uploads
 
     def create(self, source: Source, name: str | None = None, digest: bool | str = True, **more: Any) -> Json:
-        """Begins an upload, or finds it again; with the file's digest, none, or one that is given."""
+        """Creates an upload, or finds it again; with the file's digest, without one, or with a given one."""
         body = {"name": name or source.path.name, "size": source.size, **more}
         if digest:
             body["digest"] = source.digest if digest is True else digest
@@ -123,7 +123,7 @@ class Client:
         return self.http.put(part["url"], content=data, headers={**part["headers"], **more.pop("headers", {})}, **more)
 
     def send(self, upload: Json, source: Source, numbers: Iterable[int] | None = None, at_once: int = 4) -> None:
-        """Sends parts; those that are missing unless told otherwise."""
+        """Sends parts; by default the missing ones."""
         wanted = numbers_of(upload["missing"]) if numbers is None else list(numbers)
         if not wanted:
             return
@@ -138,12 +138,12 @@ class Client:
             list(pool.map(send_one, wanted))
 
     def complete(self, upload: Json) -> Json:
-        """Completes, waits where that goes on in the background, and answers the file."""
+        """Completes, waits if that continues in the background, and returns the file."""
         answer = self.want((200, 202), "POST", f"/uploads/{upload['id']}/complete")
         return self.await_done(answer)
 
     def await_done(self, upload: Json) -> Json:
-        """Polls an upload until it is done; its file."""
+        """Polls an upload until it is done. Returns its file."""
         deadline = time.monotonic() + COMPLETE_SECONDS
         while upload["state"] == "finalizing":
             assert time.monotonic() < deadline, f"still {upload}"
@@ -155,7 +155,7 @@ class Client:
         return upload["file"]
 
     def upload(self, source: Source, name: str | None = None, **more: Any) -> Json:
-        """The whole way; the file."""
+        """A whole upload. Returns the file."""
         upload = self.create(source, name, **more)
         if upload["state"] == "done":
             return upload["file"]
@@ -168,11 +168,11 @@ class Client:
         return self.want(201, "POST", f"/files/{file['id']}/links", more)["url"]
 
     def fetch(self, url: str, method: str = "GET", **headers: str) -> httpx.Response:
-        """A download without any token but the link's own; `if_range` names the header If-Range."""
+        """A download with the link's token only; `if_range` sets the header If-Range."""
         return self.http.request(method, url, headers={name.replace("_", "-"): text for name, text in headers.items()})
 
     def sha256_of(self, url: str) -> str:
-        """The SHA-256 of a download, without keeping it."""
+        """The SHA-256 of a download, computed without keeping the bytes."""
         whole = hashlib.sha256()
         with self.http.stream("GET", url, headers={"Accept-Encoding": "identity"}) as response:
             assert response.status_code == 200
@@ -181,7 +181,7 @@ class Client:
         return whole.hexdigest()
 
     def holds(self, file: Json, source: Source) -> bool:
-        """Whether a download of a file gives the source's bytes."""
+        """Whether a download of a file returns the source's bytes."""
         assert file["size"] == source.size
         return self.sha256_of(self.link(file)) == source.sha256
 

@@ -1,4 +1,4 @@
-"""Running gateways, looked through when a module is done with them."""
+"""Running gateways, checked for orphans and leaked secrets when a module has finished."""
 
 import contextlib
 import os
@@ -15,7 +15,7 @@ from tests.e2e.sources import PART, Source, Sources
 
 @contextlib.contextmanager
 def running(settings: dict[str, str]) -> Iterator[Gateway]:
-    """A gateway in a temporary folder. At its end no secret may stand in a log, and it must stop orderly."""
+    """A gateway in a temporary folder. At its end no log may contain a secret, and it must stop in order."""
     with server_folder() as data:
         gateway = Gateway(data, settings)
         try:
@@ -35,9 +35,9 @@ def shared_gateway() -> Iterator[Gateway]:
 
 @pytest.fixture(scope="module")
 def gateway(request: pytest.FixtureRequest) -> Iterator[Gateway]:
-    """The shared gateway, or one of the module's own with the settings that it names in SETTINGS.
+    """The shared gateway, or a separate one with the module's SETTINGS.
 
-    When the module is done nothing may be orphaned.
+    After the module nothing may be orphaned.
     """
     with contextlib.ExitStack() as stack:
         settings = getattr(request.module, "SETTINGS", None)
@@ -67,11 +67,11 @@ def sources(tmp_path: Path) -> Sources:
 
 @pytest.fixture
 def source(sources: Sources) -> Source:
-    """A file of one whole part and a short one, unlike any other."""
+    """A file of one whole part and a short one, with unique content."""
     return sources.make(PART + 1000, os.urandom(4).hex())
 
 
 @pytest.fixture
 def upload(user: Client, source: Source) -> Json:
-    """An upload of that file that has just begun."""
+    """A new upload of that file."""
     return user.create(source)

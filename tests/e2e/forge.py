@@ -1,4 +1,4 @@
-"""Tokens as only the gateway may sign them, and tokens that are almost right; docs/design.md, "Tokens"."""
+"""Tokens as the gateway signs them, and tokens that are almost right; docs/design.md, "Tokens"."""
 
 import base64
 import hashlib
@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 
 def sign(key: str, purpose: str, claims: dict[str, Any] | bytes) -> str:
-    """A token; good where the key is the gateway's. Claims of links are bytes."""
+    """A token; valid if the key is the gateway's. Claims of links are bytes."""
     moment, value = int(time.time()), claims if isinstance(claims, bytes) else json.dumps(claims).encode()
     signed = f"{_encode(value)}.{_encode(moment.to_bytes(4))}"
     derived = hmac.digest(key.encode(), purpose.encode(), hashlib.sha256)
@@ -20,24 +20,24 @@ def sign(key: str, purpose: str, claims: dict[str, Any] | bytes) -> str:
 
 
 def claims_of(token: str) -> dict[str, Any]:
-    """What a token says."""
+    """The claims of a token."""
     return json.loads(bytes_of(token))
 
 
 def bytes_of(token: str) -> bytes:
-    """The bytes that a token signs, or all of one that is sealed."""
+    """The bytes that a token signs; of a sealed token, all of it."""
     value = token.split(".")[0]
     return base64.urlsafe_b64decode(value + "=" * (-len(value) % 4))
 
 
 def unseal(key: str, token: str) -> dict[str, Any]:
-    """What a sealed token says, to whom has the gateway's key."""
+    """The claims of a sealed token, decrypted with the gateway's key."""
     sealed = bytes_of(token)
     return json.loads(_cipher(key).decrypt(sealed[:12], sealed[12:], None))
 
 
 def seal(key: str, claims: dict[str, Any]) -> str:
-    """A sealed token; good where the key is the gateway's."""
+    """A sealed token; valid if the key is the gateway's."""
     nonce = os.urandom(12)
     return _encode(nonce + _cipher(key).encrypt(nonce, json.dumps(claims).encode(), None))
 

@@ -1,4 +1,4 @@
-"""A whole running gateway: its processes, its database and its storage folder, to break and to look into."""
+"""A whole running gateway: its processes, its database and its storage folder, for faults and checks."""
 
 import contextlib
 import os
@@ -17,16 +17,16 @@ from tests.e2e.leaks import Secrets
 from tests.run.running import RunningStack, await_true, processes_of
 
 SERVICES = ("nginx", "api", "worker", "mariadb", "redis")
-START_SECONDS = 120  # a Ceph's first start is part of it, where there is one
+START_SECONDS = 120  # includes a Ceph's first start, if there is one
 
 
 class Gateway:
-    """One `scripts/run`, which can be started again on its data.
+    """One `scripts/run`, which can be restarted with its data.
 
     Args:
         data: the data folder.
-        settings: SLUICE_… of this one.
-        arguments: more of scripts/run's.
+        settings: SLUICE_… of this gateway.
+        arguments: further options of scripts/run.
     """
 
     def __init__(self, data: Path, settings: dict[str, str], arguments: tuple[str, ...] = ()) -> None:
@@ -48,7 +48,7 @@ class Gateway:
         self.stack = stack.ready(START_SECONDS)
         self._port = self.stack.port
         self.secrets.add_keys(self.data / "secrets")
-        # a stack whose output nobody reads stands still
+        # if its output is not read, the stack blocks
         self._reader = threading.Thread(target=self.stack.end, args=(3600,), daemon=True)
         self._reader.start()
 
@@ -61,14 +61,14 @@ class Gateway:
         self.stack.close()
 
     def restart_after_kill(self) -> None:
-        """A new start on the data of a supervisor that was killed, and whatever that left."""
+        """A new start with the data of a killed supervisor, and its leftovers."""
         self._reader.join(60)
         self._output += self.stack.output
         self.stack.close()
         self.start()
 
     def close(self) -> None:
-        """The end of the tests, however they went."""
+        """Ends it after the tests, passed or failed."""
         for client in self._clients:
             client.close()
         with contextlib.suppress(ProcessLookupError):
@@ -99,14 +99,14 @@ class Gateway:
         return [first, *(pid for pid in processes_of(self.data) if _parent(pid) == first)]
 
     def is_ready(self, service: str) -> bool:
-        """Whether a server answers, and the gateway with it."""
+        """Whether a server answers, and the gateway too."""
         server = {"redis": Redis, "mariadb": MariaDB}.get(service)
         if server is not None and not server(self.data).ready():
             return False
         return self.stack.get("/readyz") == 200 and self.stack.get("/healthz") == 200
 
     def kill(self, service: str, child: bool = False) -> Callable[[], None]:
-        """Kills a server's first process, or all of that one's children; answers what waits until it is back."""
+        """Kills a server's first process, or all children of it. Returns a function that waits until it is back."""
         first, *children = self.pids(service)
         killed = children if child else [first]
         assert killed
@@ -127,7 +127,7 @@ class Gateway:
 
     @contextlib.contextmanager
     def without(self, service: str) -> Iterator[None]:
-        """A server is dead inside the `with` block: nobody starts it again until the block ends."""
+        """A server is dead inside the `with` block: it is not restarted until the block ends."""
         first = self.stack.pid(service)
         os.kill(self.stack.process.pid, signal.SIGSTOP)
         try:
@@ -141,7 +141,7 @@ class Gateway:
 
     @contextlib.contextmanager
     def frozen(self, service: str) -> Iterator[None]:
-        """A server keeps its connections inside the `with` block, and answers nothing."""
+        """A server keeps its connections inside the `with` block, and gives no answers."""
         pids = self.pids(service)
         for pid in pids:
             os.kill(pid, signal.SIGSTOP)
@@ -152,7 +152,7 @@ class Gateway:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGCONT)
 
-    # -- what it keeps
+    # -- stored data
 
     @contextlib.contextmanager
     def database(self) -> Iterator[pymysql.cursors.Cursor]:
@@ -179,13 +179,13 @@ class Gateway:
         return {entry.name for name in ("parts", "assembling") for entry in (self.storage / name).iterdir()}
 
     def age_bodies(self) -> None:
-        """Makes half-received bodies look as if their last byte had come two hours ago: the sweep takes those."""
+        """Makes half-received bodies look two hours old, so that the sweep deletes them."""
         moment = time.time() - 2 * 86_400
         for body in (self.storage / "incoming").iterdir():
             os.utime(body, (moment, moment))
 
     def await_nothing_lost(self) -> None:
-        """Waits until the sweep has made rows and disk agree, and fails where they do not."""
+        """Waits until rows and disk agree after a sweep. Fails if they do not."""
         problems: list[str] = []
 
         def agree() -> bool:
@@ -209,12 +209,12 @@ class Gateway:
         return problems + self.odd_rows()
 
     def odd_rows(self, apart_from: tuple[str, ...] = ()) -> list[str]:
-        """What rows say that cannot be, or cannot stay; see `_ORPHANS` for the names of what may be left out."""
+        """Rows that are impossible, or that cannot stay; `_ORPHANS` has the names that may be excluded."""
         asked = {what: sql for what, sql in _ORPHANS.items() if what not in apart_from}
         return [f"{count} {what}" for what, sql in asked.items() if (count := self.query(sql)[0][0])]
 
     def leaks(self) -> list[str]:
-        """Log lines that hold a secret of the run; asked for when it has stopped."""
+        """Log lines that contain a secret of the run; called after its end."""
         logs = {path.name: path.read_text(errors="replace") for path in (self.data / "log").iterdir()}
         assert '"route":"link"' in logs["access.log"] or '"route":"part"' in logs["access.log"]
         logs["the output"] = self._output

@@ -1,4 +1,4 @@
-"""What must stand in no log: every token, signature and password of a run."""
+"""Secrets that no log may contain: every token, signature and password of a run."""
 
 import re
 import secrets
@@ -22,13 +22,13 @@ class Secrets:
         return password
 
     def add_token(self, token: str) -> None:
-        """A token's claims and its signature, or all of a sealed one; each alone is too much."""
+        """A token's claims and its signature, or all of a sealed one; each alone is a leak."""
         pieces = token.split(".")
         self._words.update((pieces[0], pieces[-1]))
         self.tokens += 1
 
     def add_answer(self, answer: Any) -> None:
-        """The tokens in an answer of the API."""
+        """The tokens in an API response."""
         if isinstance(answer, list):
             for member in answer:
                 self.add_answer(member)
@@ -42,10 +42,10 @@ class Secrets:
                     self.add_answer(member)
 
     def add_keys(self, folder: Path) -> None:
-        """The stack's own keys."""
+        """The stack's secret keys."""
         for name in ("token_keys", "edge_key"):
             self._words.update((folder / name).read_text().split())
 
     def found_in(self, text: str) -> set[str]:
-        """Secrets that stand in a text, as words of it."""
+        """Secrets that a text contains as words."""
         return self._words & set(_WORD.findall(text))

@@ -1,4 +1,4 @@
-"""Real files to upload, and what docs/api.md says of their content: part size, part hashes, digest."""
+"""Real files to upload, with part size, part hashes and digest as docs/api.md defines them."""
 
 import hashlib
 import random
@@ -47,7 +47,7 @@ class Source:
         return [hashlib.sha256(self.part(number)).hexdigest() for number in self.numbers]
 
     def hashes_of(self, numbers: list[int]) -> dict[str, str]:
-        """The map that POST /parts takes."""
+        """The map of hashes that POST /parts takes."""
         return {str(number): self.hashes[number - 1] for number in numbers}
 
     @cached_property
@@ -60,15 +60,15 @@ class Source:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
     def proof(self, challenge: dict) -> str:
-        """The answer to a challenge."""
+        """The response to a challenge."""
         ranges = b"".join(self.read(offset, length) for offset, length in challenge["ranges"])
         return hashlib.sha256(bytes.fromhex(challenge["nonce"]) + ranges).hexdigest()
 
 
 class Sources:
-    """Makes files of any size; the bytes depend on size and seed alone.
+    """Makes files of any size; the bytes depend only on size and seed.
 
-    Up to 1 MiB they are random throughout. Larger ones hold a random block in every MiB and a random last block:
+    Up to 1 MiB they are random. Larger ones have a random block in every MiB and a random last block:
     cheap to make, different in every part, and not the zeros that a lost write would leave.
     """
 

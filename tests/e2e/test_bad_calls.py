@@ -1,4 +1,4 @@
-"""Wrong calls of an upload's protocol, and wrong content: a clear refusal, and the right call still works."""
+"""Wrong calls of an upload's protocol, and wrong content: a clear error, and the right call still works."""
 
 import pytest
 
@@ -14,7 +14,7 @@ BAD_NAMES += ["txt.\u202eexe", "\u2066isolate", "line\u2028separator", "\ud800"]
 
 
 def finish(user: Client, upload: Json, source: Source) -> None:
-    """After whatever was refused the upload is done by the right calls, and holds the right bytes."""
+    """After any refusal the right calls complete the upload, with the right bytes."""
     user.send(upload, source)
     assert user.holds(user.complete(upload), source)
 
@@ -125,7 +125,7 @@ def test_a_name_that_cannot_be_is_refused(user: Client, name: str) -> None:
 
 
 def ascii_json(text: str) -> str:
-    """JSON that can also say half a surrogate pair."""
+    """JSON that can also contain half a surrogate pair."""
     return '"' + "".join(f"\\u{unit:04x}" for unit in _utf16(text)) + '"'
 
 

@@ -1,4 +1,4 @@
-"""Wrong part bodies and wrong part URLs: a clear refusal, nothing lost, and the right call still works."""
+"""Wrong part bodies and wrong part URLs: a clear error, nothing lost, and the right call still works."""
 
 import os
 import time
@@ -14,7 +14,7 @@ from tests.run.running import await_true
 
 
 def finish(user: Client, upload: Json, source: Source) -> None:
-    """After whatever was refused the upload is done by the right calls, and holds the right bytes."""
+    """After any refusal the right calls complete the upload, with the right bytes."""
     user.send(upload, source)
     assert user.holds(user.complete(upload), source)
 

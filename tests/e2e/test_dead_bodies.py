@@ -1,4 +1,4 @@
-"""What a killed nginx worker leaves of bodies is freed while nginx goes on, and nothing that still arrives with it."""
+"""Half-received bodies of a killed nginx worker are deleted while nginx runs; bodies in transfer are not."""
 
 import contextlib
 import os
@@ -12,7 +12,7 @@ from tests.e2e.sources import PART, Sources
 from tests.e2e.wire import Wire
 from tests.run.running import await_true
 
-# The sweep, which cannot see who has a file open, takes a body only after a day.
+# The sweep cannot see which files are open, so it deletes a body only after a day.
 SETTINGS = {"STACK_HANG_SECONDS": "3"}
 
 
@@ -68,7 +68,7 @@ def test_a_part_whose_bodies_died_with_their_workers_can_be_sent(
     upload = user.create(source)
     part = user.sign(upload, source, [1])[1]
     with contextlib.ExitStack() as wires:
-        for _ in range(4):  # as many as one part may have on their way
+        for _ in range(4):  # the limit of bodies in transfer for one part
             wire = wires.enter_context(Wire(part["url"]))
             wire.begin("PUT", Content_Length=str(PART)).send(source.part(1)[: PART // 2])
         await_true(lambda: len(bodies(gateway)) == 4)

@@ -22,15 +22,15 @@ PAGE = "/api/docs/"
 
 @pytest.fixture
 def address(gateway: Gateway) -> str:
-    """Where the gateway answers."""
-    # a module whose log names no link has nothing that the search for secrets could be judged by
+    """The gateway's address."""
+    # in a module whose log names no link, the search for secrets could not be checked
     base = f"http://127.0.0.1:{gateway.stack.port}"
     assert httpx.get(f"{base}/d/none/none", trust_env=False).status_code == 403
     return base
 
 
 def shown(url: str, folder: Path) -> tuple[str, list[str]]:
-    """The page as a browser has built it, and what its console said."""
+    """The page as a browser has rendered it, and its console output."""
     browser = shutil.which("chromium")
     assert browser, "scripts/install --dev installs chromium"
     done = subprocess.run(
@@ -48,7 +48,7 @@ def shown(url: str, folder: Path) -> tuple[str, list[str]]:
 
 def test_it_shows_every_call(address: str, tmp_path: Path) -> None:
     page, said = shown(address + PAGE, tmp_path)
-    assert said == []  # nothing that its policy forbids, and no failed request
+    assert said == []  # no violation of its policy, and no failed request
     assert 'class="swagger-ui"' in page
     ids = set(re.findall(r'id="operations-\w+-(\w+)"', page))
     public = {route.name for route in ROUTES if not route.path.startswith("/internal/")}

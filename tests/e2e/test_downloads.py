@@ -74,7 +74,7 @@ def fetch(request: pytest.FixtureRequest, user: Client, shared: Shared) -> Itera
 
 
 def names_in(response: httpx.Response) -> tuple[str, str, str]:
-    """Disposition, ASCII name and real name of an answer (RFC 6266)."""
+    """Disposition, ASCII name and real name of a response (RFC 6266)."""
     header = response.headers["Content-Disposition"]
     pattern = r"(attachment|inline); filename=\"([ !#-$&-.0-[\]-~]*)\"; filename\*=UTF-8''([!#$&+.^_`|~0-9A-Za-z%-]+)"
     match = re.fullmatch(pattern, header)

@@ -1,4 +1,4 @@
-"""What ends tokens, tried on a whole gateway: every line of "Revocation" that tests of single calls do not hold."""
+"""Revocations on a whole gateway: every line of "Revocation" that tests of single calls do not cover."""
 
 import subprocess
 
@@ -34,7 +34,7 @@ def test_a_disabled_user_is_out_everywhere_and_stays_out_of_what_was(gateway: Ga
 
     assert "is enabled" in operate(gateway, "enable", user.username)
     back = gateway.client().sign_in(user.username, user.password)
-    assert back.holds(file, source), "new links are good at once"
+    assert back.holds(file, source), "new links are valid immediately"
     assert code(user.fetch(link)) == (410, "LINK_REVOKED")
     assert code(user.call("GET", "/users/me")) == (401, "TOKEN_REVOKED")
     assert code(gateway.client().call("POST", "/sessions/refresh", refresh)) == (401, "TOKEN_REVOKED")
@@ -50,7 +50,7 @@ def test_a_files_links_are_withdrawn_and_the_file_stays(user: Client, other: Cli
     user.want(204, "DELETE", f"/files/{file['id']}/links")
     for link in links:
         takes_effect(lambda link=link: user.fetch(link, Range="bytes=0-0"), (410, "LINK_REVOKED"))
-    assert user.holds(user.want(200, "GET", f"/files/{file['id']}"), source), "a new link works at once"
+    assert user.holds(user.want(200, "GET", f"/files/{file['id']}"), source), "a new link works immediately"
 
 
 def test_a_redis_that_is_emptied_stopped_or_gone_lets_nothing_revoked_pass(gateway: Gateway, sources: Sources) -> None:
@@ -77,7 +77,7 @@ def test_a_redis_that_is_emptied_stopped_or_gone_lets_nothing_revoked_pass(gatew
         check()
     with gateway.without("redis"):
         check()
-        # and what is revoked meanwhile ends as fast
+        # a revocation during this time ends as fast
         new = user.link(user.upload(sources.make(402, "redis meanwhile")))
         (meanwhile,) = (f for f in user.want(200, "GET", "/files")["items"] if f["size"] == 402)
         user.want(204, "DELETE", f"/files/{meanwhile['id']}/links")

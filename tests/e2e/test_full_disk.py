@@ -1,4 +1,4 @@
-"""A disk that is full to the last byte, and stays so while servers are killed: what goes on, and how it recovers."""
+"""A disk that is full to the last byte, and stays so while servers are killed: what still works, and the recovery."""
 
 import os
 import signal
@@ -19,7 +19,7 @@ RECOVERY_SECONDS = 15
 
 @pytest.fixture(scope="module")
 def gateway() -> Iterator[Gateway]:
-    """One whose data lies on a disk of its own."""
+    """A gateway whose data is on a separate disk."""
     with server_folder() as data, small_disk(data, 700):
         gateway = Gateway(data, {"SLUICE_MIN_FREE": str(32 * MIB)})
         try:
@@ -45,7 +45,7 @@ def filler(gateway: Gateway, files: list[Json]) -> Iterator[Filler]:
 
 
 def works_but_for_uploads(user: Client, files: list[Json], sources: Sources) -> None:
-    """Reads, deletes and sign-ins go on; an upload is refused by name."""
+    """Reads, deletes and sign-ins work; an upload gets the right error."""
     user.another_machine()
     listed = {file["id"] for file in user.want(200, "GET", "/files")["items"]}
     assert {file["id"] for file in files} <= listed
@@ -58,7 +58,7 @@ def works_but_for_uploads(user: Client, files: list[Json], sources: Sources) -> 
 
 
 def await_uploads(user: Client, sources: Sources) -> None:
-    """Waits until an upload goes all the way; the edge learns a moment after the API that there is room."""
+    """Waits until an upload succeeds; the edge learns of the free space a moment after the API."""
     deadline = time.monotonic() + RECOVERY_SECONDS
     while True:
         try:
@@ -99,7 +99,7 @@ def test_a_killed_supervisor_can_be_started_again_while_the_disk_is_full(
     gateway: Gateway, user: Client, files: list[Json], filler: Filler, sources: Sources
 ) -> None:
     api = gateway.stack.pid("api")
-    os.kill(api, signal.SIGSTOP)  # it cannot obey the signal that it gets when its supervisor dies
+    os.kill(api, signal.SIGSTOP)  # its supervisor's death sends it a signal, which it cannot handle while it is stopped
     gateway.stack.process.kill()
     begun = time.monotonic()
     gateway.restart_after_kill()

@@ -1,4 +1,4 @@
-"""Instant upload and dedup: who has the content needs not send it, who only knows its hash gets nothing."""
+"""Instant upload and dedup: a client with the content need not send it; a client with only its hash gets nothing."""
 
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -33,7 +33,7 @@ def test_who_proves_to_have_the_content_gets_the_file_at_once(
 
     user.want(204, "DELETE", f"/files/{first['id']}")
     assert user.want(200, "GET", f"/files/{first['id']}")["trashed_at"]
-    assert other.holds(done["file"], source), "deleting one leaves the other"
+    assert other.holds(done["file"], source), "the other file stays"
 
 
 @pytest.mark.parametrize("wrong", ["proof", "nonce", "parts", "order"])
@@ -65,7 +65,7 @@ def test_unknown_content_is_challenged_like_known(gateway: Gateway, user: Client
     upload = user.create(source)
     assert upload["state"] == "proving"
     asked_again = user.create(source)
-    assert asked_again["challenge"]["ranges"] == upload["challenge"]["ranges"], "no other ranges for asking again"
+    assert asked_again["challenge"]["ranges"] == upload["challenge"]["ranges"], "a repeat returns the same ranges"
     assert asked_again["challenge"]["nonce"] != upload["challenge"]["nonce"]
     assert prove(user, asked_again, source)["state"] == "uploading", "right, but nothing is stored"
     user.send(upload, source)
@@ -98,7 +98,7 @@ def test_small_content_is_merged_silently(gateway: Gateway, user: Client, other:
     gateway.await_nothing_lost()
     stored = gateway.objects()
     upload = other.create(source)
-    assert (upload["state"], upload["challenge"]) == ("uploading", None), "says nothing of what is stored"
+    assert (upload["state"], upload["challenge"]) == ("uploading", None), "reveals nothing about stored content"
     other.send(upload, source)
     second = other.complete(upload)
     gateway.await_nothing_lost()

@@ -1,4 +1,4 @@
-"""Each process is killed in mid-upload; then another machine finishes, and sends only what is missing."""
+"""Each process is killed during an upload; then another machine finishes it, and sends only the missing parts."""
 
 import hashlib
 import os
@@ -14,7 +14,7 @@ from tests.e2e.wire import Wire
 from tests.run.running import await_true
 
 SETTINGS = {"SLUICE_TEST_FINALIZE_INLINE": str(4 * PART)}
-"""Five parts and more are finalized by the worker."""
+"""Uploads of five parts or more are finalized by the worker."""
 
 KILLS = [
     ("api", False),
@@ -46,7 +46,7 @@ def test_an_upload_goes_on_after_a_kill(gateway: Gateway, sources: Sources, serv
             gateway.age_bodies()
         else:
             status, _ = wire.send(source.part(3)[PART // 2 :]).answer()
-            assert status in (200, 201, 204), "the API's side is not needed for a part"
+            assert status in (200, 201, 204), "a part needs no API"
             arrived = {2, 3, 4}
 
     second = gateway.client().sign_in(first.username, first.password)

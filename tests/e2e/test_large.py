@@ -1,4 +1,4 @@
-"""One file of 1 GiB: finalized in the background by a worker that is killed at it, in constant memory."""
+"""One file of 1 GiB: finalized in the background by a worker that is killed meanwhile, in constant memory."""
 
 import os
 import signal
@@ -26,7 +26,7 @@ def status_of(pid: int, field: str) -> int:
 
 
 def forget_peaks(pids: list[int]) -> dict[int, int]:
-    """What each process holds now, from where its peak is counted anew (clear_refs 5, proc_pid_clear_refs(5))."""
+    """The memory of each process, and the start of a new peak (clear_refs 5, proc_pid_clear_refs(5))."""
     for pid in pids:
         Path(f"/proc/{pid}/clear_refs").write_text("5")
     return {pid: status_of(pid, "VmRSS") for pid in pids}
@@ -62,7 +62,7 @@ def test_a_gigabyte_survives_the_death_of_its_worker_in_constant_memory(
     file = user.complete(upload)
     (successor,) = gateway.pids("worker")
     assert successor != worker
-    assert file["sha256"] is None, "nobody waits for the hash of the whole"
+    assert file["sha256"] is None, "no client waits for the hash of the whole file"
     await_true(lambda: user.want(200, "GET", f"/files/{file['id']}")["sha256"] == source.sha256)
     assert user.holds(file, source)
     gateway.await_nothing_lost()
@@ -73,7 +73,7 @@ def test_a_gigabyte_survives_the_death_of_its_worker_in_constant_memory(
     growth["worker"] = status_of(successor, "VmHWM") - idle_worker
     assert max(growth.values()) < GROWTH_MAX, growth
 
-    # a second user's instant upload of it costs the server a quarter of a megabyte of reading, and no time
+    # a second user's instant upload of it makes the server read a quarter of a megabyte, in no measurable time
     other = gateway.user()
     claim = other.create(source)
     proof = {"proof": source.proof(claim["challenge"]), "parts": source.hashes}

@@ -1,4 +1,4 @@
-"""Requests that nginx lets through because of their size, and that the API's server must not refuse in HTML."""
+"""Requests whose size nginx accepts, and that the API's server must not refuse in HTML."""
 
 from tests.e2e.client import Client, Json
 from tests.e2e.sources import Source
@@ -19,7 +19,7 @@ def test_a_long_query(user: Client) -> None:
 
 
 def test_a_long_path(user: Client) -> None:
-    # "%ff" is a byte to nginx, and "%FF" again when it writes the path for the API
+    # nginx decodes "%ff" to a byte, and writes it as "%FF" in the path for the API
     assert user.call("GET", f"/files/{'%ff' * 1500}").status_code == 404
 
 

@@ -1,4 +1,4 @@
-"""Tiers on the whole stack: an account's one rate, its quota, its traffic; and that a normal client meets no limit."""
+"""Tiers on the whole stack: an account's rate, its quota, its traffic; and that a normal client meets no limit."""
 
 import subprocess
 import threading
@@ -82,7 +82,7 @@ def test_a_quota_ends_downloads_of_that_user_alone(gateway: Gateway, source: Sou
     file = user.upload(source)
     url, theirs = user.link(file), other.link(other.upload(source))
     piece = {"Range": f"bytes=0-{PART - 1}"}
-    # readers of links have half of it: one that has begun is sent whole
+    # readers of links have half of it; a response that has begun is sent completely
     assert [code(user.fetch(url, **piece))[0] for _ in range(3)] == [206, 206, 429]
 
     def own() -> httpx.Response:

@@ -1,4 +1,4 @@
-"""The load test against a real stack: its users get what they should, and its limits decide the exit code."""
+"""The load test against a real stack: its users get the right responses, and its limits decide the exit code."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from tests.e2e.gateway import Gateway
 
 LOCUST = Path(__file__).parents[2] / "loadtest" / "locust"
-SETTINGS: dict[str, str] = {}  # a gateway of its own: wrong passwords are counted by address
+SETTINGS: dict[str, str] = {}  # a separate gateway, because wrong passwords are counted per address
 
 
 def locust(gateway: Gateway, *options: str, host: str = "") -> subprocess.CompletedProcess[str]:

@@ -1,4 +1,4 @@
-"""/metrics of a whole gateway: edge, API processes and the worker in one answer."""
+"""/metrics of a whole gateway: edge, API processes and the worker in one response."""
 
 import re
 
@@ -36,7 +36,7 @@ def test_every_process_is_in_one_answer(gateway: Gateway, user: Client, source: 
             and more(r'sluice_edge_received_bytes_total\{route="part",storage="local"\}')
             and more(r'sluice_api_calls_total\{.*path="/api/v1/uploads/\{upload_id\}/complete".*')
             and more(r'sluice_storage_seconds_count\{call="complete",storage="local"\}')
-            # the worker alone calls this
+            # only the worker makes this call
             and more(r'sluice_storage_seconds_count\{call="drop_dead_bodies",storage="local"\}')
             and more(r'sluice_uploads\{state="done"\}')
         )

@@ -31,7 +31,7 @@ def gateway(ceph: Ceph) -> Iterator[Gateway]:
 
 
 class Downloads:
-    """Fetches links over and over, whole and in ranges, and remembers what went wrong."""
+    """Downloads links continuously, whole and in ranges, and records errors."""
 
     def __init__(self, gateway: Gateway, links: dict[str, bytes]) -> None:
         self._gateway = gateway
@@ -82,7 +82,7 @@ def test_downloads_go_on_at_every_moment_of_a_move(gateway: Gateway, sources: So
         await_true(lambda: downloads.count > seen + 10, 60)
     assert downloads.wrong == []
     assert downloads.count > 20
-    # an instant upload is proved by the replica that is left
+    # an instant upload is proved with the remaining replica
     other, source = gateway.user(), sources.make(3 * PART, "moved 1")
     upload = other.create(source)
     proof = {"proof": source.proof(upload["challenge"]), "parts": source.hashes}

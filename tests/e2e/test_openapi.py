@@ -1,4 +1,4 @@
-"""The OpenAPI document against the gateway as it runs: schemathesis makes calls up from it and judges each response."""
+"""The OpenAPI document against the running gateway: schemathesis makes calls from it and compares the responses."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,re
 
 
 def conforms(gateway: Gateway, *options: str) -> str:
-    """Holds that every answer is one that the document names, and none the server's own fault; gives the report."""
+    """Checks that the document names every response, and that none is a server error. Returns the report."""
     command = [
         *(Path(sys.executable).parent / "schemathesis", "--config-file", CONFIG, "run"),
         *(f"http://127.0.0.1:{gateway.stack.port}/api/v1/openapi.json", "--checks", CHECKS, "--seed", SEED),
@@ -51,7 +51,7 @@ def admin(gateway: Gateway) -> Client:
 
 
 def test_it_holds_for_an_administrator(gateway: Gateway, admin: Client) -> None:
-    # signing out would leave nothing but 401
+    # signing out would turn all further responses into 401
     report = conforms(
         gateway, *("-H", f"Authorization: Bearer {admin.token}", "--exclude-operation-id", "accounts_sign_out")
     )

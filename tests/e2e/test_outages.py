@@ -1,4 +1,4 @@
-"""Without database, Redis, API or disk: what can go on does, the rest says when to come back, nothing is lost."""
+"""Without database, Redis, API or disk: other functions work, errors say when to retry, and nothing is lost."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -22,16 +22,16 @@ SETTINGS = {
 """Every call of a round waits in the database at the same moment, so each needs a thread and a connection."""
 
 STALE_SECONDS = 2 + 3
-"""The lag and its tolerance: from then on the edge trusts no bearer token."""
+"""The lag and its tolerance: after that the edge trusts no bearer token."""
 
 Call = Callable[[], httpx.Response]
 
 
 class Calls:
-    """Every call of the API that needs the database, each on a subject of its own and good to be made once.
+    """Every call of the API that needs the database. Each has a separate subject and can be made once.
 
     Args:
-        seed: makes the subjects unlike those of other rounds.
+        seed: makes the subjects differ from those of other rounds.
     """
 
     def __init__(self, gateway: Gateway, sources: Sources, seed: str) -> None:
@@ -91,7 +91,7 @@ class Calls:
         assert known_file["state"] == "ready"
 
     def check(self) -> None:
-        """After all: what was completed is one file with the right bytes, whoever finished it."""
+        """In the end, each completed upload is one file with the right bytes, whichever process finished it."""
         done = self.user.await_done(self.user.want(200, "GET", f"/uploads/{self.wanted}"))
         assert self.user.holds(done, self.whole)
         listed = self.user.want(200, "GET", "/files?limit=1000")["items"]
@@ -120,7 +120,7 @@ def test_every_call_says_that_the_database_is_away_and_works_afterwards(gateway:
 
 @contextmanager
 def stuck(gateway: Gateway, table: str, calls: Calls) -> Iterator[list[tuple[str, Future[httpx.Response]]]]:
-    """Makes every call at once, and holds those that need a table just before they use it."""
+    """Makes every call concurrently, and blocks those that need a table just before they use it."""
     with ThreadPoolExecutor(len(calls.calls)) as pool, gateway.database() as cursor:
         cursor.execute(f"LOCK TABLES {table} WRITE")
         running = [(name, pool.submit(call)) for name, (call, _) in calls.calls.items()]
@@ -165,7 +165,7 @@ def test_nothing_needs_redis(gateway: Gateway, sources: Sources, how: str) -> No
         for one in (source, large):
             assert user.holds(user.upload(one), one)
         repeat(Calls(gateway, sources, how))
-        assert time.monotonic() - begun < 20, "nobody waits long for what does not answer"
+        assert time.monotonic() - begun < 20, "no call waits long for a server that is down"
         assert gateway.stack.get("/readyz") == 200
     assert user.call("GET", "/users/me").status_code == 200
     gateway.await_nothing_lost()

@@ -1,4 +1,4 @@
-"""Calls at the same moment: one winner, no half of anything."""
+"""Concurrent calls: one winner, and no partial result."""
 
 import time
 from collections.abc import Callable
@@ -35,7 +35,7 @@ def test_abort_and_complete_at_once_have_one_winner(
     user.send(upload, source)
 
     def abort() -> httpx.Response:
-        time.sleep(moment * 0.004)  # the race is run at several offsets; every outcome below is right
+        time.sleep(moment * 0.004)  # the race runs with several offsets; every outcome below is right
         return user.call("DELETE", f"/uploads/{upload['id']}")
 
     aborted, completed = at_once(abort, lambda: user.call("POST", f"/uploads/{upload['id']}/complete"))

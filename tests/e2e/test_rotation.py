@@ -1,4 +1,4 @@
-"""Keys are rotated under steady requests, and none of them fails."""
+"""Keys are rotated during a steady load, and no request fails."""
 
 import subprocess
 import threading
@@ -15,11 +15,11 @@ from tests.e2e.sources import Source
 from tests.nginx.stub_api import wait_for
 
 SETTINGS: dict[str, str] = {}
-"""A gateway of its own: others take its first key for the one that signs."""
+"""A separate gateway, because other modules expect the first key to sign."""
 
 
 class Steady:
-    """Calls that go on and on in threads of their own."""
+    """Calls that repeat in separate threads until stopped."""
 
     def __init__(self, *calls: Callable[[], httpx.Response]) -> None:
         self.counts = [0] * len(calls)

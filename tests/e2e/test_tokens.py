@@ -1,4 +1,4 @@
-"""Who may call: tokens that are missing, wrong, expired, withdrawn or of a retired key; all at the edge."""
+"""Access: tokens that are missing, wrong, expired, revoked or of a retired key; all refused at the edge."""
 
 import secrets
 import time
@@ -15,11 +15,11 @@ from tests.run.running import await_true
 
 LAG = 2.0
 TOLERANCE = 1.5
-"""Seconds: docs/design.md's SLUICE_REVOCATION_LAG, and what a busy machine adds to it."""
+"""Seconds: SLUICE_REVOCATION_LAG, plus a margin for a busy machine."""
 
 
 def takes_effect(call: Callable[[], httpx.Response], refusal: tuple[int, str]) -> float:
-    """Asks until a call is refused so; the seconds that took. Nothing else may be answered meanwhile but success."""
+    """Repeats until the expected refusal. Returns the seconds that took. Before it, only successes are allowed."""
     begun = time.monotonic()
     while (answer := code(call())) != refusal:
         assert answer[0] in (200, 201, 204, 206), answer
@@ -172,7 +172,7 @@ def test_trash_ends_a_files_links_and_restore_gives_new_ones(user: Client, sourc
 
     restored = user.want(200, "POST", f"/files/{file['id']}/restore")
     assert restored["trashed_at"] is None
-    assert user.holds(restored, source), "a new link works at once"
+    assert user.holds(restored, source), "a new link works immediately"
     assert {code(user.fetch(link)) for link in links} == {(410, "LINK_REVOKED")}, "earlier links stay dead"
     assert user.fetch(kept_link).status_code == 200
 
@@ -212,7 +212,7 @@ def test_keys_rotate_without_losing_anybody_until_one_is_retired(gateway: Gatewa
 
     new_key = secrets.token_hex(32)
     restart_with(old_key, new_key)
-    assert client.call("GET", "/users/me").status_code == 200, "the older key is still good"
+    assert client.call("GET", "/users/me").status_code == 200, "the older key is still valid"
     assert client.fetch(old_link).status_code == 200
     client.sign_in(client.username, client.password)
     new_link = client.link(file)

@@ -1,4 +1,4 @@
-"""Uploads of real files: every size that is a boundary, any order, several machines, interrupted, expired."""
+"""Uploads of real files: sizes at every boundary, any order, several machines, interrupted, expired."""
 
 import hashlib
 import random

@@ -1,4 +1,4 @@
-"""Requests that no well-behaved client makes: sent byte by byte over a socket of our own."""
+"""Malformed requests, sent byte by byte over a raw socket."""
 
 import http.client
 import json
@@ -35,7 +35,7 @@ class Wire:
         return self
 
     def answer(self) -> tuple[int, str]:
-        """Status and error code; a status of 0 where the connection ended without an answer."""
+        """Status and error code; status 0 if the connection ended without a response."""
         response = http.client.HTTPResponse(self.socket)
         try:
             response.begin()

@@ -20,7 +20,7 @@ def rabbitmq() -> Iterator[RabbitMQ]:
 
 @pytest.fixture(params=["redis", "rabbitmq"])
 def queue_url(request: pytest.FixtureRequest, servers: Servers) -> str:
-    """Where the queue is: each test that asks runs over both."""
+    """The queue's URL. Tests that use this run with both kinds."""
     if request.param == "redis":
         return servers.redis_url
     return str(request.getfixturevalue("rabbitmq").url)

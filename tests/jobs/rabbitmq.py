@@ -1,4 +1,4 @@
-"""A private RabbitMQ node: its own folder, ports, Erlang port mapper and cookie; nothing of the system's is touched."""
+"""A private RabbitMQ node: separate folder, ports, Erlang port mapper and cookie. It does not touch the system's."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from scripts.stack.process import make_folder
 from scripts.stack.services import Pause, Service
 from tests.servers import free_ports
 
-# Debian's own command of that name runs as the user rabbitmq only.
+# Debian's command of that name runs as the user rabbitmq only.
 _SERVER = "/usr/lib/rabbitmq/bin/rabbitmq-server"
 
 
 class RabbitMQ(Service):
-    """See the module's docstring.
+    """A node, see the module's docstring.
 
     Args:
-        folder: the data folder; a node that is started again on it has its durable queues.
+        folder: the data folder; a node that is restarted on it keeps its durable queues.
     """
 
     name = "rabbitmq"
@@ -40,7 +40,7 @@ class RabbitMQ(Service):
         (self._home / "enabled_plugins").chmod(0o644)
 
     def command(self) -> Sequence[str]:
-        # erl would start a port mapper that outlives it; this one is of our group, and ends with it
+        # erl would start a port mapper that outlives it; this one is in the node's process group, and ends with it
         return ["bash", "-c", f"epmd -address 127.0.0.1 -port {self._mapper} & exec {_SERVER}"]
 
     def environment(self) -> Mapping[str, str]:
@@ -57,12 +57,12 @@ class RabbitMQ(Service):
             "RABBITMQ_MNESIA_BASE": str(self._home / "mnesia"),
             "RABBITMQ_LOG_BASE": str(self._home / "log"),
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(self._home / "enabled_plugins"),
-            # one scheduler that does not spin: the tests' machine has other things to do
+            # one scheduler that does not spin, because the machine has other work
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 1:1 +sbwt none +sbwtdcpu none +sbwtdio none",
         }
 
     def ready(self) -> bool:
-        """It answers AMQP's greeting with Connection.Start, a method frame (AMQP 0-9-1, section 4.2)."""
+        """Whether it answers AMQP's greeting with Connection.Start, a method frame (AMQP 0-9-1, section 4.2)."""
         try:
             with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
                 connection.sendall(b"AMQP\x00\x00\x09\x01")

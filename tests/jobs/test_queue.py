@@ -1,4 +1,4 @@
-"""The queue over real servers: what is enqueued comes out, once it is there, and a queue that is away costs nothing."""
+"""The queue on real servers: enqueued messages arrive, and a queue that is down delays nothing."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def url(queue_url: str) -> Iterator[str]:
 
 @pytest.fixture
 def delivered(url: str) -> Iterator[queue.Queue[tuple[str, bytes]]]:
-    """What a consumer of every queue was handed."""
+    """The messages that a consumer of every queue got."""
     found: queue.Queue[tuple[str, bytes]] = queue.Queue()
     consumer = Consumer(url, NAMES, 2, 0.1, lambda kind, subject: found.put((kind, subject)))
     consumer.start()
@@ -47,7 +47,7 @@ def test_what_is_enqueued_is_delivered(url: str, delivered: queue.Queue[tuple[st
 
 
 class FullRedis(Redis):
-    """One without memory that evicts nothing."""
+    """A Redis without free memory that evicts nothing."""
 
     def command(self) -> list[str]:
         changed = {"--maxmemory": "100kb", "--maxmemory-policy": "noeviction"}
@@ -61,7 +61,7 @@ def test_a_redis_without_memory_is_named_and_is_one_warning(caplog: pytest.LogCa
         consumer = Consumer(redis.url, NAMES, 2, 0.1, lambda kind, subject: None)
         consumer.start()
         sender = Queue(redis.url)
-        assert [sender.depths() for _ in range(3)] == [None] * 3, "rows are worked on without it"
+        assert [sender.depths() for _ in range(3)] == [None] * 3, "workers use the rows without it"
         consumer.stop(10)
     assert [(record.levelname, record.message) for record in caplog.records] == [("WARNING", "the queue is down")]
 

@@ -25,7 +25,7 @@ Make = Callable[[str], Workshop]
 
 @pytest.fixture
 def make(servers: Servers, tmp_path: Path) -> Iterator[Make]:
-    """Makes a workshop over a queue."""
+    """Makes a workshop with a queue."""
     made: list[Workshop] = []
 
     def build(queue_url: str) -> Workshop:
@@ -127,7 +127,7 @@ class TestALargeBlob:
         assert workshop.query("SELECT state, sha256 FROM `blob`") == [("verified", sha256.digest())]
         runs = [line for line in map(msgspec.json.decode, workshop.lines()) if line["message"] == "job"]
         assert all(line["bytes"] <= GIB for line in runs)
-        # what the killed one read after its last saved place was read again, and nothing else
+        # the bytes after the killed worker's last saved position are read again, and no others
         after = [line for line in runs if line["place"] > saved or line["outcome"] == "done"]
         assert sum(line["bytes"] for line in after) <= 2 * GIB - saved * 8 * 1024**2
 

@@ -1,4 +1,4 @@
-"""Worker processes over a real database and queue, and blobs for them to read back, made without an upload."""
+"""Worker processes with a real database and queue, and blobs for them to read back, made without uploads."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ class Worker:
         self.process.wait()
 
     def end(self) -> float:
-        """Asks for an orderly end, which it must come to; answers the seconds that it took."""
+        """Asks for an orderly end, and asserts it. Returns the seconds that it took."""
         began = time.monotonic()
         self.process.send_signal(signal.SIGTERM)
         assert self.process.wait(40) == 0
         return time.monotonic() - began
 
     def most_memory(self) -> int:
-        """The largest amount of memory that it had, in MiB."""
+        """Its peak memory in MiB."""
         found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{self.process.pid}/status").read_text())
         assert found
         return int(found.group(1)) // 1024
@@ -66,8 +66,8 @@ class Workshop:
     """Rows, objects and workers.
 
     Args:
-        database_url: migrated, and ours alone.
-        folder: of the storage and the logs.
+        database_url: of a migrated database for this test only.
+        folder: for the storage and the logs.
     """
 
     def __init__(self, servers: Servers, database_url: str, queue_url: str, folder: Path) -> None:
@@ -90,7 +90,7 @@ class Workshop:
         return int(self.query(f"SELECT COUNT(*) FROM {condition}")[0][0])  # noqa: S608
 
     def work(self) -> Worker:
-        """Another worker."""
+        """Starts another worker."""
         self.workers.append(Worker(self.environment, self._folder / "worker.log"))
         return self.workers[-1]
 
@@ -100,7 +100,7 @@ class Workshop:
                 worker.kill()
 
     def blobs(self, count: int, size: int = 5000, wrong: int = 0) -> None:
-        """Unverified blobs of a part each, with a job for each; the first ones hold other bytes than declared."""
+        """Unverified blobs of one part each, with a job for each; the first ones have other bytes than declared."""
         blobs, parts, replicas, jobs = [], [], [], []
         for number in range(count):
             data = os.urandom(16) * (size // 16)
@@ -114,7 +114,7 @@ class Workshop:
         self._insert(blobs, parts, replicas, jobs)
 
     def large_blob(self, size: int) -> bytes:
-        """One of zeros, which takes no room; a worker has a while to read it."""
+        """One blob of zeros, which takes no disk space; reading it takes a worker a while."""
         length = digests.part_size(size)
         one = hashlib.sha256(bytes(length)).digest()
         assert size % length == 0
@@ -153,7 +153,7 @@ class Workshop:
         connection.close()
 
     def pass_time(self, seconds: int = 60) -> None:
-        """For the rows, so many seconds have passed: leases of the dead are over, lost messages are missed."""
+        """Moves the rows back in time: leases of dead workers expire, lost messages are due again."""
         self.query(
             "UPDATE job SET lease_until = lease_until - INTERVAL %s SECOND, due_at = due_at - INTERVAL %s SECOND, "
             "enqueued_at = enqueued_at - INTERVAL %s SECOND",
@@ -161,7 +161,7 @@ class Workshop:
         )
 
     def await_left(self, most: int, seconds: float = 60) -> None:
-        """Waits until at most so many jobs are left."""
+        """Waits until at most this many jobs are left."""
         self.await_true(lambda: self.count("job") <= most, seconds)
 
     def await_true(self, condition: Any, seconds: float = 60) -> None:
@@ -174,7 +174,7 @@ class Workshop:
             time.sleep(0.02)
 
     def await_place(self, blob: bytes, least: int) -> int:
-        """Waits until a job's saved place is so far; answers the place."""
+        """Waits until a job's saved position is at least this. Returns the position."""
 
         def place() -> int:
             found = self.query("SELECT place FROM job WHERE subject = %s", (blob,))
@@ -184,5 +184,5 @@ class Workshop:
         return place()
 
     def lines(self) -> Iterator[str]:
-        """What the workers logged."""
+        """The workers' log lines."""
         yield from (self._folder / "worker.log").read_text().splitlines()

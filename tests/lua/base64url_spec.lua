@@ -13,7 +13,7 @@ describe("base64url", function()
         end)
     end
 
-    it("gives back what it took, at every length", function()
+    it("decodes what it encoded, at every length", function()
         for length = 0, 300 do
             local bytes = {}
             for i = 1, length do
@@ -30,7 +30,7 @@ describe("base64url", function()
         end)
     end
 
-    it("refuses what is longer than its buffer, and encodes it", function()
+    it("encodes input that is longer than its buffer, and refuses to decode it", function()
         local long = ("x"):rep(5000)
         assert.is_nil((base64url.decode(long)))
         assert.equal(6667, #base64url.encode(long))

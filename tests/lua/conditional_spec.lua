@@ -57,19 +57,19 @@ describe("a download's conditions", function()
         assert.same({}, { judge(request) })
     end)
 
-    it("let a range through", function()
+    it("pass a range on", function()
         assert.same({ nil, 5, 9 }, { judge({ http_range = "bytes=5-9" }) })
         assert.same({ nil, 5, 9 }, { judge({ http_range = "bytes=5-9", http_if_range = TAG }) })
         assert.same({}, { judge({}) })
     end)
 
     for _, header in ipairs({ '"x"', "W/" .. TAG, "Sat, 01 Jan 2099 00:00:00 GMT", TAG .. "x", "*", "" }) do
-        it("send the whole for If-Range: " .. header, function()
+        it("send the whole content for If-Range: " .. header, function()
             assert.same({}, { judge({ http_range = "bytes=5-9", http_if_range = header }) })
         end)
     end
 
-    it("send the whole of nothing", function()
+    it("send all of an empty content", function()
         assert.same({}, { conditional.judge({ http_range = "bytes=0-" }, TAG, 0) })
         assert.same({}, { conditional.judge({ http_range = "bytes=-5" }, TAG, 0) })
     end)

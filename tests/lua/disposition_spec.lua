@@ -24,16 +24,16 @@ describe("disposition", function()
         end)
     end
 
-    it("is inline only when it is told so", function()
+    it("is inline only if that is requested", function()
         assert.equal([[inline; filename="a"; filename*=UTF-8''a]], disposition.header("inline", "a"))
         assert.equal([[attachment; filename="a"; filename*=UTF-8''a]], disposition.header("INLINE; x", "a"))
     end)
 
-    it("names nothing where there is no name", function()
+    it("has no filename if there is no name", function()
         assert.equal("attachment", disposition.header("attachment", ""))
     end)
 
-    it("is one line of printable ASCII whatever the name", function()
+    it("is one line of printable ASCII for any name", function()
         for byte = 0, 255 do
             local header = disposition.header("attachment", "x" .. string.char(byte) .. "y")
             assert.is_nil(header:find("[^\32-\126]"))

@@ -19,20 +19,20 @@ local ADDRESS = record(1, 60, "\10\0\0\1")
 local ALIAS = record(5, 30, "\3foo\192\12")
 
 describe("dns", function()
-    it("asks for a name", function()
+    it("builds a question for a name", function()
         assert.equal("\7storage\7example\0\0\1\0\1", A)
         assert.equal(A, dns.question("storage.example.", dns.A))
         assert.equal("\18\52\1\0\0\1\0\0\0\0\0\0" .. A, dns.message(ID, A))
         assert.is_nil(dns.question(("x"):rep(64) .. ".example", dns.A))
     end)
 
-    it("reads addresses and how long they hold", function()
+    it("reads addresses and their TTL", function()
         local addresses, seconds = dns.read(answer(A, { ADDRESS, record(1, 20, "\10\0\0\255") }), ID, A, dns.A)
         assert.same({ "10.0.0.1", "10.0.0.255" }, addresses)
         assert.equal(20, seconds)
     end)
 
-    it("reads what stands behind an alias", function()
+    it("reads the address behind an alias", function()
         assert.same({ "10.0.0.1" }, (dns.read(answer(A, { ALIAS, ADDRESS }), ID, A, dns.A)))
     end)
 
@@ -41,12 +41,12 @@ describe("dns", function()
         assert.same({ "[fd00:0:0:0:0:0:0:1]" }, (dns.read(answer(AAAA, { record(28, 60, data) }), ID, AAAA, dns.AAAA)))
     end)
 
-    it("keeps an answer for 5 s at least and 5 minutes at most", function()
+    it("limits the TTL to between 5 s and 5 minutes", function()
         assert.equal(5, select(2, dns.read(answer(A, { record(1, 0, "\10\0\0\1") }), ID, A, dns.A)))
         assert.equal(300, select(2, dns.read(answer(A, { record(1, 3600, "\10\0\0\1") }), ID, A, dns.A)))
     end)
 
-    it("does not mind upper case, which some servers give back", function()
+    it("accepts upper case, which some servers return", function()
         assert.truthy(dns.read(answer(A, { ADDRESS }, { question = A:upper() }), ID, A, dns.A))
     end)
 
@@ -54,20 +54,20 @@ describe("dns", function()
         ["of another id"] = { id = "\1\1" }, ["that is a question"] = { flags = "\1\0" },
         ["of another name"] = { question = AAAA },
     }) do
-        it("leaves an answer alone " .. why, function()
+        it("ignores an answer " .. why, function()
             assert.same({ nil, "another" }, { dns.read(answer(A, { ADDRESS }, changes), ID, A, dns.A) })
         end)
     end
 
-    it("says when there is no such name, or no address", function()
+    it("reports a missing name, and a missing address", function()
         local none = answer(A, {}, { flags = "\129\131" })
         assert.same({ nil, "DNS answered with code 3" }, { dns.read(none, ID, A, dns.A) })
         assert.same({ nil, dns.NO_ADDRESS }, { dns.read(answer(A, { ALIAS }), ID, A, dns.A) })
-        -- An address of another length is none.
+        -- An address of another length is ignored.
         assert.same({ nil, dns.NO_ADDRESS }, { dns.read(answer(A, { record(1, 60, "\10\0\0") }), ID, A, dns.A) })
     end)
 
-    it("takes what is whole of an answer that was cut, and never throws", function()
+    it("reads the complete records of a truncated answer, and never throws", function()
         local whole = answer(A, { ADDRESS, ADDRESS })
         for length = 0, #whole do
             local ok, addresses = pcall(dns.read, whole:sub(1, length), ID, A, dns.A)
@@ -76,7 +76,7 @@ describe("dns", function()
         end
     end)
 
-    it("ends on a name that points nowhere", function()
+    it("terminates on a name that points nowhere", function()
         for _, garbage in ipairs({ "\63", "\192", ("\1x"):rep(50), "\0", "" }) do
             assert.is_nil((dns.read(answer(A, { garbage }), ID, A, dns.A)))
         end

@@ -46,12 +46,12 @@ describe("gcra", function()
                 passed = passed + takes(limit, step % 3)
                 assert.is_true(passed <= burst + (fake.time - began) * rate + 1)
             end
-            -- Of a burst of one, what comes late is lost.
+            -- With a burst of one, late requests lose their turn.
             assert.is_true(passed >= (fake.time - began) * rate * (burst > 1 and 0.9 or 0.4), passed)
         end)
     end
 
-    it("says when the next may pass", function()
+    it("returns the wait until the next request may pass", function()
         local limit = gcra.limit(2, 3)
         takes(limit, 3)
         local wait = gcra.take("k", limit)
@@ -60,7 +60,7 @@ describe("gcra", function()
         assert.is_nil((gcra.take("k", limit)))
     end)
 
-    it("tells limit, remaining and reset", function()
+    it("returns limit, remaining and reset", function()
         local limit = gcra.limit(2, 4)
         for left = 3, 0, -1 do
             local _, ahead = gcra.take("k", limit)
@@ -70,7 +70,7 @@ describe("gcra", function()
         assert.same({ 4, 0, 2 }, { gcra.quota(limit, ahead) })
     end)
 
-    it("keeps no entry of who is idle", function()
+    it("keeps no entry of idle subjects", function()
         gcra.take("k", gcra.limit(10, 5))
         fake.time = fake.time + 0.2
         assert.is_nil(dicts.clocks:get("k"))
@@ -91,7 +91,7 @@ describe("gcra", function()
         assert.truthy(package.loaded["sluice.platform.journal"].notes[1]:find("no memory"))
     end)
 
-    it("forgets clocks that are ahead because time was set back", function()
+    it("resets clocks that are ahead because time was set back", function()
         local limit = gcra.limit(1, 1)
         takes(limit, 1)
         fake.time = fake.time - 3600
@@ -103,7 +103,7 @@ describe("gcra", function()
         assert.is_true(math.abs(gcra.book("k", 0.5, 0.2) - 0.5) < 1e-6)
         assert.is_true(math.abs(gcra.book("k", 0.25, 0.2) - 1) < 1e-6)
         fake.time = fake.time + 1.35
-        -- Late by less than the slack: the pace is made up.
+        -- A delay shorter than the slack is made up for.
         assert.is_true(math.abs(gcra.book("k", 0.5, 0.2) + 0.1) < 1e-6)
         fake.time = fake.time + 60
         assert.equal(0, gcra.book("k", 0.5, 0.2))

@@ -1,11 +1,11 @@
---- What a header costs the edge's event loop: linear work, however the header is made up.
+--- - The CPU that a header costs the edge: linear in its length, for any content.
 
 local conditional = require("sluice.download.conditional")
 local range = require("sluice.download.range")
 
 local TAG = '"' .. ("0123456789abcdef"):rep(4) .. '"'
 local BYTES = 32000
--- Quadratic work took 60,000 microseconds here, linear work takes up to 300.
+-- Quadratic work took 60,000 microseconds here; linear work takes up to 300.
 local MOST_MICROSECONDS = 3000
 
 local function fill(piece)
@@ -28,7 +28,7 @@ local HEADERS = {
     ["a range of digits without end"] = "bytes=1-" .. fill("1") .. "x",
 }
 
--- The least of several runs: others use the processor, too.
+-- The minimum of several runs, because other processes use the CPU too.
 local function microseconds(run)
     local least = math.huge
     for _ = 1, 7 do
@@ -55,7 +55,7 @@ describe("a header of 32 kB costs little:", function()
 end)
 
 describe("a list of entity tags", function()
-    it("is looked at up to its 64th element", function()
+    it("is read up to its 64th element", function()
         local function judge(foreign)
             return conditional.judge({ http_if_none_match = ('"x",'):rep(foreign) .. TAG }, TAG, 100)
         end

@@ -24,7 +24,7 @@ describe("lru", function()
         end
     end)
 
-    it("takes a new key for little when it is full", function()
+    it("inserts a new key quickly when it is full", function()
         local cache, count = lru.new(8192), 8192
         for number = 1, count do
             cache:set("key " .. number, true)

@@ -29,12 +29,12 @@ describe("range", function()
         "bytes=0-1,5-6", "bytes=0-,0-,0-", "bytes=,0-1", "bytes=0-1,", "bytes=5 - 9", "bytes=--5", "bytes=-5-",
         "bytes=1.0-2", "bytes=0x1-2", "bytes=+1-2", "bytes=1e3-", "0-1", "bytes:0-1", "bytes=0-1\0", "bytes 0-1/2",
     }) do
-        it("sends the whole for " .. string.format("%q", header), function()
+        it("sends the whole content for " .. string.format("%q", header), function()
             assert.is_nil(range.select(header, SIZE))
         end)
     end
 
-    it("takes a content of one byte", function()
+    it("works for a content of one byte", function()
         assert.same({ 0, 0 }, { range.select("bytes=0-", 1) })
         assert.same({ 0, 0 }, { range.select("bytes=-7", 1) })
         assert.is_false(range.select("bytes=1-", 1))

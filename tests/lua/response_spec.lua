@@ -3,14 +3,14 @@ local response = require("sluice.response")
 
 describe("response", function()
     for _, code in ipairs(response.codes()) do
-        it("answers " .. code .. " in the one shape", function()
+        it("answers " .. code .. " in the standard shape", function()
             local status, headers, body = response.error(code, "0a")
             assert.equal(status, response.status_of(code))
             assert.is_true(status >= 400 and status < 600)
             assert.equal("application/json", headers["Content-Type"])
             assert.equal("no-store", headers["Cache-Control"])
             assert.equal(status == 401 and "Bearer" or nil, headers["WWW-Authenticate"])
-            -- 429, 503 and 504 are for what helps to repeat, and say when.
+            -- 429, 503 and 504 are for errors where a retry helps, and have Retry-After.
             assert.equal(status == 429 or status == 503 or status == 504, headers["Retry-After"] ~= nil)
             local answer = cjson.decode(body)
             assert.equal(code, answer.error.code)
@@ -28,7 +28,7 @@ describe("response", function()
         end
     end)
 
-    it("calls nginx' own failures with stored bytes the storage's", function()
+    it("reports nginx's errors with stored bytes as the storage's", function()
         assert.equal("NOT_FOUND", response.code_of("api", 404))
         assert.equal("STORAGE_UNAVAILABLE", response.code_of("link", 404))
         assert.equal("STORAGE_UNAVAILABLE", response.code_of("content", 403))

@@ -1,4 +1,4 @@
-"""Runs the Lua tests, so that one pytest run holds them all."""
+"""Runs the Lua tests, so that one pytest run includes them."""
 
 import shutil
 import subprocess
@@ -8,7 +8,7 @@ HERE = Path(__file__).parent
 
 
 def test_lua() -> None:
-    # busted's own first line asks for plain Lua, which has no FFI.
+    # busted's shebang runs plain Lua, which has no FFI.
     busted = shutil.which("busted")
     assert busted, "lua-busted is not installed"
     code = HERE.parents[1] / "lua"

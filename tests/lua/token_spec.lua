@@ -3,7 +3,7 @@ local vectors = require("vectors")
 
 local NOW = 1700000001
 
--- Small and its own, so that a failure can be repeated: LuaJIT's math.random depends on the build.
+-- A small private generator, so that a failure can be repeated: LuaJIT's math.random depends on the build.
 local seed = 20240229
 local function random(low, high)
     seed = (seed * 1103515245 + 12345) % 2147483648
@@ -38,7 +38,7 @@ describe("token", function()
             assert.same(vector.claims, claims)
         end)
 
-        it("refuses valid token " .. i .. " once its time is over", function()
+        it("refuses valid token " .. i .. " after its expiry", function()
             local mine = vector.keys and token.new(vector.keys) or verifier
             local claims, problem = mine:verify(vector.purpose, vector.token, vector.claims.exp)
             assert.is_nil(claims)
@@ -86,7 +86,7 @@ describe("token", function()
         for _ = 1, 5000 do
             local bytes = {}
             for i = 1, random(0, 200) do
-                -- Mostly dots and base64url, so that the pieces are often in place.
+                -- Mostly dots and base64url, so that the pieces are often in the right places.
                 local kind = random(1, 10)
                 bytes[i] = kind == 1 and "." or kind == 2 and string.char(random(0, 255)) or string.char(random(65, 90))
             end
@@ -96,7 +96,7 @@ describe("token", function()
         end
     end)
 
-    it("takes no token when there are no keys", function()
+    it("accepts no token if there are no keys", function()
         assert.is_nil(token.new({}):verify("access", vectors.valid[1].token, NOW))
     end)
 end)

@@ -21,7 +21,7 @@ def data() -> Iterator[Path]:
 
 @pytest.fixture
 def start(data: Path) -> Iterator[Start]:
-    """Starts stacks, on this test's data folder unless told otherwise, and ends them."""
+    """Starts stacks, by default on this test's data folder, and ends them."""
     stacks: list[RunningStack] = []
 
     def start_one(folder: Path | None = data, **options: object) -> RunningStack:
@@ -46,6 +46,6 @@ def stack() -> Iterator[RunningStack]:
 
 @pytest.fixture
 def root_only() -> None:
-    """Skips what only root can try."""
+    """Skips tests that only root can run."""
     if os.geteuid() != 0:
         pytest.skip("needs root")

@@ -1,4 +1,4 @@
-"""A stack started by `scripts/run`, as a person does it: real servers, a free port, a temporary folder."""
+"""A stack started by `scripts/run`, as a user does: real servers, a free port, a temporary folder."""
 
 import contextlib
 import http.client
@@ -20,15 +20,15 @@ START_SECONDS = 60
 
 
 class RunningStack:
-    """One `scripts/run` and what it has printed.
+    """One `scripts/run` and its output.
 
     Args:
         data: the data folder.
         port: where nginx listens; a free one by default.
-        root: the checkout that is run.
-        prefix: a command that runs it, such as setpriv.
-        environment: more variables.
-        arguments: more of scripts/run's.
+        root: the checkout.
+        prefix: a command that runs it, for example setpriv.
+        environment: additional variables.
+        arguments: further options of scripts/run.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class RunningStack:
         )
 
     def read_until(self, pattern: str, seconds: float = START_SECONDS) -> re.Match[str]:
-        """Wait until the output after the last match matches; fails when it does not."""
+        """Waits until the output after the last match matches; fails if it does not."""
         deadline = time.monotonic() + seconds
         begin = len(self.output)
         while not (match := re.search(pattern, self.output[self._seen :])):
@@ -76,24 +76,24 @@ class RunningStack:
         return True
 
     def ready(self, seconds: float = START_SECONDS) -> "RunningStack":
-        """Wait for the lines that say what is in force."""
+        """Waits for the lines that show the settings in force."""
         self.read_until(r"Sluice answers at http://127\.0\.0\.1:\d+(?s:.*)\n  settings .*\n", seconds)
         return self
 
     def end(self, seconds: float = 60) -> int:
-        """Read to the end of the output; the exit code."""
+        """Reads to the end of the output. Returns the exit code."""
         deadline = time.monotonic() + seconds
         while self._read(deadline - time.monotonic()):
             assert time.monotonic() < deadline, f"still running after {seconds} s:\n{self.output}"
         return self.process.wait(5)
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
-        """Send a signal and wait for the end; the exit code."""
+        """Sends a signal and waits for the end. Returns the exit code."""
         self.process.send_signal(number)
         return self.end()
 
     def close(self) -> None:
-        """Leave nothing behind, whatever the test did."""
+        """Ends everything, even if the test failed."""
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()
@@ -108,7 +108,7 @@ class RunningStack:
         return int((self.data / "run" / "pids" / service).read_text().split()[0])
 
     def get(self, path: str) -> int:
-        """The status of a GET; 0 where nobody answers."""
+        """The status of a GET; 0 if there is no answer."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
         try:
             connection.request("GET", path)
@@ -120,7 +120,7 @@ class RunningStack:
 
 
 def await_true(condition: Callable[[], bool], seconds: float = 30) -> None:
-    """Wait for what sends no event."""
+    """Polls a condition that sends no event."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"not so after {seconds} s"
@@ -128,7 +128,7 @@ def await_true(condition: Callable[[], bool], seconds: float = 30) -> None:
 
 
 def sign_in(port: int, password: str) -> str:
-    """Sign in as admin; the kind of token that is given."""
+    """Signs in as admin. Returns the type of the token."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     body = json.dumps({"username": "admin", "password": password})
     connection.request("POST", "/api/v1/sessions", body, {"Content-Type": "application/json"})
@@ -138,7 +138,7 @@ def sign_in(port: int, password: str) -> str:
 
 
 def processes_of(data: Path) -> dict[int, str]:
-    """Processes that work in a data folder or name it in their command line."""
+    """Processes whose working folder is in the data folder, or whose command line names it."""
     working = _processes_working_in(data)
     found = {}
     for entry in Path("/proc").glob("[0-9]*"):
@@ -150,7 +150,7 @@ def processes_of(data: Path) -> dict[int, str]:
 
 
 def _processes_working_in(data: Path) -> set[int]:
-    """Asked as the servers' user: a container's root may not see where another's process works."""
+    """Runs as the servers' user: root in a container may not see other processes' working folders."""
     owner, group = data.stat().st_uid, data.stat().st_gid  # the kernel compares both
     if owner == 0:
         owner, group = pwd.getpwnam("sluice")[2:4]
@@ -168,7 +168,7 @@ def _processes_working_in(data: Path) -> set[int]:
 
 
 def await_no_process(data: Path, seconds: float = 15, kill: bool = False) -> None:
-    """Wait until no process of a data folder is left; with `kill`, see to it."""
+    """Waits until no process of a data folder is left; with `kill`, kills them."""
     deadline = time.monotonic() + seconds
     while left := processes_of(data):
         assert time.monotonic() < deadline, f"still there: {left}"

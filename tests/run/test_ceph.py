@@ -1,4 +1,4 @@
-"""`scripts/run --storage ceph`: parts go straight to radosgw, its daemons are watched, its data is found again."""
+"""`scripts/run --storage ceph`: parts go straight to radosgw, its daemons are supervised, its data is kept."""
 
 import hashlib
 import os
@@ -41,7 +41,7 @@ class Caller:
         return found
 
     def upload(self, data: bytes) -> tuple[dict[str, Any], list[str]]:
-        """The whole way; the upload when it is done, and the addresses that its parts went to."""
+        """A whole upload. Returns the finished upload, and the addresses that its parts went to."""
         parts = [data[start : start + PART] for start in range(0, len(data), PART)]
         hashes = {str(number): hashlib.sha256(part).hexdigest() for number, part in enumerate(parts, 1)}
         upload = self.call("POST", "/uploads", {"name": "a.bin", "size": len(data), "parts": hashes})
@@ -67,7 +67,7 @@ class Caller:
 
 
 def objects_read(data: Path) -> list[str]:
-    """Requests for the bytes of uploaded objects that radosgw has answered; lists of parts are none."""
+    """Requests for bytes of uploaded objects in radosgw's log; lists of parts are not included."""
     log = (data / "log" / "client.rgw.log").read_text(errors="replace")
     found = re.findall(r'"GET (/sluice/[^ ?]+)(\S*) HTTP', log)
     return [path for path, query in found if "uploadId=" not in query and "/probe/" not in path]
@@ -141,7 +141,7 @@ def ceph_is_ready(data: Path, port: int) -> bool:
 
 
 def run_api(data: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    """A command with the stack's settings, as a person types it."""
+    """Runs a command with the stack's settings, as a user types it."""
     command = [data / "run" / "api", *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
@@ -191,7 +191,7 @@ def test_clients_elsewhere_are_sent_through_the_edge(own: dict[str, str], via_ed
 
 
 def test_a_taken_port_gives_way_to_a_free_one(data: Path) -> None:
-    """Ports are remembered, but not insisted on."""
+    """Remembered ports are used if they are free, otherwise others."""
     paths = Paths.of(data)
     for folder in (paths.run, paths.log, data / "ceph"):
         folder.mkdir(mode=0o700, exist_ok=True)

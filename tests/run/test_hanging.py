@@ -1,4 +1,4 @@
-"""Servers that hang, or cannot do all of their work at the start: what is done about them, and what is said."""
+"""Servers that hang, or that cannot do all of their work at the start: reactions and messages."""
 
 import contextlib
 import os
@@ -26,7 +26,7 @@ SECOND_STORAGE = {
 
 @pytest.fixture(scope="module")
 def stack() -> Iterator[RunningStack]:
-    """One whose servers may hang for a few seconds only."""
+    """A stack whose servers may hang for a few seconds only."""
     with server_folder() as folder:
         running = RunningStack(folder, environment={"STACK_HANG_SECONDS": str(HANG_SECONDS)})
         try:
@@ -68,7 +68,7 @@ def test_a_stack_that_stood_still_ends_nobody(stack: RunningStack) -> None:
     await_true(lambda: stack.get("/readyz") == 200)
     before = {service: stack.pid(service) for service in services}
     os.kill(stack.process.pid, signal.SIGSTOP)
-    time.sleep(HANG_SECONDS * 2)  # what is tried is that nothing happens in this time, nor for it afterwards
+    time.sleep(HANG_SECONDS * 2)  # checks that nothing happens during this time
     os.kill(stack.process.pid, signal.SIGCONT)
     time.sleep(HANG_SECONDS)
     assert {service: stack.pid(service) for service in services} == before

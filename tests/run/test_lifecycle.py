@@ -1,4 +1,4 @@
-"""From start to stop and back: what a stack leaves behind, and what it finds again."""
+"""From start to stop and a second start: what a stack leaves, and what it finds again."""
 
 import os
 import signal
@@ -41,7 +41,7 @@ def test_a_killed_supervisor_leaves_no_process_and_the_next_start_works(start: S
 def test_what_a_killed_supervisor_left_is_ended_first(start: Start, data: Path) -> None:
     first = start().ready()
     api = first.pid("api")
-    os.kill(api, signal.SIGSTOP)  # it cannot obey the signal that it gets when its supervisor dies
+    os.kill(api, signal.SIGSTOP)  # its supervisor's death sends it a signal, which it cannot handle while it is stopped
     first.process.kill()
     second = start().ready()
     assert "of api that a killed run had left" in second.output
@@ -87,7 +87,7 @@ def test_a_server_that_keeps_dying_is_tried_with_growing_pauses_and_the_others_s
     os.kill(stack.pid("api"), signal.SIGKILL)
     await_true(socket.exists)
     socket.unlink()
-    socket.mkdir()  # it cannot listen there: it ends again and again
+    socket.mkdir()  # it cannot listen there, so it ends repeatedly
     begun = time.monotonic()
     stack.read_until(r"api ended with \d+; for the (\d+)th time: starting it again in 2 s\n")
     assert time.monotonic() - begun >= 0.1 + 0.2 + 0.4 + 0.8

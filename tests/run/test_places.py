@@ -1,4 +1,4 @@
-"""Who runs it, from where and with data where: root, an ordinary user, folders that others may not enter."""
+"""Different users and folders: root, an ordinary user, folders that other users may not enter."""
 
 import hashlib
 import os
@@ -22,7 +22,7 @@ CODE_PARTS = ("api", "lua", "nginx", "scripts", "requirements.txt", "requirement
 
 @pytest.fixture
 def closed_checkout() -> Iterator[Path]:
-    """A copy of the checkout below a folder that is its owner's alone."""
+    """A copy of the checkout in a folder that only its owner can enter."""
     parent = Path(tempfile.mkdtemp(prefix="sluice-closed-"))
     assert stat.S_IMODE(parent.stat().st_mode) == 0o700
     checkout = parent / "sluice"

@@ -1,4 +1,4 @@
-"""A running stack: what it says, what it keeps to itself, and that a killed server comes back."""
+"""A running stack: its output, its secrets, and that a killed server comes back."""
 
 import os
 import re
@@ -38,7 +38,7 @@ def test_secrets_are_their_owners_alone(stack: RunningStack) -> None:
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()}
     assert modes == {"token_keys": 0o600, "edge_key": 0o600, "admin": 0o600}
     assert re.fullmatch(r"[0-9a-f]{64}\n", (folder / "token_keys").read_text())
-    assert (folder / "admin").read_text() == "", "the shown password is kept nowhere"
+    assert (folder / "admin").read_text() == "", "the shown password is not stored"
 
 
 def test_no_server_runs_as_root(stack: RunningStack) -> None:

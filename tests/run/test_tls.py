@@ -1,4 +1,4 @@
-"""`scripts/run --tls`: a gateway on HTTPS in one word."""
+"""`scripts/run --tls`: HTTPS with one option."""
 
 import ssl
 from pathlib import Path

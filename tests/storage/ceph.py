@@ -1,4 +1,4 @@
-"""A real Ceph for the run, by the project's own script; skipped loudly where Ceph is not installed."""
+"""A real Ceph for the run, started by scripts/ceph; if Ceph is not installed, tests are skipped with a message."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Ceph:
     """A running Ceph.
 
     Attributes:
-        environ: what `scripts/ceph` takes to mean this one.
+        environ: the environment that points `scripts/ceph` at this Ceph.
         settings: SLUICE_S3_* to use it.
     """
 
@@ -38,13 +38,13 @@ class Ceph:
         ).stdout
 
     def tool(self, *command: str) -> str:
-        """Runs one of Ceph's own programs on it."""
+        """Runs one of Ceph's programs on it."""
         name, *arguments = command
         command = (name, "-c", str(self.folder / "ceph.conf"), *arguments)
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
     def kill(self, daemon: str) -> None:
-        """Kills mon.a, osd.0 or client.rgw at once; ``run("start")`` brings it back."""
+        """Kills mon.a, osd.0 or client.rgw; ``run("start")`` brings it back."""
         pid = int((self.folder / "run" / f"{daemon}.pid").read_text())
         os.kill(pid, signal.SIGKILL)
         deadline = time.monotonic() + 30
@@ -62,8 +62,8 @@ def _runs(pid: int) -> bool:
 
 @contextmanager
 def running(folder: Path) -> Iterator[Ceph]:
-    """A new Ceph in a folder, and its end."""
-    # below the ephemeral ports, where nothing that the tests do takes one by chance
+    """Runs a new Ceph in a folder, and ends it."""
+    # below the ephemeral ports, so that no other test takes one by chance
     base = 16_000 + os.getpid() % 100 * 100
     environ = {
         "CEPH_ROOT": str(folder),
@@ -82,5 +82,5 @@ def running(folder: Path) -> Iterator[Ceph]:
 
 
 def installed() -> bool:
-    """Whether Ceph's packages are there."""
+    """Whether Ceph's packages are installed."""
     return shutil.which("radosgw") is not None

@@ -1,4 +1,4 @@
-"""A stand-in for OSS for each test of storage oss. The real Ceph for storage s3 is in tests/conftest.py."""
+"""A stand-in for OSS for each test of storage oss. tests/conftest.py has the real Ceph for storage s3."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ from tests.storage.oss_standin import ACCOUNT, Standin
 
 @pytest.fixture
 def standin() -> Iterator[Standin]:
-    """An OSS of its own, which takes parts as small as the contract's."""
+    """A separate OSS, which accepts parts as small as the contract's."""
     with oss_standin.running(ACCOUNT, Bucket(min_part=PART)) as made:
         yield made
 
 
 @pytest.fixture
 def pauses() -> list[float]:
-    """Seconds of each pause between two tries."""
+    """The seconds of each pause between two tries."""
     return []
 
 
 @pytest.fixture
 def make_oss(standin: Standin, pauses: list[float]) -> MakeOSS:
-    """Makes a storage that does not really pause."""
+    """Makes a storage that records pauses instead of sleeping."""
     return lambda **changes: OSSStorage(standin.settings(**changes), lambda: PREFIX, sleep=pauses.append)
 
 
 @pytest.fixture
 def storage(make_oss: MakeOSS) -> OSSStorage:
-    """Storage oss; a file about another storage has its own."""
+    """Storage oss; test files about another storage define another one."""
     return make_oss()
 
 
 @pytest.fixture
 def sent(storage: OSSStorage) -> Content:
-    """An upload to it with every part there."""
+    """An open upload with all of its parts."""
     return sent_parts(storage)

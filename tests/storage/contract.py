@@ -1,4 +1,4 @@
-"""What every storage that takes parts must do; a backend's test file gives a fixture and inherits."""
+"""The contract of every storage that takes parts; a backend's test file provides fixtures and inherits the classes."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from api.storage.base import Completed, MultipartRef, MultipartStorage
 from api.storage.wholeness import is_whole
 
 PART: Final = 64 * 1024
-"""A part's size here: the contract takes any, and small ones are quick."""
+"""The size of a part here: the contract allows any, and small ones are fast."""
 
 PREFIX: Final = "0badcafe"
-"""The deployment's id that the keys begin with."""
+"""The deployment's id, with which the keys begin."""
 
 Put = Callable[[MultipartRef, int, bytes], bool]
-"""Sends a part to its URL; False where the URL is dead."""
+"""Sends a part to its URL. Returns False if the URL is dead."""
 
 
 @dataclass
 class Content:
-    """Some bytes and the upload that brings them."""
+    """Some bytes, and the upload for them."""
 
     data: bytes
     binds_hash: bool = False
@@ -42,7 +42,7 @@ class Content:
         self.ref = MultipartRef(upload_id, key, "", len(self.data), PART, count, "0" * 32, 0, self.binds_hash)
 
     def open(self, storage: MultipartStorage) -> None:
-        """Opens the upload; repeated, it stays the one that was opened first."""
+        """Opens the upload. If repeated, it stays the first one."""
         multipart_id = storage.create(self.ref)
         assert multipart_id
         if not self.ref.multipart_id:
@@ -65,11 +65,11 @@ class Content:
 
 
 def nothing() -> None:
-    """A `keep_alive` that lets the work go on."""
+    """A `keep_alive` that never stops the work."""
 
 
 def settle(storage: MultipartStorage, what: Content, sent: int = 1) -> tuple[Completed, str]:
-    """Completes as the finalizer does behind ``sent`` completes; the object and the key under which it counts."""
+    """Completes as the finalizer does after ``sent`` completes. Returns the object and the key that counts."""
     ref = replace(what.ref, completes_sent=sent)
     try:
         return storage.complete(ref, what.hashes, nothing), ref.object_key
@@ -85,7 +85,7 @@ def read(storage: MultipartStorage, key: str, *where: int) -> bytes:
 
 
 class MultipartContract:
-    """Inherit, and give the fixtures ``storage`` and ``put``."""
+    """Inherit this, and define the fixtures ``storage`` and ``put``."""
 
     @pytest.fixture
     def storage(self) -> MultipartStorage:
@@ -102,7 +102,7 @@ class MultipartContract:
     """The uploads' URLs bind the parts' hashes."""
 
     def content(self, size: int = 3 * PART - 7) -> Content:
-        """Bytes that no other test has."""
+        """Bytes that no other test uses."""
         return Content(os.urandom(size), self.binds_hash)
 
     @staticmethod
@@ -151,7 +151,7 @@ class MultipartContract:
         storage.abort(two.ref)
         assert ids & set(storage.list_uploads()) == {three.ref.upload_id}
 
-    # -- writing parts from here
+    # -- parts written by Sluice itself
 
     @staticmethod
     def write(storage: MultipartStorage, what: Content, number: int, pieces: Iterable[bytes] | None = None) -> None:
@@ -243,7 +243,7 @@ class MultipartContract:
 
     @pytest.mark.parametrize("size", [1, 3 * PART - 7])
     def test_what_is_settled_outlives_its_first_key(self, storage: MultipartStorage, put: Put, size: int) -> None:
-        """A complete may have been sent, and was not: the object is made, and what is not a replica's is retired."""
+        """A complete may have been sent, but was not: the object is made, and unused keys are retired."""
         what = self.send(storage, put, self.content(size))
         completed, key = settle(storage, what)
         assert completed.verified == (self.compares or self.binds_hash)
@@ -402,7 +402,7 @@ class MultipartContract:
 
 
 class ComparingContract(MultipartContract):
-    """The same, and complete compares every byte, for nothing was compared before."""
+    """The contract for storages whose complete compares every byte, because nothing was compared before."""
 
     compares = True
 
@@ -418,7 +418,7 @@ class ComparingContract(MultipartContract):
         what = self.send(storage, put, self.content())
         seen: list[bool] = []
         storage.complete(what.ref, what.hashes, lambda: seen.append(True))
-        assert seen  # work that takes long can be stopped
+        assert seen  # long work can be stopped
         assert not put(what.ref, 1, b"x" * PART)
         assert read(storage, what.ref.object_key) == what.data
 
@@ -433,7 +433,7 @@ class ComparingContract(MultipartContract):
         with pytest.raises(PartMismatch) as caught:
             storage.complete(what.ref, what.hashes, nothing)
         named = set(caught.value.parts)
-        assert named <= {3, 4}  # a backend may look at lengths first, and at bytes in the next try
+        assert named <= {3, 4}  # a backend may check lengths first, and bytes in the next try
         assert named
         assert set(storage.list_parts(what.ref)) == {1, 2, 3, 5} - named
         with pytest.raises(ObjectNotFound):
@@ -494,7 +494,7 @@ class ComparingContract(MultipartContract):
             barrier.wait()
             try:
                 outcomes.append(storage.complete(what.ref, what.hashes, nothing).sha256)
-            except (StorageUnavailable, ObjectNotFound) as ex:  # worth repeating
+            except (StorageUnavailable, ObjectNotFound) as ex:  # retryable
                 outcomes.append(type(ex))
 
         threads = [threading.Thread(target=run) for _ in range(4)]

@@ -1,4 +1,4 @@
-"""A bucket as OSS keeps it, in memory: multipart uploads, objects, ranges, and every refusal that we know of.
+"""A bucket like OSS's, in memory: multipart uploads, objects, ranges, and every documented error.
 
 Source: Alibaba Cloud's API reference of InitiateMultipartUpload, UploadPart, ListParts, CompleteMultipartUpload,
 AbortMultipartUpload, ListMultipartUploads, GetObject, HeadObject, DeleteObject.
@@ -25,7 +25,7 @@ from tests.storage.oss_verifier import Refused, Request
 
 @dataclass
 class Stored:
-    """Bytes with what OSS says about them."""
+    """Bytes with OSS's metadata."""
 
     data: bytes
     etag: str
@@ -33,7 +33,7 @@ class Stored:
 
     @cached_property
     def crc(self) -> int:
-        """As it was when it was first asked for: OSS keeps it, and does not notice what becomes of the bytes."""
+        """The checksum at the first request: OSS stores it, and does not notice later changes of the bytes."""
         return crc64.xz(self.data)
 
 
@@ -60,7 +60,7 @@ def node(name: str, value: object) -> str:
 
 
 def error(code: str, message: str, status: int) -> Answer:
-    """HEAD's answers have it in a header, for they have no body."""
+    """Responses to HEAD have it in a header, because they have no body."""
     body = xml("Error", node("Code", code), node("Message", message), node("RequestId", "5C3D9175B6FC201293AD****"))
     return Answer(status, {"Content-Type": "application/xml", "x-oss-err": base64.b64encode(body).decode()}, body)
 
@@ -73,7 +73,7 @@ CONFIGURATIONS = {"cors", "lifecycle", "publicAccessBlock"}
 
 
 def action(request: Request) -> str:
-    """What a request asks for."""
+    """A parsed request."""
     params, method = request.params, request.method
     if not request.key:
         if CONFIGURATIONS & params.keys():
@@ -89,11 +89,11 @@ def action(request: Request) -> str:
 
 
 class Bucket:
-    """See the module's docstring.
+    """A bucket, see the module's docstring.
 
     Args:
-        min_part: bytes of each part but the last, at least; 100 KB with OSS.
-        page: entries of a list, at most.
+        min_part: smallest size in bytes of each part but the last; OSS: 100 KB.
+        page: maximum of entries in a list.
     """
 
     def __init__(self, min_part: int = 100 * 1024, page: int = 1000) -> None:
@@ -140,7 +140,7 @@ class Bucket:
         return Answer(200)
 
     def preflight(self, request: Request) -> Answer:
-        """What a browser is told, by the first rule that fits."""
+        """The CORS headers for a browser, by the first matching rule."""
         headers = request.headers
         rules = ElementTree.fromstring(self.configurations.get("cors", b"<CORSConfiguration/>"))  # noqa: S314
         asked = {name for name in headers.get("access-control-request-headers", "").split(",") if name}

@@ -1,4 +1,4 @@
-"""What a client does with storage oss: it opens uploads and sends their parts."""
+"""A client's actions with storage oss: opening uploads and sending their parts."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from tests.storage.contract import PART, Content
 from tests.storage.signed import request
 
 MakeOSS = Callable[..., OSSStorage]
-"""Makes a storage over the stand-in, with some settings changed."""
+"""Makes a storage that uses the stand-in, with some settings changed."""
 
 
 def send(storage: MultipartStorage, ref: MultipartRef, number: int, data: bytes) -> bool:
-    """Asks for a part's URL and sends the part; False where it is refused."""
+    """Gets a part's URL and sends the part. Returns False if it is refused."""
     try:
         signed = storage.presign_part(ref, number, "0" * 64, int(time.time()) + 60)
     except UploadGone:
@@ -33,7 +33,7 @@ def opened(storage: MultipartStorage, size: int = 2 * PART + 9) -> Content:
 
 
 def sent_parts(storage: MultipartStorage, size: int = 2 * PART + 9) -> Content:
-    """An upload with every part there."""
+    """An upload with all of its parts."""
     what = opened(storage, size)
     assert all(send(storage, what.ref, number, what.part(number)) for number in what.numbers)
     return what

@@ -1,7 +1,7 @@
-"""Aliyun OSS for tests, on a socket of this machine: it refuses what OSS refuses, and fails on demand.
+"""A stand-in for Aliyun OSS on a local socket: it refuses what OSS refuses, and fails on demand.
 
-It stands in for a service that cannot be run here. What it holds true comes from Alibaba's documentation; passing
-against it proves that we keep to that, not that OSS does.
+It replaces a service that cannot be run here. Its rules come from Alibaba's documentation. Tests that pass
+against it show that Sluice follows those rules, not that OSS does.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ from tests.storage.oss_verifier import Account, Refused, Request, verify
 ACCOUNT = Account("LTAI5tExample", "s3cr3t-of-the-account")
 
 FAULTS = {
-    "503": "answers 503, and does nothing",
-    "403": "answers 403, and does nothing",
+    "503": "returns 503, and does nothing",
+    "403": "returns 403, and does nothing",
     "drop": "cuts the connection, and does nothing",
-    "hang": "does nothing, and says nothing, until the client goes away",
-    "lost": "does it, and cuts the connection instead of answering",
-    "late": "cuts the connection, and goes on: what was made is seen after `Standin.finish`",
-    "cut": "does it, and cuts the connection in the middle of the answer's body",
-    "garbage": "does it, and answers with a page that is no XML",
-    "wrong crc": "does it, and says another CRC64",
-    "flip": "does it, and flips a bit of the answer's body",
+    "hang": "does nothing and sends nothing until the client disconnects",
+    "lost": "does it, and cuts the connection without a response",
+    "late": "cuts the connection, and continues: the result is visible after `Standin.finish`",
+    "cut": "does it, and cuts the connection in the middle of the response's body",
+    "garbage": "does it, and returns a page that is no XML",
+    "wrong crc": "does it, and returns a wrong CRC64",
+    "flip": "does it, and flips a bit of the response's body",
     "damage": "flips a bit of the body before it does anything",
     "rot": "does it, and flips a bit of what it stored afterwards",
-    "callback": "does it, and answers 203, as where a callback of the upload failed",
-    "whole": "does it, and answers a range with the whole object",
-    "silent": "answers an error to HEAD without saying which",
+    "callback": "does it, and returns 203, as if a callback of the upload failed",
+    "whole": "does it, and returns the whole object for a range",
+    "silent": "returns an error to HEAD without its code",
 }
 
 
 @dataclass
 class Fault:
-    """What goes wrong with the next ``times`` requests of an action."""
+    """A fault in the next ``times`` requests of an action."""
 
     action: str
     kind: str
@@ -52,12 +52,12 @@ class Fault:
 
 
 class Standin:
-    """See the module's docstring.
+    """The stand-in, see the module's docstring.
 
     Attributes:
         url: the endpoint.
-        faults: what is to go wrong.
-        seen: (action, request) of all that came, refused ones too.
+        faults: the planned faults.
+        seen: (action, request) of all requests, refused ones too.
         clock_offset: seconds that its clock is ahead.
     """
 
@@ -71,7 +71,7 @@ class Standin:
         self._late: dict[str, Stored] = {}
 
     def settings(self, **changes: str) -> OSSConfig:
-        """How to reach it."""
+        """Its address and keys."""
         account = self.account
         given = {
             "endpoint": self.url,
@@ -89,15 +89,15 @@ class Standin:
         self.faults.append(Fault(action, kind, times))
 
     def finish(self) -> None:
-        """Shows what was made late."""
+        """Makes late results visible."""
         self.bucket.objects |= self._late
 
     def count(self, action: str) -> int:
-        """How many requests of this action came."""
+        """Number of requests of this action."""
         return sum(name == action for name, _ in self.seen)
 
     def fault(self, action: str) -> str:
-        """What goes wrong with this request."""
+        """The fault of this request."""
         for fault in self.faults:
             if fault.action == action and fault.times > 0:
                 fault.times -= 1
@@ -105,7 +105,7 @@ class Standin:
         return ""
 
     def answer(self, request: Request, body: bytes) -> Answer | None:
-        """None where the connection is to be cut."""
+        """Returns None if the connection is to be cut."""
         name = action(request)
         self.seen.append((name, request))
         kind = self.fault(name)
@@ -113,7 +113,7 @@ class Standin:
             return None
         if kind == "hang":
             return Answer(0)
-        if request.method == "OPTIONS":  # browsers ask it of a part's URL, and sign nothing
+        if request.method == "OPTIONS":  # browsers send it to a part's URL, unsigned
             return self.bucket.preflight(request)
         if kind == "whole":
             request = replace(request, headers={**request.headers, "range": ""})
@@ -136,7 +136,7 @@ class Standin:
         return None if kind in ("lost", "late") else self._spoilt(answer, kind)
 
     def _rot(self, request: Request) -> None:
-        """Flips a bit of what was stored just now: a part, or an object."""
+        """Flips a bit of the part or object that was just stored."""
         upload = self.bucket.uploads.get(request.params.get("uploadId", ""))
         stored = upload.parts[int(request.params["partNumber"])] if upload else self.bucket.objects[request.key]
         stored.data = bytes([stored.data[0] ^ 1]) + stored.data[1:]
@@ -166,7 +166,7 @@ class _Handler(BaseHTTPRequestHandler):
     standin: Standin
 
     def handle(self) -> None:
-        with contextlib.suppress(ConnectionError):  # clients may go away whenever they like
+        with contextlib.suppress(ConnectionError):  # clients may disconnect at any moment
             super().handle()
 
     def _handle(self) -> None:
@@ -219,15 +219,15 @@ class _Handler(BaseHTTPRequestHandler):
     do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = do_OPTIONS = _handle  # noqa: N815 - the base class's names
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
-        """Says nothing."""
+        """Logs nothing."""
 
 
 @contextlib.contextmanager
 def running(account: Account, bucket: Bucket) -> Iterator[Standin]:
-    """A stand-in that listens, and its end."""
+    """Runs a stand-in, and ends it."""
 
     class Handler(_Handler):
-        """A class of its own, for it holds the stand-in."""
+        """A separate class per stand-in, because it holds the stand-in."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         standin = Handler.standin = Standin(f"http://127.0.0.1:{server.server_port}", account, bucket)

@@ -1,6 +1,6 @@
-"""OSS's side of its signatures, written from their definition alone: it shares no line with what signs.
+"""OSS's side of its signatures, written from their definition; it shares no code with the signer.
 
-Every request is signed by version 4 or version 1, in its query or in its headers, or it is refused.
+Every request must be signed by version 4 or version 1, in its query or in its headers; otherwise it is refused.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from urllib.parse import quote, unquote, urlsplit
 SKEW = 900
 """Seconds that a clock may be wrong by."""
 
-# of the parameters that version 1 signs, those that our requests can have
+# the parameters signed by version 1 that Sluice's requests can have
 V1_SIGNED = {"uploadId", "uploads", "partNumber", "security-token", "x-oss-process", "x-oss-traffic-limit", "callback"}
 
 
 class Refused(Exception):
-    """A request that is not, or is wrongly, signed."""
+    """A request without a signature, or with a wrong one."""
 
     def __init__(self, code: str, message: str, status: int = 403) -> None:
         super().__init__(f"{code}: {message}")
@@ -32,7 +32,7 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Account:
-    """Who may ask, and for what."""
+    """The account that may send requests, and its bucket."""
 
     access_key: str
     secret_key: str
@@ -43,7 +43,7 @@ class Account:
 
 @dataclass(frozen=True)
 class Request:
-    """A request as it came; header names in lower case."""
+    """A request as received; header names in lower case."""
 
     method: str
     key: str
@@ -56,7 +56,7 @@ class Request:
 
     @classmethod
     def of(cls, method: str, url: str, bucket: str, headers: Mapping[str, str]) -> Request:
-        """Takes a URL apart; the bucket is the host's first label, or the path's."""
+        """Parses a URL; the bucket is the host's first label, or the first part of the path."""
         parts = urlsplit(url)
         key = unquote(parts.path).removeprefix("/")
         if not parts.netloc.startswith(f"{bucket}."):
@@ -69,7 +69,7 @@ class Request:
 
 
 def verify(request: Request, account: Account, now: float) -> None:
-    """Raises Refused where the request is not signed by the account, for this moment."""
+    """Raises Refused if the request is not signed by the account, for this moment."""
     authorization = request.headers.get("authorization", "")
     params = request.params
     if len(params) < len(request.query):

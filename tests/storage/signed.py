@@ -1,4 +1,4 @@
-"""What a client does with a signed URL: it sends exactly the headers that it was told, and nothing of its own."""
+"""A client's use of a signed URL: it sends exactly the given headers, and no others."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 
 def request(method: str, url: str, headers: Mapping[str, str], body: bytes = b"") -> tuple[int, bytes]:
-    """(status, body); a server that answers before it has read everything is heard all the same."""
+    """(status, body); a response that arrives before the whole request was read is received too."""
     parts = urlsplit(url)
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
     connection = kind(parts.netloc, timeout=20)

@@ -2,9 +2,9 @@
  * Kills, stops or fails radosgw at its Nth RADOS write: LD_PRELOAD=steps.so STEPS=file radosgw …
  *
  * The file says what to do: "kill 5 abc" (SIGKILL before the 5th write), "stop 3 abd" (SIGSTOP before the 3rd), "eio 6 abe"
- * (the 6th fails with EIO), "count 0 abf". A new text starts the count anew; how far it is stands in file.n.
+ * (the 6th fails with EIO), "count 0 abf". A new text restarts the count. file.n contains the count.
  *
- * It stands between radosgw and four functions of librados (Ceph 16 and 18, no headers needed): IoCtx::operate and
+ * It wraps four functions of librados that radosgw calls (Ceph 16 and 18, no headers needed): IoCtx::operate and
  * IoCtx::aio_operate of a write, with and without flags. libstdc++'s std::string begins with pointer and length.
  */
 #define _GNU_SOURCE

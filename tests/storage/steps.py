@@ -18,13 +18,13 @@ from tests.storage.ceph import Ceph
 
 SOURCE = Path(__file__).with_name("steps.c")
 LOCK_SECONDS = 2
-"""How long a complete that was cut off keeps others out; 600 by default."""
+"""How long a complete that was cut off blocks others; default 600."""
 
 DATA, META = "default.rgw.buckets.data", "default.rgw.buckets.non-ec"
 
 
 def compiled(folder: Path) -> Path:
-    """The library, made of steps.c."""
+    """The library, compiled from steps.c."""
     made = folder / "steps.so"
     command = ["gcc", "-O1", "-Wall", "-Werror", "-shared", "-fPIC", "-o", str(made), str(SOURCE), "-ldl"]
     subprocess.run(command, check=True)
@@ -32,10 +32,10 @@ def compiled(folder: Path) -> Path:
 
 
 class Stepped:
-    """See the module's docstring.
+    """A second radosgw, see the module's docstring.
 
     Attributes:
-        config: how to reach it.
+        config: its address and keys.
     """
 
     def __init__(self, ceph: Ceph, config: S3Config, folder: Path) -> None:
@@ -51,11 +51,11 @@ class Stepped:
         self.start()
 
     def start(self) -> None:
-        """Starts it, if it does not run."""
+        """Starts it if it does not run."""
         if self._process is not None and self._answers():
             return
         if self._process is not None:
-            self._process.wait(20)  # killed just now
+            self._process.wait(20)  # it was just killed
         settings = {
             "rgw_frontends": f"beast endpoint=127.0.0.1:{self._port} tcp_nodelay=1",
             "rgw_data": self._folder,
@@ -90,7 +90,7 @@ class Stepped:
         return False
 
     def arm(self, action: str, at: int) -> None:
-        """Does so before its next ``at``-th write, counted from here."""
+        """Does the action before its ``at``-th write from now."""
         self._armed += 1
         self._file.with_suffix(".n").write_text("0")
         text = self._file.with_suffix(".new")
@@ -98,18 +98,18 @@ class Stepped:
         text.replace(self._file)
 
     def writes(self) -> int:
-        """Writes since it was armed."""
+        """Number of writes since it was armed."""
         return int(self._file.with_suffix(".n").read_text() or 0)
 
     @property
     def stopped(self) -> bool:
-        """Whether it stands still."""
+        """Whether it is stopped."""
         assert self._process is not None
         state = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()[0]
         return state == "T"
 
     def thaw(self) -> None:
-        """Lets it go on, and waits until it has done what it was at."""
+        """Continues it, and waits until it has finished its work."""
         assert self._process is not None
         self.arm("none", 0)
         os.kill(self._process.pid, signal.SIGCONT)
@@ -120,7 +120,7 @@ class Stepped:
             time.sleep(0.02)
 
     def kill(self) -> None:
-        """Ends it at once."""
+        """Kills it."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
@@ -136,7 +136,7 @@ def running(ceph: Ceph, config: S3Config, folder: Path) -> Iterator[Stepped]:
 
 
 def collect(ceph: Ceph) -> None:
-    """Garbage collection, until nothing waits for it."""
+    """Runs garbage collection until nothing is left."""
     deadline = time.monotonic() + 120
     while True:
         ceph.tool("radosgw-admin", "gc", "process", "--include-all")
@@ -157,7 +157,7 @@ def stored(ceph: Ceph) -> set[str]:
 
 
 def until(act: Callable[[], bool], seconds: float = 30) -> None:
-    """Repeats until it succeeds."""
+    """Repeats a call until it succeeds."""
     deadline = time.monotonic() + seconds
     while not act():
         assert time.monotonic() < deadline, "never"

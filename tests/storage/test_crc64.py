@@ -1,4 +1,4 @@
-"""CRC64 as OSS computes it, and of parts that were summed alone."""
+"""CRC64 as OSS computes it, and combined from separately computed parts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Kept connections: used again, given up when the other end has, and asked again where a server was too busy."""
+"""Kept connections: reused, dropped if the other end has closed them, and retried if a server was too busy."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SETTINGS = S3Config(
 
 @contextmanager
 def scripted(*answers: Answer) -> Iterator[StubStorage]:
-    """A server that gives one answer a request, in their order."""
+    """A server that gives one answer per request, in order."""
     given = iter(answers)
     with stub_storage.running() as server:
         server.handle = lambda request: next(given)
@@ -101,7 +101,7 @@ COMPLETED = Answer(body=b"<CompleteMultipartUploadResult><ETag></ETag></Complete
         *(Answer(status) for status in (301, 400, 403, 404, 408, 409, 500, 502, 503, 504)),
         *(Answer(400, body=b"<Error><Code>%s</Code></Error>" % code) for code in (b"InvalidArgument", b"NoSuchUpload")),
         Answer(500, body=b"<Error><Code>InternalError</Code></Error>"),
-        Answer(body=b"  <Error><Code>InternalError</Code></Error>"),  # S3 may find out after it has said 200
+        Answer(body=b"  <Error><Code>InternalError</Code></Error>"),  # S3 may report an error after it has sent 200
         Answer(body=b""),
         Answer(body=b"<html>"),
         HANG_UP,

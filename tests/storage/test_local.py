@@ -1,4 +1,4 @@
-"""Storage ``local`` keeps the contract, also after a crash at any step and on a disk that fails."""
+"""Storage ``local`` fulfils the contract, also after a crash at any step and on a disk that fails."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def storage(tmp_path: Path) -> LocalStorage:
 
 @pytest.fixture
 def put(tmp_path: Path) -> Put:
-    """As nginx does it: the body beside, then renamed into a folder that must be there."""
+    """As nginx does it: the body is written elsewhere, then renamed into a folder that must exist."""
 
     def send(ref: MultipartRef, number: int, data: bytes) -> bool:
         arriving = tmp_path / "incoming" / f"{ref.upload_id}-{number}"
@@ -46,7 +46,7 @@ def put(tmp_path: Path) -> Put:
 
 @pytest.fixture
 def sent(storage: LocalStorage, put: Put) -> Content:
-    """An upload with every part there."""
+    """An open upload with all of its parts."""
     return ComparingContract.send(storage, put, Content(os.urandom(5 * PART - 3)))
 
 
@@ -61,7 +61,7 @@ class TestLocalStorage(ComparingContract):
 
 
 def left_over(root: Path) -> list[str]:
-    """Everything of uploads that is still on the disk."""
+    """All files of uploads that are still on the disk."""
     return [str(path.relative_to(root)) for name in ("parts", "assembling") for path in (root / name).iterdir()]
 
 
@@ -81,11 +81,11 @@ def test_the_urls_length_is_the_parts(storage: LocalStorage) -> None:
 
 
 class TestCrashes:
-    """What a process that was killed left behind, and what the next complete makes of it."""
+    """The remains of a killed process, and how the next complete uses them."""
 
     @pytest.fixture
     def private(self, tmp_path: Path, sent: Content) -> Path:
-        """The folder as complete takes it to where no PUT reaches it."""
+        """Moves the folder as complete does, to a place that no PUT reaches."""
         folder = tmp_path / "assembling" / sent.ref.upload_id
         (tmp_path / "parts" / sent.ref.upload_id).rename(folder)
         return folder
@@ -197,7 +197,7 @@ class TestCrashes:
 
 
 class TestSteps:
-    """A kill before any one of complete's own steps: each is made to fail once."""
+    """A kill before each of complete's steps: each step is made to fail once."""
 
     STEPS = (
         "os.open",
@@ -214,7 +214,7 @@ class TestSteps:
         self, storage: LocalStorage, sent: Content, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
     ) -> None:
         calls = count_calls(monkeypatch, step, lambda: storage.complete(sent.ref, sent.hashes, nothing))
-        assert calls  # the step is one of complete's
+        assert calls  # the step belongs to complete
         for failing in {1, 2, calls // 2, calls} & set(range(1, calls + 1)):
             shutil.rmtree(tmp_path / "objects")
             (tmp_path / "objects").mkdir()
@@ -241,7 +241,7 @@ def count_calls(monkeypatch: pytest.MonkeyPatch, name: str, run: Callable[[], ob
 
 
 def fail_call(patch: pytest.MonkeyPatch, name: str, failing: int) -> None:
-    """Makes the n-th call of a function fail as a disk does."""
+    """Makes the n-th call of a function fail, as a broken disk does."""
     left = iter(range(failing - 1, -1, -1))
 
     def fail() -> None:
@@ -331,7 +331,7 @@ class TestFull:
 
 
 def spacious(patch: pytest.MonkeyPatch, free: int) -> None:
-    """A disk with so many bytes free."""
+    """A disk with this many free bytes."""
 
     class Status:
         f_bavail, f_frsize = free, 1
@@ -378,7 +378,7 @@ def test_nothing_but_our_own_errors_comes_out(
     owner, name, run = calls[call]
     monkeypatch.setattr(owner, name, fail)
     if call == "delete" and error is ObjectNotFound:
-        run()  # what is not there is deleted already
+        run()  # deleting a missing file succeeds
         return
     with pytest.raises(error) as caught:
         run()
@@ -442,7 +442,7 @@ def test_the_parts_of_many_are_deleted_beside_the_callers_work(
     storage: LocalStorage, put: Put, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     never = SimpleNamespace(Thread=lambda **_: SimpleNamespace(start=lambda: None))
-    monkeypatch.setattr("api.storage.local.storage.threading", never)  # the process is killed before it is done
+    monkeypatch.setattr("api.storage.local.storage.threading", never)  # the process is killed before this ends
     what = ComparingContract.send(storage, put, Content(os.urandom(17 * PART)))
     storage.complete(what.ref, what.hashes, nothing)
     assert what.ref.upload_id not in set(storage.list_uploads())

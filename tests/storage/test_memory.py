@@ -1,4 +1,4 @@
-"""Storage ``memory`` keeps the contract."""
+"""Storage ``memory`` fulfils the contract."""
 
 from __future__ import annotations
 

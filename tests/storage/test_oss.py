@@ -1,4 +1,4 @@
-"""Storage ``oss`` keeps the contract with a strict stand-in for OSS, and its URLs take nothing but what was signed."""
+"""Storage ``oss`` fulfils the contract with a strict stand-in for OSS, and its URLs accept only what was signed."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class TestTemporaryKeysV1(TestTemporaryKeys):
 
 
 class TestBucketInTheHost(TestOSSStorage):
-    """As it is with OSS itself; only IP addresses and localhost have the bucket in the path."""
+    """As with OSS itself; only IP addresses and localhost have the bucket in the path."""
 
     @pytest.fixture
     def storage(self, make_oss: MakeOSS, standin: Standin, monkeypatch: pytest.MonkeyPatch) -> OSSStorage:

@@ -1,4 +1,4 @@
-"""`storage init` and `check` for OSS, over the stand-in: what is asked of OSS, and what is made of its answers."""
+"""`storage init` and `check` for OSS, with the stand-in: their requests, and how they judge the responses."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FOREIGN = {
 
 
 def check(storage: OSSStorage, *origins: str) -> tuple[dict[str, str], dict[str, str]]:
-    """What is right and what is wrong, by what it is about; every fault says how to mend it."""
+    """The results that are right and wrong, by subject; every error names its remedy."""
     findings: list[Finding] = list(storage.checks(origins or (ORIGIN,)))
     assert all(finding.mend for finding in findings if not finding.ok)
     right, wrong = ({f.about: f.text for f in findings if f.ok == ok} for ok in (True, False))
@@ -42,7 +42,7 @@ def test_a_bucket_is_made_and_nothing_is_wrong_with_it(standin: Standin, make_os
     right, wrong = check(storage)
     assert wrong == {}
     assert {"endpoint", "clock", "bucket", "public access", "lifecycle", "hashes", "round trip", "CORS"} <= right.keys()
-    assert (standin.bucket.objects, standin.bucket.uploads) == ({}, {}), "what a check wrote is gone"
+    assert (standin.bucket.objects, standin.bucket.uploads) == ({}, {}), "a check deletes what it wrote"
 
 
 def test_repeated_it_changes_nothing(standin: Standin, make_oss: MakeOSS) -> None:

@@ -1,4 +1,4 @@
-"""Complete and the lists it stands on: whatever OSS does wrong, nothing is lost and nothing is made up."""
+"""Complete and the lists it uses: whatever OSS does wrong, nothing is lost and nothing is invented."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class TestComplete:
     def test_the_next_worker_waits_for_one_that_goes_on_and_gives_up_at_last(
         self, storage: OSSStorage, sent: Content, standin: Standin
     ) -> None:
-        """The upload is gone, and the object is not there yet: a try that is counted in the row may be at work."""
+        """The upload is gone, and the object is not there yet: a counted try may still be running."""
         standin.fail("complete", "late")
         with pytest.raises(StorageUnavailable):
             storage.complete(sent.ref, sent.hashes, nothing)
@@ -62,7 +62,7 @@ class TestComplete:
     def test_an_abort_takes_nothing_of_an_object_whose_complete_was_not_answered(
         self, storage: OSSStorage, sent: Content, standin: Standin
     ) -> None:
-        """By the documentation no operation is allowed with the id of an upload that was completed."""
+        """By the documentation no operation is allowed with the id of a completed upload."""
         standin.fail("complete", "lost", times=3)
         storage.complete(sent.ref, sent.hashes, nothing)
         storage.abort(sent.ref)
@@ -124,7 +124,7 @@ class TestComplete:
                 storage.complete(what.ref, what.hashes, nothing)
 
     def test_nothing_is_overwritten(self, storage: OSSStorage, sent: Content, standin: Standin) -> None:
-        ref = replace(sent.ref, multipart_id=storage.create(sent.ref))  # its answer was lost, and it was repeated
+        ref = replace(sent.ref, multipart_id=storage.create(sent.ref))  # its response was lost, and it was repeated
         storage.complete(sent.ref, sent.hashes, nothing)
         assert all(send(storage, ref, number, os.urandom(len(sent.part(number)))) for number in sent.numbers)
         with pytest.raises(StorageError, match="CRC64"):

@@ -1,4 +1,4 @@
-"""An OSS that fails, refuses, lies or says nothing: what is tried again, and which of our errors it becomes."""
+"""An OSS that fails, refuses, lies or gives no answer: which requests are repeated, and the resulting errors."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ class TestRetries:
         with pytest.raises(StorageUnavailable):
             storage.check()
         assert time.monotonic() - started < 8
-        assert standin.count("list_uploads") < 2  # who asks whether it answers, wants to know now
+        assert standin.count("list_uploads") < 2  # a health check wants a result now
 
 
 def walk(kind: type[Exception]) -> Iterator[str]:
@@ -290,5 +290,5 @@ class TestWrittenParts:
         standin.fail("upload_part", kind)
         with pytest.raises(StorageUnavailable):
             self.write(storage, what)
-        assert standin.count("upload_part") == 1  # the body can be read once only
+        assert standin.count("upload_part") == 1  # the body can be read only once
         assert storage.list_parts(what.ref) == ({1: PART} if kind == "lost" else {})

@@ -1,7 +1,7 @@
-"""What we believe of OSS, held against the stand-in and, where an account is at hand, against the real one.
+"""Assumptions about OSS, tested against the stand-in and, if an account is available, against the real one.
 
-The real one is switched on by SLUICE_TEST_OSS_ENDPOINT, _BUCKET, _REGION, _ACCESS_KEY, _SECRET_KEY and, with temporary
-keys, _SESSION_TOKEN. Everything is made below a prefix of the run's own and is deleted again.
+The real one is used if SLUICE_TEST_OSS_ENDPOINT, _BUCKET, _REGION, _ACCESS_KEY, _SECRET_KEY and, with temporary
+keys, _SESSION_TOKEN are set. Everything is made below a private prefix and deleted again.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from tests.storage.oss_standin import ACCOUNT, running
 from tests.storage.signed import request
 
 PART = 100 * 1024
-"""As small as OSS takes them."""
+"""The smallest size that OSS accepts."""
 
 NAMES = ("ENDPOINT", "BUCKET", "REGION", "ACCESS_KEY", "SECRET_KEY")
 
 
 def live_settings() -> OSSConfig:
-    """Of the real one; skips where there are none."""
+    """The settings of the real one; skips if there are none."""
     given = {name.lower(): os.environ.get(f"SLUICE_TEST_OSS_{name}", "") for name in (*NAMES, "SESSION_TOKEN")}
     missing = [f"SLUICE_TEST_OSS_{name}" for name in NAMES if not given[name.lower()]]
     if missing:
@@ -68,7 +68,7 @@ class Upload:
 
 @pytest.fixture
 def upload(storage: OSSStorage) -> Iterator[Upload]:
-    """An open upload, and its end."""
+    """An open upload, aborted afterwards."""
     upload_id, data = os.urandom(16).hex(), os.urandom(2 * PART + 9)
     key = f"sluice-test/{upload_id[-2:]}/{upload_id}"
     ref = MultipartRef(upload_id, key, "", len(data), PART, 3, "0" * 32, 0)
@@ -81,7 +81,7 @@ def upload(storage: OSSStorage) -> Iterator[Upload]:
 
 @pytest.fixture
 def done(storage: OSSStorage, upload: Upload) -> Upload:
-    """Completed."""
+    """A completed upload."""
     upload.send(storage, 1, 2, 3)
     storage.complete(upload.ref, b"", nothing)
     return upload

@@ -1,4 +1,4 @@
-"""OSS signature version 4: the official vectors, oss2's own results, and OSS's side of it, which takes nothing else."""
+"""OSS signature version 4: the official vectors, oss2's results, and OSS's side of it, which accepts nothing else."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def presigner(
 
 
 class TestOfficialVectors:
-    """Of Alibaba's SDKs."""
+    """Vectors of Alibaba's SDKs."""
 
     ACCOUNT = Account("ak", "sk", "cn-hangzhou", "bucket")
     KEY = "1234+-/123/1.txt"
@@ -91,7 +91,7 @@ class TestOfficialVectors:
 TEXT = st.text(st.characters(exclude_categories=("Cs", "Cc")), max_size=30)
 NAMES = TEXT.filter(lambda name: name and not name.startswith("x-oss-"))
 OWN = ("x-oss-process", "x-oss-traffic-limit", "response-content-disposition", "response-cache-control", "x-oss-zzz")
-TWINS = ("a", "a-b", "a.b", "a1", "x-oss")  # names sort otherwise than pairs do: "-" and "." come before "="
+TWINS = ("a", "a-b", "a.b", "a1", "x-oss")  # names and pairs sort differently: "-" and "." come before "="
 PARAMS = st.dictionaries(NAMES | st.sampled_from(OWN + TWINS), TEXT, max_size=6)
 VALUES = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=20)
 HEADERS = st.dictionaries(
@@ -141,7 +141,7 @@ class TestAgainstOss2:
         before = dict(params)
         url = presigner(method, key, tuple(headers), now, expires, account, endpoint[1]).sign(params, headers)
         assert url == expected
-        assert params == before  # oss2 writes its own into the caller's
+        assert params == before  # oss2 writes into the caller's dictionary
         verify(Request.of(method, url, account.bucket, headers), account, now + expires)
 
 
@@ -151,7 +151,7 @@ def part_url(number: int = 1, length: int = 8_388_608) -> str:
 
 
 def refused(url: str, headers: Mapping[str, str], method: str = "PUT", now: float = NOW) -> str:
-    """The code of the refusal."""
+    """The code of the error."""
     with pytest.raises(Refused) as caught:
         verify(Request.of(method, url, ACCOUNT.bucket, headers), ACCOUNT, now)
     return caught.value.code

@@ -1,4 +1,4 @@
-"""Storage ``s3`` keeps the contract on a real Ceph, and its URLs take nothing but what was signed."""
+"""Storage ``s3`` fulfils the contract on a real Ceph, and its URLs accept only what was signed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def storage(s3_config: S3Config) -> S3Storage:
 
 
 def send(storage: S3Storage, ref: MultipartRef, number: int, data: bytes) -> bool:
-    """Signs a part as what it is, and sends it."""
+    """Signs a part with its hash, and sends it."""
     try:
         signed = storage.presign_part(ref, number, hashlib.sha256(data).hexdigest(), int(time.time()) + 60)
     except UploadGone:
@@ -175,7 +175,7 @@ class TestFaults:
     def test_an_object_that_is_too_large_for_one_copy_is_copied_in_parts(
         self, storage: S3Storage, upload: Content, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """As AWS wants it above 5 GB."""
+        """As AWS requires above 5 GB."""
         for number in upload.numbers:
             assert send(storage, upload.ref, number, upload.part(number))
         storage.complete(upload.ref, upload.hashes, nothing)
@@ -248,9 +248,9 @@ class TestFaults:
 
 
 class TestETags:
-    """Complete with what a client says: right, nobody lists before; wrong, somebody does, and the object is the same.
+    """Complete with a client's ETags: if right, no list is needed; if wrong, the parts are listed.
 
-    Behind it the parts are always listed once: that the upload is gone shows that the object is there for good.
+    Afterwards the parts are always listed once: the upload is gone, which proves that the object stays.
     """
 
     @pytest.fixture
@@ -273,7 +273,7 @@ class TestETags:
 
     @staticmethod
     def etags(content: Content) -> dict[int, str]:
-        """As a PUT is answered."""
+        """A PUT's response."""
         return {n: f'"{hashlib.md5(content.part(n), usedforsecurity=False).hexdigest()}"' for n in content.numbers}
 
     @staticmethod
@@ -308,7 +308,7 @@ class TestETags:
         assert lists == [sent.ref.multipart_id] * 2
 
     def test_markup_in_them_is_text(self, storage: S3Storage, sent: Content, lists: list[str]) -> None:
-        """Taken for markup, these would be the right list."""
+        """Parsed as markup, these would be the right list."""
         told = self.etags(sent)
         told[1] += "</ETag></Part><!--"
         told[2] = f"--><Part><PartNumber>2</PartNumber><ETag>{told[2]}"
@@ -352,7 +352,7 @@ class TestETags:
     def test_an_aborted_upload_stays_gone(self, storage: S3Storage, sent: Content) -> None:
         storage.abort(sent.ref)
         assert storage.believe(sent.ref, self.etags(sent))
-        with pytest.raises(CompleteDoubtful):  # RGW says that another complete is in progress
+        with pytest.raises(CompleteDoubtful):  # RGW reports that another complete is in progress
             storage.complete(sent.ref, sent.hashes, nothing)
         with pytest.raises(UploadGone):
             settle(storage, sent)

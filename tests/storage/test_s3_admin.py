@@ -1,4 +1,4 @@
-"""`storage init` and `check` on a real Ceph: nobody's rules are lost, and every fault is found when it is made."""
+"""`storage init` and `check` on a real Ceph: no other rules are lost, and every fault that is made is found."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ FOREIGN_CORS = b"""<CORSConfiguration xmlns="http://s3.amazonaws.com/doc/2006-03
 <AllowedOrigin>*</AllowedOrigin><AllowedMethod>GET</AllowedMethod><ExposeHeader>x-theirs</ExposeHeader>
 <MaxAgeSeconds>7</MaxAgeSeconds></CORSRule></CORSConfiguration>"""
 
-# two tags in one rule: botocore reads one of them out of RGW's answer, and would write the rule back with that one
+# two tags in one rule: botocore reads only one of them from RGW's response, and would write the rule back with that one
 FOREIGN_LIFECYCLE = b"""<LifecycleConfiguration xmlns="http://s3.amazonaws.com/doc/2006-03-01/">
 <Rule><ID>theirs</ID><Status>Enabled</Status><Filter><And><Prefix>tmp/</Prefix><Tag><Key>a</Key><Value>1</Value></Tag>
 <Tag><Key>b</Key><Value>2</Value></Tag></And></Filter><Expiration><Days>1</Days></Expiration></Rule>
@@ -46,7 +46,7 @@ ABORT = ("AbortIncompleteMultipartUpload", "DaysAfterInitiation", "9")
 
 @pytest.fixture
 def config(s3_config: S3Config) -> S3Config:
-    """A bucket that is not there yet."""
+    """A bucket that does not exist yet."""
     return replace(s3_config, bucket=f"new{os.urandom(6).hex()}")
 
 
@@ -57,7 +57,7 @@ def bucket(config: S3Config) -> Bucket:
 
 @pytest.fixture
 def ready(config: S3Config) -> S3Config:
-    """The same, prepared."""
+    """A bucket after init."""
     init(config)
     return config
 
@@ -67,7 +67,7 @@ def init(config: S3Config, origins: Sequence[str] = ORIGINS) -> list[str]:
 
 
 def check(config: S3Config, origins: Sequence[str] = ORIGINS, ahead: float = 0) -> dict[str, list[Finding]]:
-    """The findings by what they are about."""
+    """The findings by subject."""
     found: dict[str, list[Finding]] = {}
     for finding in S3Storage(config, lambda: PREFIX, now=lambda: time.time() + ahead).checks(origins):
         found.setdefault(finding.about, []).append(finding)
@@ -75,14 +75,14 @@ def check(config: S3Config, origins: Sequence[str] = ORIGINS, ahead: float = 0) 
 
 
 def wrong(found: dict[str, list[Finding]]) -> dict[str, str]:
-    """What is wrong, as one text each; every one says how to mend it."""
+    """The faults as texts; every one names its remedy."""
     faults = [finding for findings in found.values() for finding in findings if not finding.ok]
     assert all(fault.mend for fault in faults)
     return {fault.about: fault.text for fault in faults}
 
 
 def objects(bucket: Bucket) -> list[str]:
-    """Keys and unfinished uploads that are in the bucket."""
+    """Keys and unfinished uploads in the bucket."""
     left = []
     for query, entry in (("list-type=2", "Contents"), ("uploads=", "Upload")):
         root = ElementTree.fromstring(bucket.call("GET", query).body)  # noqa: S314
@@ -91,7 +91,7 @@ def objects(bucket: Bucket) -> list[str]:
 
 
 def rule_texts(bucket: Bucket, configuration: str) -> list[bytes]:
-    """Each rule of the bucket's, as S3 writes it."""
+    """Each rule of the bucket, as S3 writes it."""
     root = bucket.read(configuration)
     return [] if root is None else sorted(ElementTree.tostring(rule) for rule in root)
 
@@ -100,7 +100,7 @@ class TestInit:
     def test_a_new_bucket_has_everything_and_nothing_is_wrong_with_it(self, config: S3Config, bucket: Bucket) -> None:
         assert init(config)[0] == f"bucket {config.bucket}: made"
         assert wrong(check(config)) == {}
-        assert objects(bucket) == [], "what a check wrote is gone"
+        assert objects(bucket) == [], "a check deletes what it wrote"
 
     def test_repeated_it_changes_nothing(self, ready: S3Config, bucket: Bucket) -> None:
         kinds = ("cors", "lifecycle", "publicAccessBlock")
@@ -169,7 +169,7 @@ class TestInit:
 
 
 def block_all(bucket: Bucket) -> None:
-    """RGW 16 takes no PUT any more then."""
+    """RGW 16 then refuses every PUT."""
     kinds = ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets")
     inner = "".join(f"<{kind}>true</{kind}>" for kind in kinds)
     body = f'<PublicAccessBlockConfiguration xmlns="http://s3.amazonaws.com/doc/2006-03-01/">{inner}</PublicAccessBlockConfiguration>'
@@ -277,7 +277,7 @@ class TestCheck:
     def test_the_leak_of_resent_parts_is_what_the_bucket_shows(self, ready: S3Config, bucket: Bucket) -> None:
         (finding,) = check(ready)["re-sent parts"]
         left = int(bucket.call("HEAD", "read-stats=true").headers["x-rgw-bytes-used"])
-        assert finding.ok, "a note, and no fault of the settings"
+        assert finding.ok, "a note, not an error of the settings"
         assert objects(bucket) == []
         if left:
             assert "leak" in finding.text

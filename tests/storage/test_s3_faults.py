@@ -1,4 +1,4 @@
-"""Storage ``s3`` when Ceph's daemons are killed at the worst moments, and with other ways to be known to it."""
+"""Storage ``s3`` when Ceph's daemons are killed at the worst moments, and with other credentials."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def storage(s3_config: S3Config) -> S3Storage:
 
 @pytest.fixture
 def upload(storage: S3Storage) -> Content:
-    """An open upload of three parts, of which the first is there."""
+    """An open upload of three parts, of which only the first is stored."""
     content = Content(os.urandom(3 * PART - 5), binds_hash=True)
     content.open(storage)
     assert send(storage, content.ref, 1, content.part(1))
@@ -47,7 +47,7 @@ def upload(storage: S3Storage) -> Content:
 
 @pytest.fixture
 def mortal(ceph: Ceph) -> Iterator[Ceph]:
-    """Ceph, whose daemons a test may kill."""
+    """A Ceph whose daemons a test may kill."""
     try:
         yield ceph
     finally:
@@ -62,7 +62,7 @@ def send_all(storage: S3Storage, content: Content) -> None:
 
 
 def complete_at_last(storage: S3Storage, content: Content, seconds: float = 60) -> str:
-    """Settles a complete that was sent, as the worker does, until it succeeds; the key that counts."""
+    """Settles a sent complete, as the worker does, until it succeeds. Returns the key that counts."""
     deadline = time.monotonic() + seconds
     ref, key = replace(content.ref, completes_sent=1), Content(b"x").ref.object_key
     while True:
@@ -91,7 +91,7 @@ class HalfSent:
         self._connection.send(self._data[: len(self._data) // 2])
 
     def finish(self) -> int:
-        """Sends the rest; the status, 0 where the connection broke."""
+        """Sends the rest. Returns the status, or 0 if the connection broke."""
         try:
             self._connection.send(self._data[len(self._data) // 2 :])
             return self._connection.getresponse().status
@@ -135,11 +135,11 @@ def test_everything_killed_at_once_loses_no_finished_part(mortal: Ceph, storage:
 
 
 class Between(Listening):
-    """Passes bytes on between a client and radosgw, and does something at one moment of a complete.
+    """A proxy between a client and radosgw that runs an action at one moment of a complete.
 
     Args:
         target: radosgw's URL.
-        when: "before" the request is passed on, or "after" it was, when its answer begins (which is not passed on).
+        when: "before" the request is passed on, or "after", when its response begins (which is not passed on).
     """
 
     def __init__(self, target: str, when: str, act: Callable[[], None]) -> None:
@@ -192,7 +192,7 @@ def test_radosgw_killed_in_complete(
 def test_the_lock_of_a_radosgw_that_died_in_complete_is_waited_for(
     ceph: Ceph, storage: S3Storage, upload: Content
 ) -> None:
-    """RGW says 500 to every complete meanwhile; the parts stay, and nobody is told that anything is wrong with them."""
+    """RGW returns 500 to every complete meanwhile. The parts stay, and no client gets a wrong error."""
     send_all(storage, upload)
     pool = "default.rgw.buckets.non-ec"
     (meta,) = (name for name in ceph.tool("rados", "-p", pool, "ls").splitlines() if upload.ref.multipart_id in name)
@@ -242,7 +242,7 @@ def test_completes_at_once_make_one_object(storage: S3Storage, upload: Content) 
     assert read(storage, complete_at_last(storage, upload)) == upload.data
 
 
-# -- other ways to be known
+# -- other credentials
 
 
 def whole_way(storage: S3Storage) -> None:
@@ -278,7 +278,7 @@ def test_the_bucket_as_a_host(s3_config: S3Config, monkeypatch: pytest.MonkeyPat
 
 @pytest.fixture(scope="session")
 def session_config(ceph: Ceph, s3_config: S3Config) -> S3Config:
-    """Keys that are lent for 15 minutes, with a session token."""
+    """Temporary keys for 15 minutes, with a session token."""
 
     def document(statement: dict[str, object]) -> str:
         # RGW 16 does not decode the '+' of a form's spaces (ceph/ceph PR 55329)

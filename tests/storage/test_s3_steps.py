@@ -1,8 +1,8 @@
-"""radosgw is killed, stopped or fails at each of its RADOS writes, in every call that we make.
+"""radosgw is killed, stopped or fails at each of its RADOS writes, in every call that Sluice makes.
 
-Nothing that was acknowledged is lost, counted by whole reads after the old keys were aborted and deleted and garbage
-collection has come; and nothing is left over once everything is deleted. In every run: kill and EIO at every write of
-every call, and stop at every write of a complete. SLUICE_TEST_STEPS=all stops every other call as well, and kills
+No acknowledged data is lost: objects are read completely after the old keys were aborted and deleted and garbage was
+collected. And nothing is left after everything is deleted. Every run has: kill and EIO at every write of
+every call, and stop at every write of a complete. SLUICE_TEST_STEPS=all also stops every other call, and kills
 radosgw in 200 completes at random moments.
 """
 
@@ -33,7 +33,7 @@ from tests.storage.steps import Stepped
 
 LONG = os.environ.get("SLUICE_TEST_STEPS") == "all"
 SINGLE = 5 * 1024**2
-"""Bytes of a small file that has more than a head at RGW: what is over 4 MiB."""
+"""Bytes of a small file that is more than a head object at RGW: above 4 MiB."""
 
 pytestmark = pytest.mark.timeout(1800 if LONG else 300)
 
@@ -46,13 +46,13 @@ def stepped(ceph: Ceph, s3_config: S3Config, tmp_path_factory: pytest.TempPathFa
 
 @pytest.fixture
 def sound(s3_config: S3Config) -> S3Storage:
-    """By the radosgw that nothing happens to."""
+    """The radosgw without faults."""
     return S3Storage(s3_config, lambda: PREFIX, part_url=lambda *_: "")
 
 
 @pytest.fixture
 def faulty(stepped: Stepped, monkeypatch: pytest.MonkeyPatch) -> S3Storage:
-    """By the other one; nobody waits for it for long."""
+    """The faulty radosgw, with short timeouts."""
     monkeypatch.setattr(calls, "_COMPLETE_TIMEOUT", 1.0)
     monkeypatch.setattr(calls, "_COPY_TIMEOUT", 1.0)
     made = S3Storage(stepped.config, lambda: PREFIX, part_url=lambda *_: "")
@@ -62,11 +62,11 @@ def faulty(stepped: Stepped, monkeypatch: pytest.MonkeyPatch) -> S3Storage:
 
 @dataclass
 class World:
-    """One state: what is done by the faulty radosgw, and what is behind it.
+    """One state: calls by the faulty radosgw, and their results.
 
     Attributes:
-        keys: whatever may be at the storage.
-        retired: those that nobody believes in.
+        keys: all keys that may be at the storage.
+        retired: keys that no longer count.
     """
 
     sound: S3Storage
@@ -98,7 +98,7 @@ class World:
         return what
 
     def settle(self, what: Content) -> str:
-        """What the worker does about a doubtful complete, until it is done; the key that counts."""
+        """The worker's handling of a doubtful complete, until it is done. Returns the key that counts."""
         key = self.content().ref.object_key
         ref = replace(what.ref, completes_sent=1)
 
@@ -114,13 +114,13 @@ class World:
         return key
 
     def retire(self, what: Content) -> None:
-        """What the sweep does about a key that nobody believes in: the upload goes now, the object a day later."""
+        """The sweep's handling of a retired key: the upload is aborted now, the object deleted a day later."""
 
         def aborted() -> bool:
             try:
                 self.sound.abort(what.ref)
             except StorageError:
-                return False  # RGW 18, while the lock of the dead complete lives
+                return False  # RGW 18, while the lock of the dead complete exists
             return True
 
         steps.until(aborted)
@@ -137,8 +137,8 @@ def put(storage: S3Storage, what: Content, number: int) -> int:
 Do = Callable[[], object]
 Behind = Callable[[], str | None]
 Case = Callable[[World], tuple[Do, Callable[[bool], str | None], bytes]]
-"""What the faulty radosgw does; what follows by the sound one, given whether that was acknowledged, and answers the key
-that counts; and the bytes that it must have."""
+"""A call by the faulty radosgw; the following call by the sound one, which gets whether the first was acknowledged and
+returns the key that counts; and the bytes that it must have."""
 
 
 def creating(world: World) -> tuple[Do, Callable[[bool], str | None], bytes]:
@@ -205,7 +205,7 @@ def putting(world: World) -> tuple[Do, Callable[[bool], str | None], bytes]:
         assert acknowledged or put_whole(world.sound) in (200, 412)
         try:
             completed = world.sound.complete(what.ref, what.hashes, nothing)
-        except PartMismatch:  # the object was broken and is gone; the client sends again
+        except PartMismatch:  # the object was broken and is deleted; the client sends again
             assert not acknowledged
             assert put_whole(world.sound) == 200
             completed = world.sound.complete(what.ref, what.hashes, nothing)
@@ -262,11 +262,11 @@ LEAKING = {
     "eio": {"create", "part"},
     "stop": set[str](),
 }
-"""What radosgw itself leaves behind of these calls cannot be freed by S3 calls: it costs room, and nothing else."""
+"""radosgw's remains of these calls cannot be freed by S3 calls: they only cost disk space."""
 
 
 def attempt(act: Do) -> bool:
-    """Whether it was acknowledged."""
+    """Whether the call was acknowledged."""
     try:
         act()
     except (StorageError, OSError):
@@ -286,7 +286,7 @@ def count_writes(stepped: Stepped, world: World, case: Case) -> int:
 
 
 def run_state(stepped: Stepped, world: World, case: Case, action: str, at: int) -> tuple[str | None, bytes]:
-    """The key that counts behind a fault, and its bytes."""
+    """The key that counts after a fault, and its bytes."""
     act, behind, data = case(world)
     stepped.arm(action, at)
     acknowledged = attempt(act)
@@ -355,7 +355,7 @@ def test_kills_at_random_moments_of_completes(
     steps.collect(ceph)
     lost = [key for key, data in kept.items() if read_or_nothing(sound, key) != data]
     with capsys.disabled():
-        sys.stdout.write(f"\n{count} kills: {unclean} completes without a clean answer, {len(lost)} objects lost\n")
+        sys.stdout.write(f"\n{count} kills: {unclean} completes without a clean response, {len(lost)} objects lost\n")
     stepped.start()
     assert unclean > 0 or not LONG
     assert lost == []

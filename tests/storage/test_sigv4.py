@@ -1,4 +1,4 @@
-"""Our URLs are botocore's, byte for byte: any key, any upload id, any credentials, at any moment."""
+"""Sluice's URLs equal botocore's, byte for byte: for any key, upload id, credentials and moment."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ REGIONS = ("us-east-1", "eu-central-1", "default")
 TOKENS = ("", "FwoGZXIvYXdzE+/=token&with every=thing%25")
 HASH = "5e" * 32
 
-# text that has been taken for something else by one encoder or another
+# text that an encoder could take for something else
 HOSTILE = (
     " ",
     "+",
@@ -50,7 +50,7 @@ HOSTILE = (
     "é",
 )
 texts = st.one_of(st.sampled_from(HOSTILE), st.text(min_size=1, max_size=40))
-# '.' and '..' as a path's steps are names to S3 and movements to everybody else; botocore's own callers disagree
+# S3 takes '.' and '..' in a path as names, other software as navigation; botocore's callers disagree
 keys = texts.filter(lambda key: not {".", ".."} & set(key.split("/")) and key.strip("/") != "")
 moments = st.integers(0, 4_102_444_800)
 lives = st.integers(1, MAX_EXPIRES)
@@ -59,7 +59,7 @@ many = settings(max_examples=200, deadline=None)
 
 @contextmanager
 def clock_at(moment: int) -> Iterator[None]:
-    """botocore's clock stands still."""
+    """Stops botocore's clock."""
     now = datetime.fromtimestamp(moment, UTC)
     with mock.patch("botocore.auth.get_current_datetime", return_value=now):
         yield
@@ -106,12 +106,12 @@ def credentials(of: S3Config) -> Credentials:
 
 
 def path(of: S3Config, key: str) -> str:
-    """Where a key is, encoded as S3 wants it."""
+    """The path of a key, encoded as S3 requires."""
     return Address(of, of.endpoint).path(quote(key, safe="/-_.~"))
 
 
 def ours(of: S3Config, method: str, key: str, now: int, expires: int, theirs: str, headers: Mapping[str, str]) -> str:
-    """Our URL with the parameters of theirs, in their order."""
+    """Sluice's URL with the parameters in botocore's order."""
     presigner = Presigner(
         credentials(of), method, Address(of, of.endpoint).base, path(of, key), tuple(headers), now, expires
     )
@@ -158,7 +158,7 @@ def test_a_gets_url(of: S3Config, key: str, given_overrides: dict[str, str], now
 
 
 class BoundAuth(S3SigV4QueryAuth):
-    """botocore's own signer, for a body whose hash is known: it has no such thing."""
+    """botocore's signer, extended for a body with a known hash."""
 
     def __init__(self, sha256: str, *arguments: Any, **more: Any) -> None:
         super().__init__(*arguments, **more)
@@ -219,7 +219,7 @@ def test_a_parts_url_that_binds_the_hash(
 def test_what_the_storage_gives_out(endpoint: str, virtual: bool, token: str, binds_hash: bool) -> None:
     of, now = config("eu-central-1", token, virtual=virtual, endpoint=endpoint), 1_800_000_123
     storage = S3Storage(of, lambda: "0badcafe", now=lambda: now + 0.5)
-    # botocore leaves the port in the URL, but not in the Host header that it signs; nor do clients send it
+    # botocore leaves the port in the URL, but not in the Host header that it signs; clients do not send it either
     of = replace(of, endpoint=endpoint.replace(":443", "").replace("S3.example:80", "s3.example"))
     key, upload_id = "0badcafe/ab/" + "ab" * 16, "2~up+load/id="
     ref = MultipartRef("ab" * 16, key, upload_id, 20_000_000, 8_388_608, 3, "", 0, binds_hash)

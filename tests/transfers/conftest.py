@@ -1,4 +1,4 @@
-"""A real worker process between a real Ceph, a stand-in for OSS and a local folder, over a database of its own."""
+"""A real worker process between a real Ceph, a stand-in for OSS and a local folder, with a separate database."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ ROOT: Final = Path(__file__).parents[2]
 
 
 def await_true(condition: Callable[[], bool], seconds: float, what: str = "") -> None:
-    """Waits for something that a worker does."""
+    """Polls for a result of a worker."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, what or "it did not happen in time"
@@ -45,7 +45,7 @@ def await_true(condition: Callable[[], bool], seconds: float, what: str = "") ->
 
 @dataclass(frozen=True)
 class Stored:
-    """A blob and where its first replica lies."""
+    """A blob and the place of its first replica."""
 
     id: bytes
     data: bytes
@@ -54,11 +54,11 @@ class Stored:
 
 
 class Yard:
-    """See the module's docstring.
+    """Storages and workers, see the module's docstring.
 
     Attributes:
         environ: the settings of its workers.
-        workers: those that run.
+        workers: the running ones.
     """
 
     def __init__(self, environ: dict[str, str], folder: Path, standin: Standin) -> None:
@@ -97,11 +97,11 @@ class Yard:
         return Stored(blob.id, data, storage, key)
 
     def store_many(self, storage: str, sizes: Sequence[int]) -> list[Stored]:
-        """Blobs of these sizes, each with bytes of its own."""
+        """Blobs of these sizes, each with different bytes."""
         return [self.store(storage, random.randbytes(size)) for size in sizes]
 
     def copy_of(self, stored: Stored, storage: str) -> bytes | None:
-        """The bytes of a blob's replica there; None where it has none."""
+        """The bytes of a blob's replica on this storage; None if there is none."""
         found = dict(blobs.replicas(self.db, stored.id)).get(storage)
         if found is None:
             return None
@@ -122,7 +122,7 @@ class Yard:
         return self.workers[-1]
 
     def kill(self, worker: subprocess.Popen[bytes]) -> None:
-        """Ends a worker at once, as the kernel does it."""
+        """Kills a worker."""
         worker.send_signal(signal.SIGKILL)
         worker.wait()
         self.workers.remove(worker)
@@ -154,7 +154,7 @@ class Yard:
         return str(self.rows("SELECT state FROM transfer WHERE id = %s", transfer)[0][0])
 
     def done(self, transfer: bytes) -> int:
-        """How many blobs are."""
+        """Number of the transfer's blobs in each state."""
         return int(self.rows("SELECT done_items FROM transfer WHERE id = %s", transfer)[0][0])
 
     def await_done(self, transfer: bytes, seconds: float) -> None:
@@ -169,7 +169,7 @@ class Yard:
             time.sleep(0.1)
 
     def orphans(self) -> list[str]:
-        """Objects and unfinished uploads that no row names."""
+        """Objects and unfinished uploads without a row."""
         tables = "replica", "doomed", "transfer_item"
         keys = {key for table in tables for (key,) in self.rows(f"SELECT object_key FROM {table}")}  # noqa: S608
         objects = set(self.standin.bucket.objects)

@@ -15,7 +15,7 @@ MIB = 1024**2
 
 
 def sizes(count: int) -> list[int]:
-    """Mostly small, a few of several parts."""
+    """Mostly small blobs, a few of several parts."""
     chosen = random.Random(count)
     return [chosen.choice([33, 700, 40_000, MIB]) if n % 10 else digests.MIN_PART_SIZE * 2 + n for n in range(count)]
 
@@ -69,7 +69,7 @@ def test_radosgw_killed_in_the_middle_only_delays(yard: Yard, ceph: Ceph) -> Non
             before = yard.done(transfer)
             await_true(lambda before=before: yard.done(transfer) > before, 60, yard.log)
             ceph.kill("client.rgw")
-            time.sleep(1)  # what is away is away for a while
+            time.sleep(1)  # the storage is down for a while
             ceph.run("start")
     finally:
         ceph.run("start")

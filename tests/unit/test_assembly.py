@@ -1,4 +1,4 @@
-"""Assembling: copied and hashed in one pass, resumed from whatever an earlier try left."""
+"""Assembly: copied and hashed in one pass, and resumed from any state that an earlier try left."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ HASHES = [hashlib.sha256(part).digest() for part in PARTS]
 
 
 def nothing() -> None:
-    """A `keep_alive` that lets the work go on."""
+    """A `keep_alive` that never stops the work."""
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Every part as it arrived."""
+    """Every part as received."""
     for number, part in enumerate(PARTS, 1):
         (tmp_path / str(number)).write_bytes(part)
     return tmp_path
@@ -34,7 +34,7 @@ def assemble(folder: Path) -> list[int]:
 
 
 def copied(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The offsets in the target at which bytes are written."""
+    """The offsets in the target that bytes are written to."""
     offsets: list[int] = []
     real = os.copy_file_range
 

@@ -1,4 +1,4 @@
-"""The bench's own arithmetic: what is wrong here would show as a wrong figure, and nowhere else."""
+"""The bench's arithmetic: an error here would only show as a wrong figure."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ def _threads(pid: int) -> int:
 
 
 def _ended(pid: int) -> bool:
-    """A zombie waits for whoever took it over."""
+    """A zombie waits for the process that adopted it."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except OSError:
@@ -191,7 +191,7 @@ def test_sigterm_ends_what_was_started_and_removes_the_folder(tmp_path: Path) ->
         "             {}, folder / 'log', {})\n"
     )
     with subprocess.Popen([sys.executable, "-B", "-c", code, tmp_path], cwd=ROOT) as process:
-        # the second thread is the one that watches the program
+        # the second thread watches the program
         while not (found := list(tmp_path.glob("sluice-test-*/pid"))) or _threads(process.pid) < 2:
             assert process.poll() is None
             time.sleep(0.01)

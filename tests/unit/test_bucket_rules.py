@@ -1,4 +1,4 @@
-"""Merging our rule into a bucket's: nothing of the others' is lost, whatever form a storage answers in."""
+"""Merging Sluice's rule into a bucket's rules: no other rule is lost, in any form that a storage returns."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ OURS = "<Rule><ID>ours</ID><Days>9</Days></Rule>"
 
 
 class Storage:
-    """Keeps a document; ``changes`` is what it does to it on the way."""
+    """Stores a document; ``changes`` is how it alters the document."""
 
     def __init__(self, document: str | None, changes: str = "") -> None:
         self.document = document
@@ -82,7 +82,7 @@ def test_conditions_are_sent_in_the_form_that_means_them_all(answered: str, sent
     storage = Storage(f"<Rules><Rule><ID>a</ID><Filter>{answered}</Filter></Rule></Rules>")
     try:
         storage.merge()
-    except StorageError:  # this one answers as it was told, not as RGW does
+    except StorageError:  # this storage returns what it was given, unlike RGW
         assert answered != sent
     assert storage.document == f"<Rules>{OURS}<Rule><ID>a</ID><Filter>{sent}</Filter></Rule></Rules>"
 

@@ -1,4 +1,4 @@
-"""Settings: every problem at once, secrets from files, nothing secret printed."""
+"""Settings: every problem in one message, secrets from files, no secret printed."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_every_missing_setting_is_named_at_once() -> None:
         ("SLUICE_REDIS_URL", "http://x", "redis: or rediss: or unix:"),
         ("SLUICE_USER_UPLOADS", "0", "between 1 and 1000000"),
         ("SLUICE_USER_UPLOADS", "many", "is a whole number"),
-        ("SLUICE_ADDRESS_CONNECTIONS", "65536", "between 1 and 65535"),  # nginx takes no more
+        ("SLUICE_ADDRESS_CONNECTIONS", "65536", "between 1 and 65535"),  # nginx's maximum
         ("SLUICE_USER_UPLOADS", "", "is a whole number"),
         ("SLUICE_STORAGE_ROOT", "var/storage", "absolute"),
         ("SLUICE_SIGNUP", "Open", "open, invite, closed"),

@@ -1,4 +1,4 @@
-"""Part sizes and digests at every boundary; clients compute the same."""
+"""Part sizes and digests at every boundary; clients must compute the same."""
 
 from __future__ import annotations
 

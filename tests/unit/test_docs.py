@@ -1,4 +1,4 @@
-"""What `python -m api docs` writes, and the documents around it."""
+"""The output of `python -m api docs`, and the documents around it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""gunicorn with our settings: told to stop, it serves on for a while and says so."""
+"""gunicorn with Sluice's settings: after SIGTERM it keeps serving for a while and reports that it stops."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ DEADLINE = 30.0
 
 
 def app(environ: object, start_response: Callable[[str, list[tuple[str, str]]], object]) -> Iterable[bytes]:
-    """The application that gunicorn serves here: what a worker knows."""
+    """The application that gunicorn runs here: returns the worker's state."""
     start_response("200 OK", [("Content-Length", "1")])
     return [b"1" if draining.begun() else b"0"]
 
 
 def ask(path: Path) -> bytes:
-    """Its answer; nothing where nobody answers."""
+    """Its response; empty if there is none."""
     connection = http.client.HTTPConnection("localhost", timeout=5)
     connection.sock = socket.socket(socket.AF_UNIX)
     try:

@@ -1,4 +1,4 @@
-"""The error table, and how a row of it becomes an answer."""
+"""The error table, and how a row becomes a response."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Flame graphs: what samplers print becomes stacks, and stacks become boxes as wide as their share."""
+"""Flame graphs: samplers' output becomes stacks, and stacks become boxes as wide as their share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The house itself: what documents name exists, versions agree, every file of statements is fenced."""
+"""The repository: files named in documents exist, versions agree, SQL is only in its files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ids: UUIDv7, in the order in which they are made."""
+"""Ids: UUIDv7, in the order of their creation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from api.core.models import new_id
 
 def test_ids_sort_by_their_time_also_within_a_millisecond(monkeypatch: pytest.MonkeyPatch) -> None:
     begin = 1_790_000_000_999_000_000
-    moments = [begin + 250 * step for step in range(8000)]  # two milliseconds, and the step from one to the next
+    moments = [begin + 250 * step for step in range(8000)]  # two milliseconds, and the step between them
     times = iter(moments)
     monkeypatch.setattr(time, "time_ns", lambda: next(times))
     made = [new_id() for _ in moments]

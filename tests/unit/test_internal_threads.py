@@ -1,4 +1,4 @@
-"""gunicorn's second listener: the edge's own questions are answered while every other thread is busy."""
+"""gunicorn's second listener: the edge's internal calls are answered while all other threads are busy."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ import pytest
 CODE = Path(__file__).parents[2]
 DEADLINE = 20.0
 WAITING = 12
-"""Calls at once: more than there are threads (1) and connections (4) of the only process."""
+"""Concurrent calls: more than the only process has threads (1) and connections (4)."""
 
 
 def app(environ: Any, start_response: Any) -> list[bytes]:
-    """Notes a call to /slow in a folder, and answers it once a file is there; anything else immediately."""
+    """Notes a call to /slow in a folder, and answers it once a file exists. Answers all other calls immediately."""
     folder = Path(os.environ["TEST_FOLDER"])
     if environ["PATH_INFO"] == "/slow":
         (folder / f"began-{threading.get_ident()}-{time.monotonic_ns()}").touch()
@@ -69,7 +69,7 @@ def start(folder: Path, bind: str, *options: str) -> subprocess.Popen[bytes]:
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Path]:
-    """One process with one thread, that takes four connections at a time; the path of its socket."""
+    """One process with one thread and four connections. Yields the path of its socket."""
     path = tmp_path / "s"
     with start(tmp_path, f"unix:{path}", "--worker-connections", "4") as process:
         try:

@@ -1,4 +1,4 @@
-"""The keys' file: who signs when, what a process makes of a file that changes, and how it is changed."""
+"""The file of keys: which key signs when, how a process handles changes of the file, and how the file is changed."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ DAY = 86_400
 
 
 class Tick:
-    """A clock that a test turns."""
+    """A clock that a test advances."""
 
     def __init__(self) -> None:
         self.now = 0.0
 
     def __call__(self) -> float:
-        self.now += 2  # more than LOOK_EVERY: every look is a real one
+        self.now += 2  # more than LOOK_EVERY, so that the file is read every time
         return self.now
 
 
@@ -65,7 +65,7 @@ def test_tokens_follow_the_file(path: Path) -> None:
     claims = {"exp": int(NOW) + 9}
     first = tokens.sign("link", claims, now=NOW)
     path.write_text(f"{A}\n{B} from={NOW + 10:.0f}\n")
-    # verified already, signing later
+    # verifies already, signs later
     assert tokens.verify("link", Tokens([B]).sign("link", claims, now=NOW), now=NOW) == claims
     assert old.verify("link", tokens.sign("link", claims, now=NOW), now=NOW) == claims
     with pytest.raises(TokenError):

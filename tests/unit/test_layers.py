@@ -1,4 +1,4 @@
-"""The import rules in pyproject.toml name all that they should; the linter itself only knows what they name."""
+"""The import rules in pyproject.toml cover every folder; the linter only checks what they name."""
 
 from __future__ import annotations
 

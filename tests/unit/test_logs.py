@@ -16,7 +16,7 @@ from api.core import logs
 
 @pytest.fixture
 def stream(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
-    """What is written to stderr, with logging as a process of ours sets it up."""
+    """The lines that are written to stderr, with logging set up as in a Sluice process."""
     before = logging.root.handlers[:], logging.root.level
     captured = io.StringIO()
     monkeypatch.setattr(sys, "stderr", captured)
@@ -38,7 +38,7 @@ def test_a_line_is_one_json_object_whatever_the_text_holds(stream: io.StringIO) 
 
 
 def test_a_line_carries_the_requests_id_and_only_within_it(stream: io.StringIO) -> None:
-    logs.request_id.set("")  # what an earlier test of this thread left
+    logs.request_id.set("")  # set by an earlier test of this thread
     token = logs.request_id.set("abc123")
     try:
         logging.getLogger("api").warning("inside")

@@ -1,4 +1,4 @@
-"""What is counted, by one process and by several that share a folder."""
+"""Metrics of one process, and of several that share a folder."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ASK = "from api.core import metrics; print(metrics.text().decode())"
 
 
 class Process:
-    """A process that counts, and lives until it is told to end."""
+    """A process that counts, and runs until it is told to end."""
 
     def __init__(self, folder: Path, number: int, *how: str) -> None:
         environment = {"SLUICE_METRICS_FOLDER": str(folder)}
@@ -57,7 +57,7 @@ def test_processes_that_share_a_folder_are_counted_as_one(tmp_path: Path) -> Non
     found = ask(tmp_path)
     assert (found[RUNS], found["sluice_database_connections"]) == (7, 7)
     second.end()
-    # what it counted stays; what it had open is not open any more
+    # its counters stay; its gauges do not
     found = ask(tmp_path)
     assert (found[RUNS], found["sluice_database_connections"]) == (7, 3)
     third = Process(tmp_path, 5)
@@ -140,14 +140,14 @@ def test_a_full_disk_kills_no_process_and_what_it_counted_is_told_later(when: st
         assert process.stdin
         assert process.stdout
         if when == "while it runs":
-            while not list(folder.glob("gauge_*.db")):  # the last to be made
+            while not list(folder.glob("gauge_*.db")):  # the file that is made last
                 assert process.poll() is None
                 time.sleep(0.01)
         filler = Filler(tmp_path / "filler")
         process.stdin.write("\n")
         process.stdin.flush()
         assert process.stdout.readline() == "counted\n", process.wait(10)
-        ask(folder)  # whatever is there can be read
+        ask(folder)  # the remaining files can be read
         filler.remove()
         process.communicate("\n", timeout=30)
         assert process.returncode == 0

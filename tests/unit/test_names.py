@@ -1,4 +1,4 @@
-"""Names are data: what is refused, and what passes untouched."""
+"""Names are data: which are refused, and which pass unchanged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The bench's stream at a fixed rate: times count from when a request was due, and only good answers count."""
+"""The bench's requests at a fixed rate: times count from when a request was due, and only successes count."""
 
 import socketserver
 import threading
@@ -16,7 +16,7 @@ GOOD = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc"
 
 @contextmanager
 def serving(answer: Callable[[int], bytes]) -> Iterator[int]:
-    """A server that answers by the number of the request on its connection; its port."""
+    """A server whose response depends on the request's number on its connection. Yields its port."""
 
     class Handler(socketserver.BaseRequestHandler):
         def handle(self) -> None:

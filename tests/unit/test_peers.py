@@ -1,4 +1,4 @@
-"""What the bench installs beside us: pinned, and loudly left out where it cannot be had."""
+"""The peers that the bench installs: pinned, and reported if they cannot be installed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Transfer policies: every spelling that is meant to work, and every one that must not start."""
+"""Transfer policies: every accepted spelling, and every rejected one."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MAIN = Policy("main", "archive", move=False, after=0, keep=0)
             (MAIN, Policy("local", "main", move=True, after=3600, keep=30)),
         ),
         (
-            "replicate:a>b;replicate:b>a",  # two storages that hold the same
+            "replicate:a>b;replicate:b>a",  # two storages with the same content
             (Policy("a", "b", move=False, after=0, keep=0), Policy("b", "a", move=False, after=0, keep=0)),
         ),
     ],

@@ -1,4 +1,4 @@
-"""What a probe makes of a storage's answers, and how often a storage is asked that does not answer."""
+"""How a probe judges a storage's responses, and how often it asks a storage that does not answer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from api.storage.probe import ProbedStorage, refuses_wrong_body
 
 
 class Asked(MemoryStorage, ProbedStorage):
-    """Probed by a function, at moments that a test gives."""
+    """Probed by a function, at moments that a test sets."""
 
     def __init__(self, probe: Callable[[], bool]) -> None:
         MemoryStorage.__init__(self)
@@ -63,7 +63,7 @@ def test_a_storage_that_cannot_be_asked_is_asked_again_after_half_a_minute() -> 
 
 
 class Answering(MemoryStorage, ProbedStorage):
-    """Answers a wrong body and the right one with such statuses, and stores what it answers with 200."""
+    """Returns these statuses to a wrong body and to the right one, and stores a body if it returns 200."""
 
     def __init__(self, wrong: int, right: int, *, keeps: bool = True) -> None:
         MemoryStorage.__init__(self)

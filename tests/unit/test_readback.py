@@ -1,4 +1,4 @@
-"""Reading back: in order, several parts at once and no more, two readings before anything is called wrong."""
+"""Reading back: in order, a limited number of parts in parallel, and two reads before a part counts as wrong."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ HASHES = [hashlib.sha256(DATA[i : i + PART]).digest() for i in range(0, len(DATA
 
 
 class Object:
-    """An object that can be read, slowly, wrongly, or not at all."""
+    """An object that can be read slowly, wrongly, or not at all."""
 
     def __init__(self) -> None:
         self.reads: list[int] = []
@@ -73,7 +73,7 @@ def test_no_more_are_read_than_asked_for(parallel: int) -> None:
 
 def test_so_many_are_read_at_once_and_no_more() -> None:
     found, barrier = Object(), threading.Barrier(3)
-    found.before = lambda number: barrier.wait(10) and None  # passes when three are there
+    found.before = lambda number: barrier.wait(10) and None  # passes when three reads are waiting
     assert len(list(back(found, 3).parts(0))) == 6
     assert found.most_at_once == 3
 
@@ -83,7 +83,7 @@ def test_one_reads_ahead_of_what_is_taken_and_no_further() -> None:
     found.before = lambda number: third.set() if number == 3 else None
     parts = back(found, 1, ahead=3).parts(0)
     assert next(parts).number == 1
-    assert third.wait(10), "nobody waits for what is taken"
+    assert third.wait(10), "parts that were taken leave room"
     assert [part.number for part in parts] == [2, 3, 4, 5, 6]
     assert found.most_at_once == 1
 
@@ -130,7 +130,7 @@ def test_a_storage_that_fails_says_nothing_about_the_bytes(parallel: int) -> Non
 def test_a_storage_that_keeps_us_waiting_costs_no_lease(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(readback, "KEEP_SECONDS", 0.01)
     found, kept = Object(), threading.Event()
-    found.before = lambda number: kept.wait(10) and None  # nothing comes before the lease was kept
+    found.before = lambda number: kept.wait(10) and None  # no read returns before the lease was extended
     assert len(list(back(found, 2, kept.set).parts(0))) == 6
 
 

@@ -1,5 +1,5 @@
-"""One set of settings: what persons write in docker-compose.yml, .env.example and the edge's templates beside what
-`python -m api docs` writes there."""
+"""One set of settings: the hand-written parts of docker-compose.yml, .env.example and the edge's templates agree with
+the output of `python -m api docs`."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ SETTINGS = {
     for prefix, shape in (("SLUICE_", Config), ("SLUICE_S3_", S3Config), ("SLUICE_OSS_", OSSConfig))
     for field in declared(shape)
 }
-# A worker in a container shares its figures with the APIs; Redis is the stack's own and has no password.
+# A worker in a container shares its metrics folder with the APIs; Redis is the stack's and has no password.
 NOT_IN_CONTAINERS = {"SLUICE_METRICS_BIND", "SLUICE_REDIS_URL_FILE"}
 # Only for the compose file itself: ports, sizes, profiles.
 OF_COMPOSE = {"COMPOSE_PROFILES", *re.findall(r"\$\{([A-Z_]+):-", COMPOSE)}
 
 
 def block(begin: str) -> dict[str, str]:
-    """The environment that follows a line of the compose file: names and values; the indented lines up to the next."""
+    """The environment after a line of the compose file: names and values; the indented lines up to the next."""
     _, found, rest = COMPOSE.partition(f"{begin}\n")
     assert found, begin
     lines = re.match(r"(?:[ ]+[A-Z<#].*\n)+", rest)
@@ -100,7 +100,7 @@ def test_the_example_names_everything_that_can_be_set() -> None:
 
 
 def repeated_keys(text: str) -> list[str]:
-    """Keys that stand twice in one mapping; Compose v2 refuses such a file, docker-compose takes the last one."""
+    """Duplicate keys in one mapping. Compose v2 rejects such a file, docker-compose uses the last one."""
     found: list[str] = []
     open_mappings: dict[int, set[str]] = {}
     for spaces, key in re.findall(r"^( *)([\w.<-]+):(?: |$)", text, re.M):
@@ -126,7 +126,7 @@ def test_the_example_sets_nothing() -> None:
     assert [line for line in EXAMPLE.splitlines() if line and not line.startswith("#")] == []
 
 
-# What a profile needs differs from the default, and is meant to.
+# Values that a profile needs differ from the defaults on purpose.
 OF_PROFILES = re.search(r"--- a Ceph.*?--- the rest", EXAMPLE, re.S)
 assert OF_PROFILES
 PROFILED = set(re.findall(r"^# ([A-Z0-9_]+)=", OF_PROFILES.group(), re.M))

@@ -1,4 +1,4 @@
-"""A hash that can be taken up again: the same as hashlib's, wherever it was put down."""
+"""A hash whose state can be saved and resumed: equal to hashlib's at any split."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def test_it_is_hashlibs(size: int) -> None:
     whole = SHA256()
     whole.update(DATA[:size])
     assert whole.digest() == hashlib.sha256(DATA[:size]).digest()
-    assert whole.digest() == hashlib.sha256(DATA[:size]).digest()  # asking ends nothing
+    assert whole.digest() == hashlib.sha256(DATA[:size]).digest()  # reading the digest does not end the hash
     whole.update(b"more")
     assert whole.digest() == hashlib.sha256(DATA[:size] + b"more").digest()
 

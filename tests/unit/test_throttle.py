@@ -1,4 +1,4 @@
-"""A cap on bytes a second: exact over any number of threads, and never in the way of an end."""
+"""A limit of bytes per second: exact for any number of threads, and it never delays a stop."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from api.blobs.throttle import Throttle
 
 
 class Waits(threading.Event):
-    """An event that lets its waiters' time go by at once, and remembers how long it would have been."""
+    """An event that lets its waiters' time pass immediately, and records the time."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""SLUICE_TIERS: what it takes, and that it names everything that is wrong."""
+"""SLUICE_TIERS: accepted values, and that an error names every problem."""
 
 from __future__ import annotations
 

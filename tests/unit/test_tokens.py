@@ -1,4 +1,4 @@
-"""Tokens: itsdangerous' own bytes, one spelling each, one purpose each."""
+"""Tokens: itsdangerous' bytes, one spelling each, one purpose each."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ tokens = Tokens([OLD, NEW])
 
 
 def refused(token: str, purpose: str = "access", by: Tokens = tokens) -> bool:
-    """Whether a token is refused as one that we never signed; any other exception is a failure."""
+    """Whether a token is refused as not signed by Sluice; any other exception is a failure."""
     try:
         by.verify(purpose, token, now=NOW)
     except TokenExpired:
@@ -55,7 +55,7 @@ def test_a_good_token_gives_its_claims() -> None:
 
 
 def claims_of(purpose: str, token: str, by: Tokens, now: int) -> dict[str, Any]:
-    """The claims of a token of any purpose, as the vectors write them."""
+    """The claims of a token of any purpose, as in the vectors."""
     if purpose == "part":
         return by.unseal(token, now=now)
     if purpose == "access":
@@ -74,7 +74,7 @@ class TestVectors:
     @pytest.mark.parametrize("vector", VECTORS["invalid"], ids=lambda vector: f"{vector['purpose']} {vector['why']}")
     def test_an_invalid_one_is_refused(self, vector: dict[str, Any]) -> None:
         if vector["why"] == "no session":
-            return  # what a part's claims hold is the edge's to check
+            return  # the edge checks the claims of parts
         with pytest.raises(TokenError):
             claims_of(vector["purpose"], vector["token"], Tokens(VECTORS["keys"]), 1_700_000_001)
 
@@ -120,7 +120,7 @@ class TestRotation:
 
 
 class TestSpellings:
-    """itsdangerous alone takes several texts for one signature; each but one is refused."""
+    """itsdangerous alone accepts several texts for one signature; all but one are refused."""
 
     token = tokens.sign("access", CLAIMS, now=NOW)
 
