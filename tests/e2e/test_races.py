@@ -20,7 +20,7 @@ def at_once(*calls: Callable[[], httpx.Response]) -> list[httpx.Response]:
 
 def test_many_completes_at_once_make_one_file(gateway: Gateway, user: Client, source: Source, upload: Json) -> None:
     user.send(upload, source)
-    complete = lambda: user.call("POST", f"/uploads/{upload['id']}/complete")  # noqa: E731 - called many times at once
+    complete = lambda: user.call("POST", f"/uploads/{upload['id']}/complete")  # noqa: E731 - called many times concurrently
     answers = at_once(*[complete] * 6)
     assert {answer.status_code for answer in answers} <= {200, 202}
     file = user.await_done(user.want(200, "GET", f"/uploads/{upload['id']}"))

@@ -1,4 +1,4 @@
---- - The parts of nginx that modules need, outside nginx: a clock that tests advance, and shared dicts that follow it.
+--- The parts of nginx that modules need, outside nginx: a clock that tests advance, and shared dicts that follow it.
 
 local _M = { time = 1700000000 }
 
@@ -61,7 +61,7 @@ function dict:delete(key)
     self.entries[key] = nil
 end
 
---- - Installs a stand-in for nginx where modules look for it.
+--- Installs a stand-in for nginx where modules look for it.
 -- @param names of shared dicts
 -- @return the dicts by name
 function _M.install(...)

@@ -1,4 +1,4 @@
---- - The CPU that a header costs the edge: linear in its length, for any content.
+--- The CPU that a header costs the edge: linear in its length, for any content.
 
 local conditional = require("sluice.download.conditional")
 local range = require("sluice.download.range")

@@ -95,7 +95,7 @@ def _flip(token: str, segment: int) -> str:
 
 
 def _respell(token: str) -> str:
-    """The same signature bytes with another last character: its lowest two bits stand for nothing."""
+    """The token with another last character, and equal signature bytes: the lowest two bits are unused."""
     return token[:-1] + ALPHABET[ALPHABET.index(token[-1]) | 1]
 
 
