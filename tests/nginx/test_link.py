@@ -218,11 +218,11 @@ def test_a_storage_that_the_edge_does_not_know(edge: Edge, fetch: Fetch, blob: s
 
 
 def test_a_file_that_the_disk_has_lost(edge: Edge, fetch: Fetch, blob: str) -> None:
-    edge.aim(blob, size=3, uri=f"/00000000/aa/{blob}")
+    edge.aim(blob, size=len(CONTENT), uri=f"/00000000/{blob[:2]}/{blob}")
     token = edge.token("link", file=blob)
     reply = fetch(token)
     assert (reply.status, reply.code) == (503, "STORAGE_UNAVAILABLE")
-    # The place was forgotten: the next try asks the API again, and finds what has come back.
+    # The API was asked for another replica, and has none. The disk is looked at each time.
     edge.store(blob, CONTENT)
     assert fetch(token).body == CONTENT
     assert edge.api.targets_asked.count(blob) == 2
