@@ -136,6 +136,10 @@ class Stack:
         return [pid for pid in children if b"worker process" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
     @property
+    def edge_master(self) -> int:
+        return self._pid("nginx")
+
+    @property
     def api(self) -> list[int]:
         """gunicorn and its workers."""
         return family(self._pid("api"))
