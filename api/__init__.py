@@ -1,3 +1,3 @@
-"""Sluice's control plane: it decides, storage and nginx carry the bytes."""
+"""Sluice's control plane. It decides; the storages and nginx move the bytes."""
 
 __version__ = "0.2.0"

@@ -1,4 +1,4 @@
-"""``python -m api``: what an operator does by hand."""
+"""``python -m api``: commands for operators."""
 
 from __future__ import annotations
 
@@ -144,43 +144,43 @@ def parser() -> argparse.ArgumentParser:
     sweep_commands.add(commands)
     lost_commands.add(commands)
     user = commands.add_parser("user", help="accounts").add_subparsers(required=True, metavar="COMMAND")
-    create = user.add_parser("create", help="make an account; prints its password unless one is given")
+    create = user.add_parser("create", help="create an account; prints its password unless one is given")
     create.add_argument("name")
     create.add_argument("--admin", action="store_true")
     create.add_argument("--password-stdin", action="store_true", help="read the password from standard input")
     create.set_defaults(run=_user_create)
     for name, run, text in (
-        ("disable", _user_disable, "shut an account: its sessions, part URLs and links end, and stay dead"),
-        ("enable", _user_enable, "open an account again"),
+        ("disable", _user_disable, "disable an account: its sessions, part URLs and links end permanently"),
+        ("enable", _user_enable, "enable an account again"),
     ):
         added = user.add_parser(name, help=text)
         added.add_argument("name")
         added.set_defaults(run=run)
-    tier = user.add_parser("tier", help="give an account a tier of SLUICE_TIERS")
+    tier = user.add_parser("tier", help="set an account's tier, one of SLUICE_TIERS")
     tier.add_argument("name")
     tier.add_argument("tier")
     tier.set_defaults(run=_user_tier)
-    user.add_parser("count", help="0 where there is no account yet").set_defaults(run=_user_count)
+    user.add_parser("count", help="print 0 if there is no account, otherwise 1").set_defaults(run=_user_count)
     key_commands.add(commands)
     transfer_commands.add(commands)
     storage = commands.add_parser("storage", help="storages").add_subparsers(required=True, metavar="COMMAND")
-    storage.add_parser("list", help="name the configured storages").set_defaults(run=_storage_list)
-    init = storage.add_parser("init", help="make what a storage needs: bucket and CORS; may be repeated")
+    storage.add_parser("list", help="list the configured storages").set_defaults(run=_storage_list)
+    init = storage.add_parser("init", help="create what a storage needs: bucket and CORS; may be repeated")
     init.add_argument("name")
     init.set_defaults(run=_storage_init)
-    text = "copy finished objects whose upload is still open to new keys, before anything aborts it; may be repeated"
+    text = "copy finished objects whose upload is still open to new keys, before the upload is aborted; may be repeated"
     rescue = storage.add_parser("rescue", help=text, description=text)
     rescue.add_argument("name")
-    rescue.add_argument("--dry-run", action="store_true", help="only say which objects are in danger")
+    rescue.add_argument("--dry-run", action="store_true", help="only report which objects are in danger")
     rescue.set_defaults(run=_storage_rescue)
-    check = storage.add_parser("check", help="try everything that the gateway needs of a storage, or of all of them")
+    check = storage.add_parser("check", help="test everything that the gateway needs of a storage, or of all storages")
     check.add_argument("name", nargs="?")
     check.set_defaults(run=_storage_check)
     return top
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs a command; answers the exit code: 0, 1 failed, 2 settings, 3 it exists already."""
+    """Runs a command. Returns the exit code: 0 success, 1 failure, 2 wrong settings, 3 it already exists."""
     arguments = parser().parse_args(argv)
     try:
         if arguments.run == docs_commands.run:

@@ -1,4 +1,4 @@
-"""The composition root: the only place that knows every part, and what it is made of."""
+"""The composition root: the only module that knows all parts and connects them."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ HASHER = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
 
 
 def part_claims(ref: MultipartRef, number: int, length: int, expires_at: int) -> dict[str, Any]:
-    """What every token of a part says."""
+    """Claims of every part token."""
     return {
         "upload": ref.upload_id,
         "part": number,
@@ -75,7 +75,7 @@ def part_claims(ref: MultipartRef, number: int, length: int, expires_at: int) ->
 
 
 def edge_part_url(tokens: Tokens, public_url: str) -> PartURL:
-    """Signs the URLs at which nginx takes parts for storage ``local``."""
+    """Returns a signer of part URLs for storage ``local``, which nginx writes to."""
 
     def sign(ref: MultipartRef, number: int, length: int, expires_at: int) -> str:
         return f"{public_url}/p/{tokens.seal(part_claims(ref, number, length, expires_at))}"
@@ -84,9 +84,9 @@ def edge_part_url(tokens: Tokens, public_url: str) -> PartURL:
 
 
 def proxied_part_url(tokens: Tokens, public_url: str, storage: str) -> EdgePartURL:
-    """Signs the URLs at which nginx takes parts for a storage that it passes them on to.
+    """Returns a signer of part URLs for a storage to which nginx forwards the bodies.
 
-    The storage's own URL is in the token: only who seals tokens says where the edge sends a body.
+    The token contains the storage's presigned URL. So only a sealer of tokens decides where the edge sends a body.
     """
 
     def sign(ref: MultipartRef, number: int, length: int, expires_at: int, signed: SignedPart) -> str:
@@ -105,11 +105,11 @@ def proxied_part_url(tokens: Tokens, public_url: str, storage: str) -> EdgePartU
 
 
 def make_storages(config: Config, tokens: Tokens, prefix: Callable[[], str]) -> dict[str, MultipartStorage]:
-    """Every configured storage by its name; the first takes new uploads."""
+    """Creates every configured storage, by name. The first takes new uploads."""
     made: dict[str, MultipartStorage] = {}
     for name, kind in config.storages.items():
         if kind == "s3":
-            from api.storage.s3.storage import S3Storage  # boto3 takes 0.3 s to import: only who uses it waits
+            from api.storage.s3.storage import S3Storage  # imported here, since boto3 takes 0.3 s to import
 
             part_url = proxied_part_url(tokens, config.public_url, name)
             made[name] = S3Storage(config.s3[name], prefix, part_url=part_url)
@@ -135,7 +135,7 @@ def compose(
     queue: Queue | None = None,
     observe: Observer = lambda sql, args: None,
 ) -> Services:
-    """Puts the services together; nothing is asked of database or storage yet. Tests pass parts of their own."""
+    """Creates the services, without using the database or a storage. Tests pass their own parts."""
     db = db or Database(config.database_url, config.database_pool, observe)
     metrics.DATABASE_CONNECTIONS_MOST.set(config.database_pool)
     cache, tokens = Cache(config.redis_url), Tokens(Keyring(config.secret_keys, config.secret_keys_file))
@@ -189,7 +189,7 @@ def create_app(services: Services) -> falcon.App[Any, Any]:
     app.add_middleware(RequestId())
     app.add_middleware(Metrics())
     app.add_middleware(Authentication(services.accounts.identify, services.config.edge_key))
-    # an empty parameter is said to be wrong, not taken for one that is not there
+    # an empty query parameter is an error, not a missing one
     app.req_options.keep_blank_qs_values = True
     app.req_options.auto_parse_qs_csv = False
     error_handlers.install(app)
@@ -201,7 +201,7 @@ def create_app(services: Services) -> falcon.App[Any, Any]:
 
 
 def get_app() -> falcon.App[Any, Any]:
-    """What gunicorn serves, from the environment's settings."""
+    """The application for gunicorn, with settings from the environment."""
     config = settings.load()
     logs.configure("api", config.log_level)
     db = Database(config.database_url, config.database_pool, statement_seconds=budget.STATEMENT_SECONDS)

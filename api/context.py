@@ -1,4 +1,4 @@
-"""What every service needs, made once by `api.app`."""
+"""The shared parts that every service needs; `api.app` creates them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Context:
     """The parts that services share.
 
     Attributes:
-        prefix: returns what this deployment's object keys begin with; asks the database once.
+        prefix: returns the prefix of this deployment's object keys; reads it from the database once.
     """
 
     config: Config

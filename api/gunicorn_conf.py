@@ -1,8 +1,8 @@
 """gunicorn's settings: a few threads in a few processes, on a unix socket behind nginx.
 
-The edge's own questions (/internal/…, /healthz) come by a second listener, whose requests have threads of their own: no
-crowd of clients' calls delays the revocation feed. It is named after the first: `.internal` behind a socket's path, the
-next port after a TCP one (`lua/sluice/platform/instances.lua` does the same).
+The edge's internal requests (/internal/…, /healthz) use a second listener with separate threads, so that many API calls
+of clients cannot delay the revocation feed. Its address follows from the first: the socket's path with `.internal`, or
+the next TCP port (`lua/sluice/platform/instances.lua` does the same).
 """
 
 import logging
@@ -21,7 +21,7 @@ from api.operations import draining
 
 
 def number(name: str, default: int) -> int:
-    """A setting that is read here alone."""
+    """A whole number from the environment; for settings that only this file reads."""
     text = os.environ.get(name) or str(default)
     if not text.isdecimal():
         sys.exit(f"{name} is a whole number")
@@ -29,7 +29,7 @@ def number(name: str, default: int) -> int:
 
 
 def internal(listener: str) -> str:
-    """The edge's own listener beside one for clients' calls."""
+    """The address of the internal listener, from that of the public one."""
     if listener.startswith("unix:"):
         return f"{listener}.internal"
     host, _, port = listener.rpartition(":")
@@ -39,14 +39,14 @@ def internal(listener: str) -> str:
 
 
 INTERNAL_THREADS: Final = 2
-"""Threads of each process for the edge's own questions, beside SLUICE_API_THREADS for clients' calls."""
+"""Threads per process for internal requests, in addition to SLUICE_API_THREADS for API calls."""
 
 _public = os.environ.get("SLUICE_API_BIND", "127.0.0.1:8000")
 bind = [_public, internal(_public)]
 
 
 class Worker(ThreadWorker):  # type: ignore[misc]
-    """A gthread worker whose second listener has a thread pool of its own, and is never closed to new connections."""
+    """A gthread worker with a separate thread pool for the internal listener, which always accepts connections."""
 
     def init_process(self) -> None:
         self.internal_pool = ThreadPoolExecutor(INTERNAL_THREADS, thread_name_prefix="internal")
@@ -62,7 +62,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         handled.add_done_callback(lambda done: self.method_queue.defer(self.finish_request, conn, done))
 
     def set_accept_enabled(self, enabled: bool) -> None:
-        """Takes new connections or not; while the worker serves, the edge's own ones in any case."""
+        """Starts or stops accepting connections. The internal listener accepts until the worker ends."""
         for listener in self.sockets:
             wanted = enabled or (self.alive and listener is self.sockets[-1])
             there = listener in self.poller.get_map()
@@ -83,20 +83,20 @@ timeout = 30
 graceful_timeout = 20
 keepalive = 75  # longer than nginx keeps its end, so that nginx never sends into a closing connection
 umask = 0o077
-# nginx has bounded the request already (nginx/snippets/limits.conf) and says so in JSON; gunicorn would say it in HTML.
-# A path may reach gunicorn three times as long as nginx took it: percent-encoded.
+# nginx has already limited the request (nginx/snippets/limits.conf), with errors in JSON; gunicorn would send HTML.
+# A percent-encoded path may be three times as long in gunicorn as in nginx.
 limit_request_line = 0
 limit_request_fields = 32768
 limit_request_field_size = 0
-# Headers of clients' that gunicorn would believe, or refuse when they contradict each other.
+# Without this, gunicorn would trust these headers from clients, or refuse contradicting ones.
 secure_scheme_headers: dict[str, str] = {}
-accesslog = None  # nginx has one, with more in it
+accesslog = None  # nginx's access log has more details
 loglevel = "warning"
 control_socket_disable = True
 
 
 def when_ready(server: Any) -> None:
-    """A first SIGTERM only says that the end is near (`draining`); gunicorn gets it later, or a second one."""
+    """The first SIGTERM starts draining; gunicorn gets it after SLUICE_API_DRAIN. It gets a second one immediately."""
 
     def stop(number: int, frame: object) -> None:
         if draining.begun():
@@ -112,8 +112,8 @@ def when_ready(server: Any) -> None:
 
 
 def post_worker_init(worker: object) -> None:
-    """gunicorn's own lines look like all others, and a short call does not wait long for the threads of long ones."""
-    # a call takes the interpreter's lock again after each statement: with Python's 5 ms it waits as long each time
+    """Formats gunicorn's log lines as JSON, and shortens the waits for the interpreter's lock."""
+    # a call needs the lock again after each statement, and with Python's default it would wait 5 ms each time
     sys.setswitchinterval(0.0005)
     for handler in logging.getLogger("gunicorn.error").handlers:
         handler.setFormatter(JSONFormatter("api"))

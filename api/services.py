@@ -1,4 +1,4 @@
-"""The rules of the product; nothing here knows about HTTP."""
+"""The services, without HTTP."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from api.uploads.service import Uploads
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """Everything that a process may need, put together by `api.app`."""
+    """All services of a process; `api.app` creates them."""
 
     context: Context
     config: Config

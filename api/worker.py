@@ -1,4 +1,4 @@
-"""The worker process: takes jobs from the queue, keeps the queue filled, sweeps. Run as many as needed."""
+"""The worker process: runs jobs from the queue, refills the queue, and sweeps. Run as many as needed."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ from api.jobs.feeder import LOOK_INTERVAL_SECONDS
 from api.jobs.queue import Consumer
 from api.services import Services
 
-_FINALIZERS: Final = 2
-"""Threads of their own, so that who waits for a complete never stands behind long copies."""
-_QUICK, _CALM = 0.2, 0.5
-_STOP_WITHIN: Final = 25.0
+FINALIZE_THREADS: Final = 2
+"""Separate threads, so that a client that waits for a complete never waits for long copies."""
+FINALIZE_WAKE_SECONDS, BACKGROUND_WAKE_SECONDS = 0.2, 0.5
+STOP_SECONDS: Final = 25.0
 
 _log = logging.getLogger(__name__)
 
 
 class Worker:
-    """One process; rows and their leases keep several apart."""
+    """A worker process. Leases on rows prevent that two workers run the same job."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
         self._stop = threading.Event()
         url, deliver = services.config.queue_url or services.config.redis_url, self._deliver
         self._consumers = (
-            Consumer(url, ("finalize",), _FINALIZERS, _QUICK, deliver),
-            Consumer(url, ("verify", "background"), services.config.worker_threads, _CALM, deliver),
+            Consumer(url, ("finalize",), FINALIZE_THREADS, FINALIZE_WAKE_SECONDS, deliver),
+            Consumer(url, ("verify", "background"), services.config.worker_threads, BACKGROUND_WAKE_SECONDS, deliver),
         )
 
     def run(self) -> None:
-        """Works until SIGTERM or SIGINT: running segments save their place, and the process ends within 30 s."""
+        """Works until SIGTERM or SIGINT. Then running segments save their position, and it ends within 30 s."""
         for name in (signal.SIGTERM, signal.SIGINT):
             signal.signal(name, lambda *_: self._stop.set())
-        # in a thread of its own: freeing a huge upload must not keep another one from being finalized
+        # separate threads: freeing a huge upload must not delay finalizing another one
         for target in (self._sweep, self._feed):
             threading.Thread(target=target, name=target.__name__, daemon=True).start()
         for consumer in self._consumers:
@@ -51,17 +51,17 @@ class Worker:
     def _end(self) -> None:
         began = time.monotonic()
         self._services.runner.stop()
-        stopping = [threading.Thread(target=c.stop, args=(_STOP_WITHIN,), daemon=True) for c in self._consumers]
+        stopping = [threading.Thread(target=c.stop, args=(STOP_SECONDS,), daemon=True) for c in self._consumers]
         for thread in stopping:
             thread.start()
         for thread in stopping:
-            thread.join(max(began + _STOP_WITHIN - time.monotonic(), 0))
-        self._services.feeder.drain(max(began + _STOP_WITHIN - time.monotonic(), 0))
+            thread.join(max(began + STOP_SECONDS - time.monotonic(), 0))
+        self._services.feeder.drain(max(began + STOP_SECONDS - time.monotonic(), 0))
         self._services.queue.flush(1.0)
         late = any(thread.is_alive() for thread in stopping)
         _log.info("worker stopped", extra={"seconds": round(time.monotonic() - began, 3), "cut_off": late})
         logging.shutdown()
-        # a storage that hangs would keep its reader's thread, and that the process; rows know how far it was
+        # a thread that hangs on a storage would keep the process alive; the progress is saved in rows
         os._exit(0)
 
     def _deliver(self, kind: str, subject: bytes) -> None:

@@ -1,7 +1,7 @@
-"""``python -m api docs``: writes what documents and other files say of the code, from the code.
+"""``python -m api docs``: generates tables in documents, and other files, from the code.
 
-A file that a person writes has blocks that this command writes, between two marks that name the block; two files are
-written as a whole. ``--check`` changes nothing and fails if a file would change.
+In a document, this command replaces the blocks between two marks that name the block. It writes two files as a whole.
+``--check`` changes nothing, and fails if a file would change.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from api.routes import ROUTES
 ROOT: Final = Path(__file__).parents[2]
 _MADE: Final = "made by python -m api docs --write:"
 
-# What containers are told by docker-compose.yml itself, or cannot be told.
+# Settings that docker-compose.yml sets itself, or that cannot be set in containers.
 FIXED: Final = frozenset(
     {
         "SLUICE_SECRET_KEYS_FILE",
@@ -41,7 +41,7 @@ FIXED: Final = frozenset(
     }
 )
 PASSED_ON: Final = ("SLUICE_API_WORKERS", "SLUICE_API_THREADS")
-"""Settings that are read elsewhere, and that compose passes on to the API."""
+"""Settings that are read outside `Config` and that compose passes to the API."""
 
 
 def add(commands: Any) -> None:
@@ -49,12 +49,12 @@ def add(commands: Any) -> None:
     parser = commands.add_parser("docs", help="write tables of settings, calls, errors and metrics from the code")
     how = parser.add_mutually_exclusive_group(required=True)
     how.add_argument("--write", action="store_true", help="write them")
-    how.add_argument("--check", action="store_true", help="only say which files would change")
+    how.add_argument("--check", action="store_true", help="only report which files would change")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Needs no settings, unlike every other command: it reads the code alone."""
+    """Runs the command. It needs no settings, since it only reads the code."""
     changed = {path: text for path, text in wanted(ROOT) if text != (path.read_text() if path.exists() else "")}
     for path, text in changed.items():
         if arguments.write:
@@ -67,7 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def wanted(root: Path) -> Iterator[tuple[Path, str]]:
-    """(path, text) of every file, as it should be."""
+    """(path, generated text) of every file."""
     yield root / "lua" / "sluice" / "errors.lua", errors_lua()
     made: dict[str, dict[str, Callable[[], str]]] = {
         "docs/configuration.md": {
@@ -101,13 +101,13 @@ def _filled(text: str, blocks: Mapping[str, Callable[[], str]], name: str) -> st
 
 
 def settings() -> dict[str, dataclasses.Field[Any]]:
-    """Every setting of the API by name; those of s3 and oss stand for every storage of their kind."""
+    """Every setting of the API by name. Those of s3 and oss apply to every storage of their kind."""
     shapes = (("SLUICE_", Config), ("SLUICE_S3_", S3Config), ("SLUICE_OSS_", OSSConfig))
     return {f"{prefix}{field.name.upper()}": field for prefix, shape in shapes for field in declared(shape)}
 
 
 def in_container(name: str, field: dataclasses.Field[Any]) -> str:
-    """A setting's name as a container gets it: secrets come as files."""
+    """A setting's name in a container, where secrets are files."""
     return f"{name}_FILE" if field.metadata["secret"] else name
 
 
@@ -136,19 +136,19 @@ def _elsewhere_table() -> str:
 
 
 def _passed_on() -> dict[str, str]:
-    """Name and default of what .env may set for the containers of the API."""
+    """Names and defaults of the settings that .env may set for the API's containers."""
     found = {in_container(name, field): field.metadata["default"] or "" for name, field in settings().items()}
     found = {name: default for name, default in found.items() if name not in FIXED}
     return found | {name: ELSEWHERE[name][0] for name in PASSED_ON}
 
 
 def compose_settings() -> str:
-    """The settings that docker-compose.yml passes on where .env or the shell sets them."""
+    """The settings that docker-compose.yml passes on if .env or the shell sets them."""
     return "".join(f"  {name}:\n" for name in _passed_on())
 
 
 def example_settings(text: str) -> str:
-    """The settings that no other part of .env.example names, with their defaults."""
+    """The settings that the rest of .env.example does not contain, with their defaults."""
     begin = text.index(f"{_MADE} settings")
     end = text.index("end of settings", begin)
     named = set(re.findall(r"^# ([A-Z0-9_]+)=", text[:begin] + text[end:], re.M))
@@ -159,7 +159,7 @@ def example_settings(text: str) -> str:
 
 
 def errors_table() -> str:
-    """Every error by status and code, and who says so."""
+    """Every error by status and code, and which part sends it."""
     lines = [
         f"| {kind.status} | `{kind.code}` | {kind.message} | {'both' if len(kind.by) == 2 else ''.join(kind.by)} |\n"
         for kind in sorted(KINDS, key=lambda kind: (kind.status, kind.code))
@@ -168,10 +168,10 @@ def errors_table() -> str:
 
 
 def errors_lua() -> str:
-    """The table of errors as the edge reads it."""
+    """The edge's table of errors, as Lua."""
     lines = [_lua(kind) for kind in KINDS if kind.by >= EDGE]
     return (
-        f"--- Every error that the edge gives: status, message, Retry-After; {_MADE} errors.\n"
+        f"--- Every error that the edge sends: status, message, Retry-After;  {_MADE} errors.\n"
         "-- The table itself is in api/core/errors.py.\n\nreturn {\n" + "".join(lines) + "}\n"
     )
 
@@ -185,7 +185,7 @@ def _lua(kind: Kind) -> str:
 
 
 def calls_table() -> str:
-    """Every call that clients may make of the API."""
+    """Every API call for clients."""
     lines = [_call(route) for route in ROUTES if route.access is not Access.EDGE]
     return "| call | who | answer |\n| --- | --- | --- |\n" + "".join(lines)
 
@@ -243,6 +243,6 @@ def _members(shape: type[msgspec.Struct]) -> list[str]:
 
 
 def metrics_table() -> str:
-    """Every figure that the API and the workers count."""
+    """Every metric of the API and the workers."""
     lines = [f"| `{name}` | {kind} | {', '.join(labels)} | {text} |\n" for name, kind, labels, text in metrics.DECLARED]
     return "| figure | kind | labels | meaning |\n| --- | --- | --- | --- |\n" + "".join(lines)

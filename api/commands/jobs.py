@@ -1,4 +1,4 @@
-"""``python -m api jobs``: what waits, what runs, what was given up and why."""
+"""``python -m api jobs``: waiting, running and dead jobs."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def _jobs(config: Config, arguments: argparse.Namespace) -> int:
         age = f"{_age(now, count.oldest)} s"
         print(f"{count.kind:16} {count.state:8} {count.rows:9} {count.running:8} {count.delayed:8} {age:>10}")
     if not counts:
-        print("nothing is to do")
+        print("there are no jobs")
     shown = ", ".join(f"{name} {depth}" for name, depth in depths.items()) if depths is not None else "does not answer"
     print(f"queue: {shown}")
     for job in dead:
@@ -74,17 +74,17 @@ def _retry(config: Config, arguments: argparse.Namespace) -> int:
         except ValueError as ex:
             raise ConfigError([f"{arguments.id} is not an id: 32 hexadecimal characters"]) from ex
     count = jobs.retry(Database(config.database_url, 1), utc_now(), arguments.kind, subject)
-    print(f"{count} to be tried again")
+    print(f"{count} will be tried again")
     return 0
 
 
 def add(commands: Any) -> None:
     """Adds ``jobs`` and ``jobs retry`` to the command line."""
-    text = "background work by kind and state, what waits in the queue, and what was given up, with its reason"
-    top = commands.add_parser("jobs", help="background work: what waits, what was given up", description=text)
+    text = "background jobs by kind and state, the length of the queue, and dead jobs with their reasons"
+    top = commands.add_parser("jobs", help="background jobs: waiting and dead ones", description=text)
     top.add_argument("--json", action="store_true", help="as one JSON object")
     top.set_defaults(run=_jobs)
-    retry = top.add_subparsers(metavar="COMMAND").add_parser("retry", help="try again what was given up")
-    retry.add_argument("kind", nargs="?", help="of this kind only")
-    retry.add_argument("id", nargs="?", help="this upload, blob or item only")
+    retry = top.add_subparsers(metavar="COMMAND").add_parser("retry", help="try dead jobs again")
+    retry.add_argument("kind", nargs="?", help="only jobs of this kind")
+    retry.add_argument("id", nargs="?", help="only the job of this upload, blob or item")
     retry.set_defaults(run=_retry)

@@ -1,4 +1,4 @@
-"""``python -m api keys``: the keys that sign tokens, changed while everything runs."""
+"""``python -m api keys``: lists and changes the keys that sign tokens, without a restart."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from api.core.config import Config
 from api.core.errors import ConfigError
 
 LINK_LIFE = 7 * 86_400
-"""Seconds that a link lives at most, and a cursor of a list."""
+"""Longest lifetime of a link, and of a list's cursor, in seconds."""
 
 
 def longest_life(config: Config) -> int:
-    """Seconds that the longest-lived token lives."""
+    """Longest lifetime of any token, in seconds."""
     return max(config.refresh_ttl, config.access_ttl, config.part_url_ttl, LINK_LIFE)
 
 
 def _path(config: Config) -> Path:
     if config.secret_keys_file is None:
         raise ConfigError(
-            ["SLUICE_SECRET_KEYS holds the keys itself: only a file, SLUICE_SECRET_KEYS_FILE, can be changed from here"]
+            ["SLUICE_SECRET_KEYS contains the keys: this command can only change a file, SLUICE_SECRET_KEYS_FILE"]
         )
     return config.secret_keys_file
 
@@ -49,7 +49,7 @@ def _list(config: Config, arguments: argparse.Namespace) -> int:
 
 def _rotate(config: Config, arguments: argparse.Namespace) -> int:
     key = keys.rotate(_path(config), time.time(), arguments.after)
-    print(f"{key.fingerprint} verifies at once and signs from {_moment(key.signs_from)}")
+    print(f"{key.fingerprint} verifies immediately and signs from {_moment(key.signs_from)}")
     print(f"the key before it is needed until {_moment(key.signs_from + longest_life(config) + keys.MARGIN)}")
     return 0
 
@@ -65,12 +65,14 @@ def add(commands: Any) -> None:
     found = commands.add_parser("keys", help="the keys that sign tokens").add_subparsers(
         required=True, metavar="COMMAND"
     )
-    found.add_parser("list", help="which signs, which only verify, until when").set_defaults(run=_list)
+    found.add_parser("list", help="list the keys: which one signs, and until when the others are needed").set_defaults(
+        run=_list
+    )
     rotate = found.add_parser("rotate", help="add a key that signs as soon as every process has read it")
     rotate.add_argument(
-        "--after", type=int, default=30, help="seconds until it signs; more where the file is copied to other machines"
+        "--after", type=int, default=30, help="seconds until it signs; more if the file is copied to other machines"
     )
     rotate.set_defaults(run=_rotate)
-    retire = found.add_parser("retire", help="remove the oldest key, once no token of it can live")
-    retire.add_argument("--force", action="store_true", help="though tokens of it may live: they end")
+    retire = found.add_parser("retire", help="remove the oldest key, if none of its tokens can be valid")
+    retire.add_argument("--force", action="store_true", help="remove it even if some of its tokens are valid")
     retire.set_defaults(run=_retire)

@@ -1,4 +1,4 @@
-"""``python -m api lost``: content that no storage has any more."""
+"""``python -m api lost``: lists lost content, which no storage has any more."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ def _lost(config: Config, arguments: argparse.Namespace) -> int:
         queue.enqueue(MEND, subjects)
         queue.flush(5.0)
         if not arguments.json:
-            print("workers look for them again; ask once more in a minute")
+            print("workers will look for them again; run this command again in a minute")
     return _FAILED if found else 0
 
 
 def add(commands: Any) -> None:
     """Adds ``lost`` to the command line."""
-    text = "content that no storage has any more: blobs, where they lay, how many files and accounts they belong to"
+    text = "content that no storage has any more: blobs, their former objects, and how many files and accounts use them"
     lost = commands.add_parser("lost", help="content that no storage has any more", description=text)
-    lost.add_argument("--json", action="store_true", help="a JSON object a line")
-    lost.add_argument("--check", action="store_true", help="have workers look for all of it again, after a restore")
+    lost.add_argument("--json", action="store_true", help="print one JSON object per line")
+    lost.add_argument("--check", action="store_true", help="let workers look for all of it again, after a restore")
     lost.set_defaults(run=_lost)

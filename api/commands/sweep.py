@@ -1,4 +1,4 @@
-"""``python -m api sweep``: a whole sweep by hand, what it would do, and what a person has to decide."""
+"""``python -m api sweep``: runs a complete sweep, or reports what it would do."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ _FAILED = 1
 
 
 def add(commands: Any) -> None:
-    """Adds the command to ``commands``, which are argparse's."""
-    text = "free what ended, purge the trash, find and delete what no row knows; once, and whole"
+    """Adds ``sweep`` to the command line."""
+    text = "garbage collection: free expired uploads, empty the trash, find and delete orphans; a complete run"
     sweep = commands.add_parser("sweep", help=text, description=text)
-    sweep.add_argument("--dry-run", action="store_true", help="only say what would be done")
-    sweep.add_argument("--accept", action="store_true", help="what no row knows may go: settles every doubt")
-    sweep.add_argument("--storage", metavar="NAME", help="list this storage alone")
-    sweep.add_argument("--json", action="store_true", help="a JSON object a line, the sums in the last")
+    sweep.add_argument("--dry-run", action="store_true", help="only report what would be done")
+    sweep.add_argument("--accept", action="store_true", help="orphans may be deleted: settle every doubt")
+    sweep.add_argument("--storage", metavar="NAME", help="list only this storage")
+    sweep.add_argument(
+        "--json", action="store_true", help="print one JSON object per line, with the totals in the last one"
+    )
     sweep.set_defaults(run=_sweep)
 
 
@@ -31,7 +33,7 @@ def _sweep(settings: config.Config, arguments: argparse.Namespace) -> int:
     sweep = app.compose(settings).sweep
     found = sweep.by_hand(tell, dry=arguments.dry_run, accept=arguments.accept, storage=arguments.storage)
     if found is None:
-        print("another sweep is under way", file=sys.stderr)
+        print("another sweep is running", file=sys.stderr)
         return _FAILED
     doubts, missing = sweep.doubts(), sweep.missing()
     if arguments.json:
@@ -48,5 +50,5 @@ def _sweep(settings: config.Config, arguments: argparse.Namespace) -> int:
     for doubt in doubts:
         print(f"HELD BACK ({doubt.kind}) {doubt.storage}: {doubt.message}")
     if doubts:
-        print("nothing was purged and no unknown object deleted; see docs/sweep.md before you say --accept")
+        print("no trash and no orphan was deleted; read docs/sweep.md before you use --accept")
     return _FAILED if doubts else 0

@@ -1,4 +1,4 @@
-"""``python -m api transfer``: migrations of storages, and how policies get on."""
+"""``python -m api transfer``: starts and shows migrations and transfer policies."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ Show = Callable[[Any], str]
 
 
 def add(commands: Any) -> None:
-    """Adds the commands to a parser's."""
-    transfer = commands.add_parser("transfer", help="copies of blobs from storage to storage")
+    """Adds ``transfer`` to the command line."""
+    transfer = commands.add_parser("transfer", help="copies of blobs from one storage to another")
     group = transfer.add_subparsers(required=True, metavar="COMMAND")
 
     def command(name: str, run: Callable[[Transfers, argparse.Namespace], Any], text: str) -> argparse.ArgumentParser:
@@ -30,21 +30,28 @@ def add(commands: Any) -> None:
         added.set_defaults(run=_command(run))
         return added
 
-    start = command("start", _start, "copy everything that lies on a storage now to another one")
+    start = command("start", _start, "copy everything that a storage holds now to another one")
     start.add_argument("--from", dest="source", required=True, metavar="STORAGE")
     start.add_argument("--to", dest="destination", required=True, metavar="STORAGE")
-    start.add_argument("--delete-source", action="store_true", help="delete what was copied and found whole")
-    start.add_argument("--keep-for", type=_span, metavar="TIME", help="not before then, as 30, 15m, 1h or 7d; 0")
-    start.add_argument("--dry-run", action="store_true", help="count what would be copied, and copy nothing")
+    start.add_argument(
+        "--delete-source", action="store_true", help="delete the source of each blob after its copy was verified"
+    )
+    start.add_argument(
+        "--keep-for",
+        type=_span,
+        metavar="TIME",
+        help="keep the source for this time, such as 30, 15m, 1h or 7d; default 0",
+    )
+    start.add_argument("--dry-run", action="store_true", help="only count what would be copied")
     status = command("status", _status, "show the transfers, or one of them with its failures")
     status.add_argument("id", nargs="?")
     for name, state, text in (
-        ("pause", "paused", "stop copying within seconds; what is copied stays, also of unfinished blobs"),
-        ("resume", "running", "go on with a paused transfer"),
-        ("cancel", "cancelled", "end a migration; whole copies stay, unfinished ones are deleted"),
+        ("pause", "paused", "stop copying within seconds; copied data stays, also of unfinished blobs"),
+        ("resume", "running", "continue a paused transfer"),
+        ("cancel", "cancelled", "end a migration; finished copies stay, unfinished ones are deleted"),
     ):
         command(name, _setting(state), text).add_argument("id")
-    command("retry", lambda s, a: s.retry(_id(a.id)), "try again what failed").add_argument("id")
+    command("retry", lambda s, a: s.retry(_id(a.id)), "try failed blobs again").add_argument("id")
 
 
 def _span(text: str) -> int:
@@ -79,7 +86,7 @@ def _command(run: Callable[[Transfers, argparse.Namespace], Any]) -> Callable[[C
 
 def _start(transfers: Transfers, arguments: argparse.Namespace) -> Any:
     if arguments.keep_for is not None and not arguments.delete_source:
-        raise ConfigError(["--keep-for says when the source is deleted: it needs --delete-source"])
+        raise ConfigError(["--keep-for sets when the source is deleted: it needs --delete-source"])
     keep_for = (arguments.keep_for or 0) if arguments.delete_source else None
     if arguments.dry_run:
         return transfers.dry_run(arguments.source, arguments.destination, keep_for)
@@ -97,7 +104,9 @@ def _setting(state: str) -> Callable[[Transfers, argparse.Namespace], Any]:
 def _text(view: Any) -> str:
     """For people."""
     if not isinstance(view, TransferView):
-        there = f"; {view.there} of them are there already, and their source alone would go" if view.there else ""
+        there = (
+            f"; {view.there} of them already have a copy, and only their source would be deleted" if view.there else ""
+        )
         return f"would copy {view.items - view.there} blobs, {_size(view.bytes)}{there}"
     row = view.transfer
     planning = "" if row.planned or row.policy else " (still counting)"

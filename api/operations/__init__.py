@@ -1,1 +1,1 @@
-"""Health, figures and checks for operators."""
+"""Health, metrics and checks for operators."""

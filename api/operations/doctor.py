@@ -1,4 +1,4 @@
-"""What an operator asks of a storage: prepare it, examine it from every side, also through the edge."""
+"""Prepares and examines storages for an operator, including a download through the edge."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Doctor:
         self._config = context.config
 
     def storages(self) -> Iterator[tuple[str, str, str, str]]:
-        """(name, kind, where it is, what it takes) of every configured storage."""
+        """Every configured storage as (name, kind, place, which new uploads it takes)."""
         tiers = self._config.tier_storages
         for place, (name, storage) in enumerate(self._stores):
             takes = ["new uploads"] if place == 0 else []
@@ -39,10 +39,10 @@ class Doctor:
             yield name, self._stores.kind(name), where, ", ".join(takes) or "no new uploads"
 
     def init(self, name: str) -> Iterator[str]:
-        """Prepares a storage; a line for each thing that holds now.
+        """Prepares a storage. Yields a line per result.
 
         Raises:
-            StorageError: there is no such storage, or it could not be prepared.
+            StorageError: the storage is not configured, or could not be prepared.
         """
         storage = self._stores.named(name)
         if isinstance(storage, Administered):
@@ -51,7 +51,7 @@ class Doctor:
             yield "there is nothing to prepare"
 
     def check(self, name: str) -> Iterator[Finding]:
-        """Examines a storage. Raises StorageUnavailable where there is no such storage."""
+        """Examines a storage. Raises StorageUnavailable if it is not configured."""
         storage = self._stores.named(name)
         if isinstance(storage, Administered):
             sound = True
@@ -66,7 +66,7 @@ class Doctor:
         yield self._download(name)
 
     def _download(self, name: str) -> Finding:
-        """One byte of a file that lies on this storage alone, through the edge."""
+        """Downloads one byte of a file through the edge. The file is on this storage only."""
         url = self._config.public_url
         try:
             if ask("GET", f"{url}/healthz").status != 200:
@@ -75,21 +75,21 @@ class Doctor:
             return Finding(_ABOUT, True, f"was not tried: no gateway answers at {url}", "check again when it runs")
         file = files.any_on(self._db, name)
         if file is None:
-            return Finding(_ABOUT, True, "was not tried: no file lies on this storage alone yet")
+            return Finding(_ABOUT, True, "was not tried: no file is on this storage only")
         user = accounts.user_by_id(self._db, file.user_id)
         assert user is not None
         identity = Identity(user.id, b"", user.generation, user.role, user.tier)
-        mend = "look into edge.log; the edge reaches the storage at its internal endpoint"
+        mend = "read edge.log; the edge reaches the storage at its internal endpoint"
         try:
             link = self._links.link(identity, file.id, _LINK_LIFE, "attachment")
             answer = ask("GET", link.url, {"range": "bytes=0-0"})
             if (answer.status, answer.headers.get("content-range")) != (206, f"bytes 0-0/{file.size}"):
-                return Finding(_ABOUT, False, f"the edge answers {answer.status} to a range of a file", mend)
+                return Finding(_ABOUT, False, f"the edge returns {answer.status} for a range of a file", mend)
             if answer.body != self._first_byte(name, file.blob_id):
-                return Finding(_ABOUT, False, "the edge gives other bytes than the storage", mend)
+                return Finding(_ABOUT, False, "the edge returns other bytes than the storage", mend)
         except (StorageError, Problem) as ex:
             return Finding(_ABOUT, False, str(ex), mend)
-        return Finding(_ABOUT, True, f"a range of a file comes through the edge at {url}")
+        return Finding(_ABOUT, True, f"a range of a file can be read through the edge at {url}")
 
     def _first_byte(self, name: str, blob_id: bytes) -> bytes:
         object_key = dict(blobs.replicas(self._db, blob_id))[name]

@@ -1,4 +1,4 @@
-"""How many rows of a kind there are: for metrics, so none counts without an end."""
+"""Counts of rows for metrics; each count has a limit."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from api.db.pool import Statements
 
 MOST = 100_000
-"""Rows of one kind that are counted; more are told as this many."""
+"""Most rows that are counted; larger numbers are reported as this number."""
 
 UPLOAD_STATES = ("proving", "uploading", "finalizing", "done", "failed", "aborted", "expired")
 
@@ -15,5 +15,5 @@ _UPLOADS = "SELECT COUNT(*) FROM (SELECT 1 FROM upload WHERE state = %s ORDER BY
 
 
 def uploads(db: Statements) -> Sequence[tuple[str, int]]:
-    """(state, uploads in it); ended ones go after 7 days."""
+    """(state, number of uploads); ended uploads are deleted after 7 days."""
     return [(state, db.value(_UPLOADS, (state,))) for state in UPLOAD_STATES]

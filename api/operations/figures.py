@@ -1,4 +1,4 @@
-"""Figures that are looked up when somebody asks for them: what the rows say."""
+"""Metrics that are read from the database when they are scraped."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from api.db.pool import Database
 from api.jobs import rows as jobs
 from api.operations import figure_rows as figures
 
-_FRESH: Final = 5.0
-"""Seconds for which an answer serves: several Prometheus servers cost the database no more than one."""
+METRICS_CACHE_SECONDS: Final = 5.0
+"""Seconds for which results are reused, so that several Prometheus servers cost the database the same as one."""
 
 NAMES: Final = {
     "sluice_uploads",
@@ -41,12 +41,12 @@ class Figures:
         self._found: Sequence[metrics.Figure] = ()
 
     def text(self) -> bytes:
-        """Everything that is counted and looked up, in Prometheus' format."""
+        """All metrics in Prometheus' text format."""
         return metrics.text(self)
 
     def collect(self) -> Iterator[metrics.Figure]:
         with self._lock:
-            if time.monotonic() - self._asked > _FRESH:
+            if time.monotonic() - self._asked > METRICS_CACHE_SECONDS:
                 self._found = self._look_up()
                 self._asked = time.monotonic()
             yield from self._found

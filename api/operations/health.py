@@ -1,4 +1,4 @@
-"""Whether the process can do its work: each dependency by name, asked at most once in 2 s."""
+"""Health of the process: the state of each dependency, checked at most every 2 s."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from api.db.pool import Database
 from api.storage.probe import ProbedStorage
 from api.storage.stores import Stores
 
-_FRESH = 2.0
-_MOST_COUNTED = 1000
-"""Missing replicas and lost blobs that are counted here; metrics count further."""
-_PROBE_AGAIN = 31.0
-"""Seconds between two tries to probe a storage that could not be asked."""
+HEALTH_CACHE_SECONDS = 2.0
+MOST_COUNTED = 1000
+"""Most missing replicas and lost blobs that are counted here. The metrics have a higher limit."""
+PROBE_RETRY_SECONDS = 31.0
+"""Seconds until an unreachable storage is probed again."""
 
 _log = logging.getLogger(__name__)
 
@@ -38,11 +38,11 @@ class Health:
         self._told: dict[str, str] = {}
 
     def room(self) -> int | None:
-        """Bytes that the local disk takes until SLUICE_MIN_FREE are left; the edge compares, before it takes a part."""
+        """Free bytes on the local disk above SLUICE_MIN_FREE. The edge compares parts with it. None if unknown."""
         try:
             return self._stores.room()
         except StorageUnavailable:
-            return None  # a part that is sent will say so
+            return None  # uploading a part will report the failure
 
     def full(self) -> bool:
         """Whether the local disk has less than SLUICE_MIN_FREE left."""
@@ -50,13 +50,13 @@ class Health:
         return room is not None and room < 0
 
     def ready(self) -> tuple[bool, dict[str, str]]:
-        """Whether the gateway does its main work, and how each dependency is: "ok", or what is wrong.
+        """Whether the gateway can do its main work, and each dependency's state: "ok", or the problem.
 
-        Redis may be away: nothing but its counters' sharing between processes is missed then. So may a storage that
-        takes no new uploads: its own files alone are missed.
+        It is ready even if Redis is down: then processes only stop sharing their counters. It is also ready if a
+        storage without new uploads is down: then only the files on that storage are unavailable.
         """
         with self._lock:
-            if time.monotonic() - self._asked > _FRESH:
+            if time.monotonic() - self._asked > HEALTH_CACHE_SECONDS:
                 self._checks = self._ask()
                 self._asked = time.monotonic()
                 self._tell({**self._checks, "room": "full" if self.full() else "ok"})
@@ -65,7 +65,7 @@ class Health:
         return all(state == "ok" for name, state in checks.items() if name in needed), checks
 
     def _tell(self, checks: dict[str, str]) -> None:
-        """One line for each change, so that the log says why a process is unready, and since when."""
+        """Logs each change, so that the log shows why and since when a process is not ready."""
         for name, state in checks.items():
             before = self._told.get(name, "ok")
             if state != "ok" and state != before:
@@ -75,7 +75,7 @@ class Health:
         self._told = checks
 
     def notes(self) -> dict[str, str]:
-        """What was found out about dependencies by trying them; nothing is asked for it."""
+        """Results of earlier probes of the storages; sends no request."""
         return {
             f"storage:{name}": _note(storage.found)
             for name, storage in self._stores
@@ -83,7 +83,7 @@ class Health:
         }
 
     def probe_in_background(self, wait: Callable[[float], object] = time.sleep) -> list[threading.Thread]:
-        """Finds out what each storage enforces, without holding up or failing the start; again until it is known."""
+        """Probes in threads what each storage enforces, until it is known, so that the start is not delayed."""
         threads = [
             threading.Thread(target=_probe, args=(name, storage, wait), name=f"probe {name}", daemon=True)
             for name, storage in self._stores
@@ -97,16 +97,16 @@ class Health:
         checks = {"database": _state(self._database), "redis": self._cache.check()}
         for name, storage in self._stores:
             checks[f"storage:{name}"] = _state(storage.check)
-        with suppress(DatabaseUnavailable):  # which is told already
+        with suppress(DatabaseUnavailable):  # already in `checks`
             checks["content"] = self._content()
         return checks
 
     def _content(self) -> str:
-        """Whether every blob has the replicas that its rows name, as far as anybody has looked."""
-        missing = replicas.count_missing(self._db, _MOST_COUNTED)
+        """The number of missing replicas and lost blobs that are known; "ok" if there are none."""
+        missing = replicas.count_missing(self._db, MOST_COUNTED)
         if not missing:
             return "ok"
-        lost = replicas.count_lost(self._db, _MOST_COUNTED)
+        lost = replicas.count_lost(self._db, MOST_COUNTED)
         return f"{_count(missing)} objects are missing, {_count(lost)} contents are lost: python -m api lost"
 
     def _database(self) -> None:
@@ -122,12 +122,12 @@ def _state(check: Callable[[], None]) -> str:
 
 
 def _count(number: int) -> str:
-    return f"{number} or more" if number == _MOST_COUNTED else str(number)
+    return f"{number} or more" if number == MOST_COUNTED else str(number)
 
 
 def _note(binds: bool | None) -> str:
     if binds is None:
-        return "not probed yet: what is uploaded meanwhile is read back"
+        return "not probed yet: until then uploads are read back"
     return "binds sha256" if binds else "does not bind sha256: objects are read back"
 
 
@@ -137,6 +137,6 @@ def _probe(name: str, storage: ProbedStorage, wait: Callable[[float], object]) -
             if storage.enforces_sha256 or storage.found is not None:
                 _log.info("storage probed", extra={"storage": name, "binds_sha256": storage.found})
                 return
-        except DatabaseUnavailable as ex:  # our keys' prefix stands there
+        except DatabaseUnavailable as ex:  # the prefix of object keys is in the database
             _log.warning("a storage cannot be probed yet", extra={"storage": name, "error": str(ex)})
-        wait(_PROBE_AGAIN)
+        wait(PROBE_RETRY_SECONDS)

@@ -16,7 +16,7 @@ _KIND = "transfers"
 def start(call: Call, body: schema.StartTransfer, transfers: Transfers) -> Reply[TransferAnswer | DryRunAnswer]:
     """The new transfer, the same unfinished one (200), or what a dry run counts (200)."""
     if body.keep_for is not None and not body.delete_source:
-        raise Problem(errors.BODY_INVALID, "keep_for says when the source is deleted: it needs delete_source.")
+        raise Problem(errors.BODY_INVALID, "keep_for sets when the source is deleted: it needs delete_source.")
     keep_for = (body.keep_for or 0) if body.delete_source else None
     if body.dry_run:
         return Reply(schema.dry_run(transfers.dry_run(body.source, body.destination, keep_for)), 200)

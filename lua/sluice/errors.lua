@@ -1,4 +1,4 @@
---- Every error that the edge gives: status, message, Retry-After; made by python -m api docs --write: errors.
+--- Every error that the edge sends: status, message, Retry-After;  made by python -m api docs --write: errors.
 -- The table itself is in api/core/errors.py.
 
 return {

@@ -114,7 +114,7 @@ def test_keys_of_a_file_are_rotated_and_retired(run: Command, tmp_path: Path) ->
     assert run("keys", "retire")[0] == EXIT_FAILED
     code, out, _ = run("keys", "rotate", "--after", "0")
     assert code == 0
-    assert "verifies at once and signs from" in out
+    assert "verifies immediately and signs from" in out
     assert "k" * 64 not in out
     listed = run("keys", "list")[1].splitlines()
     assert [line.split()[1] for line in listed] == ["verifies,", "signs"]
@@ -142,7 +142,7 @@ class TestJobs:
     def test_nothing_to_do_is_said(self, run: Command) -> None:
         code, out, _ = run("jobs")
         assert code == 0
-        assert "nothing is to do" in out
+        assert "there are no jobs" in out
 
     @pytest.mark.usefixtures("rows")
     def test_what_waits_and_what_was_given_up_is_shown_with_its_reason(self, run: Command) -> None:
@@ -167,10 +167,10 @@ class TestJobs:
 
     @pytest.mark.usefixtures("rows")
     def test_what_was_given_up_is_tried_again(self, run: Command) -> None:
-        assert run("jobs", "retry", "finalize")[:2] == (0, "0 to be tried again\n")
-        assert run("jobs", "retry", "verify", (b"d" * 16).hex())[:2] == (0, "1 to be tried again\n")
+        assert run("jobs", "retry", "finalize")[:2] == (0, "0 will be tried again\n")
+        assert run("jobs", "retry", "verify", (b"d" * 16).hex())[:2] == (0, "1 will be tried again\n")
         assert json.loads(run("jobs", "--json")[1])["dead"] == []
-        assert run("jobs", "retry")[:2] == (0, "0 to be tried again\n")
+        assert run("jobs", "retry")[:2] == (0, "0 will be tried again\n")
 
     def test_an_id_that_is_none_is_said(self, run: Command) -> None:
         code, _, err = run("jobs", "retry", "verify", "nonsense")

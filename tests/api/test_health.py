@@ -46,7 +46,7 @@ def test_a_storage_that_takes_no_uploads_may_be_away(gateway: Gateway, monkeypat
     second.__dict__.update(gateway.storage.__dict__)
     stores = gateway.services.health._stores
     monkeypatch.setitem(stores._storages, "second", second)
-    monkeypatch.setattr(health, "_FRESH", 0.0)
+    monkeypatch.setattr(health, "HEALTH_CACHE_SECONDS", 0.0)
     monkeypatch.setattr(second, "check", away)
     answer = gateway.http.simulate_get("/readyz")
     assert (answer.status_code, answer.json["status"]) == (200, "degraded")
@@ -61,7 +61,7 @@ def test_one_line_says_that_a_dependency_fell_ill_and_one_that_it_is_well(
     def away() -> None:
         raise StorageUnavailable("the parts folder cannot be written")
 
-    monkeypatch.setattr(health, "_FRESH", 0.0)
+    monkeypatch.setattr(health, "HEALTH_CACHE_SECONDS", 0.0)
     with monkeypatch.context() as broken:
         broken.setattr(gateway.storage, "check", away)
         assert [gateway.http.simulate_get("/readyz").status_code for _ in range(3)] == [503, 503, 503]

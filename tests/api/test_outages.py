@@ -53,7 +53,7 @@ class TestKilled:
         return build(database_url=url)
 
     def test_between_calls(self, gateway: Gateway, mariadb: MortalServer, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(health, "_FRESH", -1.0)
+        monkeypatch.setattr(health, "HEALTH_CACHE_SECONDS", -1.0)
         user, content = gateway.user(), Content.of_parts(2, "killed between")
         upload = user.create(content, resume_key="k")
         user.put(upload, content, [1])
@@ -124,7 +124,7 @@ class TestRedis:
     def test_everything_goes_on_without_it_and_with_it_again(
         self, build: Callable[..., Gateway], redis: MortalServer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(health, "_FRESH", -1.0)
+        monkeypatch.setattr(health, "HEALTH_CACHE_SECONDS", -1.0)
         monkeypatch.setattr("api.core.cache.RETRY_SECONDS", 0.0)
         gateway = build(redis_url=redis.service.url, finalize_inline=0)  # type: ignore[attr-defined]
         for state in ("there", "killed", "back"):

@@ -61,7 +61,7 @@ class TestUse:
         file = client.upload(source)
         old = client.link(file)
         said = stack.compose("run", "--rm", "admin", "keys", "rotate", "--after", "3")
-        found = re.search(r"^(\w+) verifies at once", said, re.M)
+        found = re.search(r"^(\w+) verifies immediately", said, re.M)
         assert found, said
         signs = re.compile(rf"^{found.group(1)}  signs$", re.M)
         wait_for(lambda: signs.search(stack.compose("run", "--rm", "admin", "keys", "list")), "a new key that signs")

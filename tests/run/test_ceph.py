@@ -94,7 +94,7 @@ def test_an_upload_goes_straight_to_ceph_whose_daemons_may_be_killed_and_is_foun
     checked = run_api(data, "storage", "check")
     assert checked.returncode == 0, checked.stdout + checked.stderr
     assert "ceph: ok    hashes: binds sha256" in checked.stdout
-    assert "ceph: ok    download: a range of a file comes through the edge" in checked.stdout
+    assert "ceph: ok    download: a range of a file can be read through the edge" in checked.stdout
     assert run_api(data, "storage", "list").stdout.splitlines() == [
         f"ceph         s3     new uploads    http://127.0.0.1:{port} bucket sluice",
         f"local        local  no new uploads {data}/storage",
