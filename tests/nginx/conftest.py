@@ -1,4 +1,4 @@
-"""Fixtures: one nginx for the tests that leave no traces, and a fresh one for those that do."""
+"""Fixtures: one nginx for tests that leave no traces, and a new one for those that do."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,7 +22,7 @@ def shared_edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edge]:
 
 @pytest.fixture
 def edge(shared_edge: Edge) -> Edge:
-    """The one nginx that most tests share, with an API that has seen nothing."""
+    """The nginx that most tests share, with an API without any state."""
     shared_edge.api.seen.clear()
     shared_edge.api.answer = lambda seen: Answer()
     return shared_edge
@@ -30,7 +30,7 @@ def edge(shared_edge: Edge) -> Edge:
 
 @pytest.fixture
 def make_edge(tmp_path: Path) -> Iterator[Callable[..., Edge]]:
-    """Starts an nginx for this test alone."""
+    """Starts an nginx for this test only."""
     edges: list[Edge] = []
 
     def make(**options: Any) -> Edge:
@@ -44,7 +44,7 @@ def make_edge(tmp_path: Path) -> Iterator[Callable[..., Edge]]:
 
 @pytest.fixture
 def storage() -> Iterator[StubStorage]:
-    """A proxied storage, of this test alone."""
+    """A proxied storage for this test only."""
     with stub_storage.running() as made:
         yield made
 

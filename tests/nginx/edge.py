@@ -1,4 +1,4 @@
-"""A real nginx with the project's own configuration, in a test's own folder."""
+"""A real nginx with the project's configuration, in a temporary folder."""
 
 import http.client
 import io
@@ -29,33 +29,33 @@ FILE = {
     "filename": 'Grüße "an" 世界 🚀/\\;%.tar.gz',
     "type": "application/x-tar",
 }
-"""What the API says of a file."""
+"""The API's response about a file."""
 
 ABOUT_FILES = (*FILE, "generation")
 
 
 def quick_feed(text: str) -> str:
-    """For snippets/lua.conf: asks for revocations ten times a second, so that tests wait less."""
+    """For snippets/lua.conf: reads revocations ten times per second, so that tests wait less."""
     assert "revocation_lag = " in text
     return re.sub(r"revocation_lag = \d+", "revocation_lag = 0.2", text)
 
 
 def small_dict(text: str) -> str:
-    """For snippets/lua.conf: room for a few hundred revocations."""
+    """For snippets/lua.conf: space for a few hundred revocations."""
     assert "revocations 64m" in text
     return text.replace("revocations 64m", "revocations 64k")
 
 
 class Edge:
-    """nginx, its folders, and what to ask it with.
+    """nginx, its folders, and functions to send requests to it.
 
     Args:
-        folder: everything is written below it.
-        settings: SLUICE_… beside or instead of the defaults.
+        folder: all files are below it.
+        settings: SLUICE_… in addition to, or instead of, the defaults.
         api: whether the API's stand-in runs from the start.
-        certificate: whom to believe, where SLUICE_TLS_CERT is among the settings.
-        tiers: what the API's stand-in says of tiers; see tests/nginx/tiers.py.
-        change: what a test does to a rendered file, by name, such as a smaller dict or a shorter wait.
+        certificate: the trusted certificate, if SLUICE_TLS_CERT is among the settings.
+        tiers: the tiers that the API's stand-in returns; see tests/nginx/tiers.py.
+        change: changes to rendered files, by name, for example a smaller dict or a shorter wait.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class Edge:
             (self.storage / name).mkdir(parents=True)
         (folder / "token_keys").write_text("\n".join(make_tokens.KEYS) + "\n")
         (folder / "edge_key").write_text(EDGE_KEY + "\n")
-        # A socket's path has 107 bytes at most; pytest's folders are longer.
+        # A socket's path has at most 107 bytes; pytest's folders are longer.
         self.socket_folder = Path(f"/tmp/sluice-test-{os.getpid()}-{id(self):x}")
         self.socket_folder.mkdir(mode=0o700)
         self.api = StubAPI(self.socket_folder / "api.sock")
@@ -114,7 +114,7 @@ class Edge:
     def start(self, ready: bool = True) -> None:
         nginx = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
         assert nginx
-        # As root nginx would hand its workers to another user, who may not enter pytest's folders.
+        # As root, nginx would run its workers as another user, who may not enter pytest's folders.
         user = "user root;" if os.geteuid() == 0 else ""
         command = [nginx, "-e", str(self.error_log), "-c", str(self.config), "-g", f"daemon off; {user}"]
         self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
@@ -140,20 +140,20 @@ class Edge:
         assert not self.api.misdirected
 
     def workers(self) -> set[int]:
-        """nginx's worker processes, those that are still finishing included."""
+        """nginx's worker processes, including those that are still finishing."""
         assert self.process
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
         return {int(pid) for pid in children.read_text().split()}
 
     def reload(self) -> set[int]:
-        """Lets nginx read its configuration again, and waits for the new workers; the old ones."""
+        """Makes nginx read its configuration again, and waits for the new workers. Returns the old ones."""
         assert self.process
         old = self.workers()
         self.process.send_signal(signal.SIGHUP)
         wait_for(lambda: len(self.workers() - old) >= len(old), "new workers")
         return old
 
-    # -- asking
+    # -- requests
 
     def ask(
         self,
@@ -180,7 +180,7 @@ class Edge:
         return self.ask("GET", path, headers={name.replace("_", "-"): value for name, value in headers.items()})
 
     def raw(self, *pieces: bytes) -> bytes:
-        """Sends bytes as they are, and reads until nginx hangs up."""
+        """Sends raw bytes, and reads until nginx closes the connection."""
         with socket.create_connection(("127.0.0.1", self.port), timeout=DEADLINE) as connection:
             for piece in pieces:
                 connection.sendall(piece)
@@ -190,10 +190,10 @@ class Edge:
                     received += data
             return received
 
-    # -- what is there
+    # -- stored data
 
     def token(self, purpose: str, **changes: Any) -> str:
-        """A token. What a link does not say itself makes it one to another file with the same content: filename, type,
+        """A token. These members of a link make it a link to another file with the same content: filename, type,
         generation, and its owner by `sub` and `tier`, as in other tokens."""
         if purpose == "link" and "sub" in changes:
             changes["owner"] = changes.pop("sub")
@@ -211,7 +211,7 @@ class Edge:
         return {"Authorization": f"Bearer {self.token('access', **changes)}"}
 
     def store(self, file: str, content: bytes) -> str:
-        """Puts a file into local storage; its ETag."""
+        """Puts a file into local storage. Returns its ETag."""
         key = f"00000000/{file[:2]}/{file}"
         path = self.storage / "objects" / key
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -230,10 +230,10 @@ class Edge:
         others: bool = False,
         also: bool = False,
     ) -> str:
-        """Lets the API name a place for a file: a storage's kind and name, and where it lies there.
+        """Makes the API name a place for a file: a storage's kind and name, and the place there.
 
         Args:
-            also: a further replica, which is named once those before it could not be read.
+            also: a further replica, which is named after those before it could not be read.
         """
         digest = make_tokens.hashlib.sha256(file.encode()).hexdigest()
         body = {
@@ -273,7 +273,7 @@ class Reply:
 
     @property
     def code(self) -> str:
-        """The error's code; checks the whole shape that every error has."""
+        """The error's code. Checks the shape that every error has."""
         assert self.headers["Content-Type"] == "application/json", self
         error = json.loads(self.body)["error"]
         assert set(error) == {"code", "message", "request_id"}
@@ -291,7 +291,7 @@ class Reply:
 
 
 def parse(raw: bytes) -> Reply:
-    """One answer out of a connection's bytes."""
+    """One response from a connection's bytes."""
 
     class Source:
         def makefile(self, *_: object) -> Any:

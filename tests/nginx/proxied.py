@@ -1,4 +1,4 @@
-"""What the tests of proxied storages share: a blob and a part on a stand-in, and what asks for them."""
+"""Common to the tests of proxied storages: a blob and a part on a stand-in, and requests for them."""
 
 import uuid
 from typing import Any
@@ -14,14 +14,14 @@ EVIL = "the store's own words"
 
 
 def download(edge: Edge, blob: str, method: str = "GET", **headers: str) -> Reply:
-    """Asks for a blob of `SIZE` bytes by a link."""
+    """Requests a blob of `SIZE` bytes by a link."""
     token = edge.token("link", file=blob, filename="n", type="text/x-thing")
     given = {name.replace("_", "-"): value for name, value in headers.items()}
     return edge.ask(method, f"/d/{token}/n", headers=given)
 
 
 def impatient(text: str) -> str:
-    """For snippets/storage_get.conf and storage_put.conf: a storage that says nothing is given up after a second."""
+    """For snippets/storage_get.conf and storage_put.conf: a silent storage times out after a second."""
     changed = text.replace("proxy_read_timeout 30s", "proxy_read_timeout 1s")
     changed = changed.replace("proxy_read_timeout 60s", "proxy_read_timeout 1s")
     assert changed != text
@@ -29,7 +29,7 @@ def impatient(text: str) -> str:
 
 
 class Part:
-    """A part that may be sent: its token and what it is refused with."""
+    """A part that may be sent: its token, and the error when it is refused."""
 
     def __init__(self, edge: Edge, to: str, **claims: Any) -> None:
         self.edge = edge

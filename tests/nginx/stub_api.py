@@ -1,4 +1,4 @@
-"""A stand-in for the API on a unix socket or by TCP: a feed and targets that a test sets, everything else recorded."""
+"""A stand-in for the API on a unix socket or by TCP: a test sets its feed and targets; other requests are recorded."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ DEADLINE = 15.0
 
 
 def wait_for(condition: Callable[[], Any], what: str, seconds: float = DEADLINE) -> Any:
-    """Asks again until the condition holds; its value."""
+    """Polls until the condition holds. Returns its value."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
         assert time.monotonic() < deadline, f"no {what} after {seconds} s"
@@ -46,7 +46,7 @@ class Answer:
 
 
 class StubAPI:
-    """Stands in for the API: serves a feed and targets that a test sets, records and echoes the rest.
+    """Stands in for the API: serves a feed and targets that a test sets, and records and echoes other requests.
 
     Args:
         path: its socket.
@@ -55,17 +55,17 @@ class StubAPI:
     Attributes:
         stopping: whether /healthz says that it is about to end.
         rows: the feed, (moment, kind, subject, generation, expires_at).
-        targets: answers of /internal/targets by file id.
-        same_content: files with the content of another and something of their own: (the other one's id, what it is).
-        others: by file, the replicas that are named one after the other once the one before could not be read.
+        targets: responses of /internal/targets by file id.
+        same_content: files with the content of another file, and their differences: (the other file's id, differences).
+        others: by file, the replicas that are named one after the other when the one before could not be read.
         reported: (file, storages that could not be read, reason) of each report.
-        live: whether /internal/sessions says that a token is still good.
-        page: rows in one answer of the feed.
-        tiers: what /internal/tiers answers; None: an API that knows of none.
-        reports: batches of usage that were taken, by (edge, sequence).
+        live: whether /internal/sessions reports a token as valid.
+        page: rows in one response of the feed.
+        tiers: the response of /internal/tiers; None: an API without tiers.
+        reports: accepted batches of usage, by (edge, sequence).
         used: bytes of (day, month) by "kind/id", for /internal/usage; booked reports add to them.
-        misdirected: the edge's own questions that came by the listener for clients' calls.
-        answer: makes the answer to a client's request; None waits for `release`.
+        misdirected: the edge's internal calls that came to the listener for clients' calls.
+        answer: makes the response to a client's request; None waits for `release`.
     """
 
     def __init__(self, path: Path, address: tuple[str, int] | None = None) -> None:
@@ -137,7 +137,7 @@ class StubAPI:
             allow_reuse_address = True
 
             def handle_error(self, request: object, client_address: object) -> None:
-                pass  # nginx hung up
+                pass  # nginx closed the connection
 
         class UnixServer(Quiet, socketserver.ThreadingUnixStreamServer):
             pass
@@ -146,7 +146,7 @@ class StubAPI:
             pass
 
         class PublicHandler(Handler):
-            """What clients' calls come by; the edge's own questions have a listener beside it."""
+            """The listener for clients' calls; there is another one for the edge's internal calls."""
 
         for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"):
             setattr(PublicHandler, f"do_{method}", PublicHandler.handle_public)
@@ -161,7 +161,7 @@ class StubAPI:
 
     @property
     def own_path(self) -> Path:
-        """The socket for the edge's own questions."""
+        """The socket for the edge's internal calls."""
         return Path(f"{self.path}.internal")
 
     def _unlink(self) -> None:
@@ -235,7 +235,7 @@ class StubAPI:
         return Answer(body=json.dumps({"totals": totals}).encode())
 
     def moved(self, kind: str, subject: str) -> tuple[int, int]:
-        """Bytes sent and received that were reported of somebody."""
+        """Reported bytes, sent and received, of an account."""
         rows = [row for report in list(self.reports.values()) for row in report["rows"] if row[:2] == [kind, subject]]
         return sum(row[3] for row in rows), sum(row[4] for row in rows)
 
@@ -250,9 +250,9 @@ class StubAPI:
         return Answer(body=json.dumps(body).encode())
 
     def wait_for_feed(self) -> None:
-        """Returns once a poll that began after now has been answered and stored.
+        """Returns after a poll that began after now has been answered and stored.
 
-        The third one from now was sent after the second one, whose start lay after now, was done.
+        The third poll from now was sent after the second one, which began after now, was done.
         """
         asked = len(self.feed_asked)
         wait_for(lambda: len(self.feed_asked) >= asked + 3, "poll of the feed")
@@ -263,6 +263,6 @@ class StubAPI:
         self.rows.append((time.time_ns() // 1000, kind, subject, generation, int(time.time() + seconds)))
 
     def revoke(self, kind: str, subject: str, generation: int = 1, seconds: float = 3600) -> None:
-        """The same, and returns once the edge knows of it."""
+        """Writes a row, and returns when the edge knows of it."""
         self.note(kind, subject, generation, seconds)
         self.wait_for_feed()

@@ -1,4 +1,4 @@
-"""A stand-in for DNS, whose names a test sets."""
+"""A stand-in for DNS with names that a test sets."""
 
 import contextlib
 import socket

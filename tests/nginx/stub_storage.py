@@ -1,4 +1,4 @@
-"""A stand-in for a proxied storage, which does right or wrong as a test tells it, and records what it was asked."""
+"""A stand-in for a proxied storage. It responds right or wrong, as a test sets, and records its requests."""
 
 import socket
 import socketserver
@@ -13,7 +13,7 @@ from typing import Any
 
 @dataclass
 class Request:
-    """What reached the storage; ``connection`` tells connections apart."""
+    """A request that reached the storage; ``connection`` tells connections apart."""
 
     method: str
     target: str
@@ -33,13 +33,13 @@ class Request:
 
 @dataclass
 class Answer:
-    """How a request is answered.
+    """How to respond to a request.
 
     Attributes:
-        status: 0: not at all; the connection is closed.
-        length: Content-Length where it is not the body's; negative: none, in chunks.
-        stop: bytes of the body that are sent at all.
-        then: what happens there: "close", or "hang" until `StubStorage.release`.
+        status: 0: no response; the connection is closed.
+        length: Content-Length, if it is not the body's; negative: none, in chunks.
+        stop: number of bytes of the body to send.
+        then: what to do there: "close", or "hang" until `StubStorage.release`.
     """
 
     status: int = 200
@@ -54,7 +54,7 @@ Handle = Callable[[Request], Answer]
 
 
 def ranged(content: bytes) -> Handle:
-    """A storage that does as it is asked, with headers that no client should see."""
+    """A correct storage, with headers that no client may see."""
 
     def handle(request: Request) -> Answer:
         noise = {
@@ -75,13 +75,13 @@ def ranged(content: bytes) -> Handle:
 
 
 class StubStorage:
-    """See the module's docstring.
+    """The stand-in, see the module's docstring.
 
     Attributes:
-        handle: makes the answer to a request.
+        handle: makes the response to a request.
         seen: every request.
-        ended: how many answers were sent, or cut by nginx.
-        reads: the body of a request is read before it is answered.
+        ended: number of responses that were sent, or cut by nginx.
+        reads: whether the body of a request is read before the response.
     """
 
     def __init__(self, port: int, scheme: str) -> None:
@@ -95,7 +95,7 @@ class StubStorage:
         self.release = threading.Event()
 
     def url(self, name: str = "key", signature: str = "good") -> str:
-        """A URL such as the API signs."""
+        """A URL as the API signs it."""
         return f"{self.base}/bucket/{name}?uploadId=2~x%2Fy&X-Amz-Credential=a%2Fb&X-Amz-Signature={signature}"
 
 
@@ -152,10 +152,10 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def running(context: ssl.SSLContext | None = None) -> Iterator[StubStorage]:
-    """A storage that listens, and its end."""
+    """Runs a storage, and ends it."""
 
     class Handler(_Handler):
-        """A class of its own, for it holds the stand-in."""
+        """A separate class per stand-in, because it holds the stand-in."""
 
     class Server(socketserver.ThreadingTCPServer):
         daemon_threads = True
@@ -169,7 +169,7 @@ def running(context: ssl.SSLContext | None = None) -> Iterator[StubStorage]:
             return connection, address
 
         def handle_error(self, request: object, client_address: object) -> None:
-            pass  # nginx hung up
+            pass  # nginx closed the connection
 
     with Server(("127.0.0.1", 0), Handler) as server:
         stub = Handler.stub = StubStorage(server.server_address[1], "https" if context else "http")
@@ -179,7 +179,7 @@ def running(context: ssl.SSLContext | None = None) -> Iterator[StubStorage]:
         finally:
             stub.release.set()
             server.shutdown()
-            # Kept connections end with it.
+            # Closes kept connections too.
             for connection in stub.connections:
                 with suppress(OSError):
                     connection.shutdown(socket.SHUT_RDWR)

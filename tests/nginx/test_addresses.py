@@ -1,4 +1,4 @@
-"""Who may ask, by address: networks that are allowed or denied, an admin's, and whose X-Forwarded-For is believed."""
+"""Access by address: allowed and denied networks, an admin's networks, and whose X-Forwarded-For is trusted."""
 
 from collections.abc import Callable
 
@@ -16,7 +16,7 @@ PROXY = {"SLUICE_TRUSTED_PROXIES": "127.0.0.0/8 10.0.0.0/8"}
 
 
 def every_way(edge: Edge, **headers: str) -> list[int]:
-    """The statuses of a call, a download, its HEAD and a part: each is open."""
+    """The statuses of a call, a download, its HEAD and a part, if access is allowed."""
     edge.store(BLOB, b"content")
     folder = edge.storage / "parts" / CLAIMS["part"]["upload"]
     folder.mkdir(exist_ok=True)
@@ -44,7 +44,7 @@ CLOSED = [403] * 6
         ({"SLUICE_ALLOW_NETWORKS": "127.0.0.1"}, OPEN),
         ({"SLUICE_ALLOW_NETWORKS": "10.0.0.0/8"}, CLOSED),
         ({"SLUICE_ALLOW_NETWORKS": "127.0.0.0/8", "SLUICE_DENY_NETWORKS": "127.0.0.1"}, CLOSED),
-        # in both: denied, however exact either is
+        # in both lists: denied, even if the allowed network is smaller
         ({"SLUICE_ALLOW_NETWORKS": "127.0.0.1", "SLUICE_DENY_NETWORKS": "127.0.0.0/8"}, CLOSED),
     ],
 )
@@ -67,7 +67,7 @@ def test_an_admins_token_is_one_in_its_networks_only(make_edge: MakeEdge) -> Non
     edge = make_edge(SLUICE_ADMIN_NETWORKS="10.0.0.0/8", **PROXY)
     admin, user = edge.bearer(role="admin"), edge.bearer()
     outside, inside = {"X-Forwarded-For": "192.0.2.1"}, {"X-Forwarded-For": "10.9.8.7"}
-    # 10.0.0.0/8 is trusted as well: the address before it counts
+    # 10.0.0.0/8 is trusted as well, so the address before it counts
     assert edge.ask("GET", "/api/v1/transfers", headers={**admin, **inside}).status == 200
     reply = edge.ask("GET", "/api/v1/transfers", headers={**admin, **outside})
     assert (reply.status, reply.code) == (403, "FORBIDDEN")
@@ -78,7 +78,7 @@ def test_a_proxy_of_ours_is_believed_and_its_proxies_too(make_edge: MakeEdge) ->
     edge = make_edge(SLUICE_DENY_NETWORKS="192.0.2.0/24", **PROXY)
     assert every_way(edge, X_Forwarded_For="192.0.2.1") == CLOSED
     assert every_way(edge, X_Forwarded_For="192.0.2.1, 10.0.0.9") == CLOSED
-    # what stands left of a stranger was written by the stranger
+    # addresses to the left of an untrusted one were written by that client
     assert every_way(edge, X_Forwarded_For="192.0.2.1, 198.51.100.7, 10.0.0.9") == OPEN
     edge.api.seen.clear()
     reply = edge.ask("GET", "/api/v1/files", headers={**edge.bearer(), "X-Forwarded-For": "192.0.2.1, 198.51.100.7"})
@@ -108,7 +108,7 @@ def test_what_is_no_address_changes_nothing(make_edge: MakeEdge, value: str) -> 
 
 
 def test_the_edges_own_questions_have_no_address_to_refuse(make_edge: MakeEdge) -> None:
-    """A paced download asks the inner server by a socket."""
+    """A paced download sends a request to the inner server by a socket."""
     rules = {"SLUICE_ALLOW_NETWORKS": "127.0.0.1", "SLUICE_DENY_NETWORKS": "10.0.0.0/8"}
     edge = make_edge(tiers=document(slow=Tier(rate=2**20)), SLUICE_CONTENT_HOST="content.example", **rules)
     edge.store(BLOB, b"content")
@@ -122,7 +122,7 @@ def test_the_edges_own_questions_have_no_address_to_refuse(make_edge: MakeEdge) 
     [
         ([f"2001:db8::{n:x}" for n in range(1, 9)], True),
         ([f"2001:db8:0:{n:x}::1" for n in range(1, 9)], False),
-        # an IPv6 socket that takes IPv4 as well names its clients so
+        # an IPv6 socket that also accepts IPv4 shows its clients in this form
         ([f"::ffff:10.0.0.{n}" for n in range(10, 18)], False),
         ([f"10.0.1.{n}" for n in range(10, 18)], False),
     ],

@@ -1,4 +1,4 @@
-"""/api/v1: the bearer token at the edge, and what reaches the API."""
+"""/api/v1: the bearer token at the edge, and which requests reach the API."""
 
 import json
 import threading

@@ -1,4 +1,4 @@
-"""Hot content on the edge's disk: what is asked of the storage, how often, and what is never served from there."""
+"""Hot content on the edge's disk: requests to the storage and their number, and content that is never cached."""
 
 import http.client
 import os
@@ -45,7 +45,7 @@ class Blob:
         return self.edge.ask(method, f"/d/{token}/n", headers={k.replace("_", "-"): v for k, v in headers.items()})
 
     def asked(self) -> Counter[str | None]:
-        """How often the storage was asked for each piece."""
+        """How often each piece was requested from the storage."""
         return Counter(request.header("Range") for request in self.storage.seen)
 
 
@@ -112,7 +112,7 @@ def test_a_new_signature_is_the_same_object_and_another_object_is_not(
     wait_for(lambda: blob.get("HEAD") and len(edge.api.targets_asked) > asked, "new target")
     assert blob.get().body == CONTENT
     assert storage.seen == []
-    # another replica: what is cached of a damaged one must not outlive it
+    # another replica: cached pieces of a damaged one must not be used for it
     blob.aim(name="elsewhere")
     asked = len(edge.api.targets_asked)
     wait_for(lambda: blob.get("HEAD") and len(edge.api.targets_asked) > asked, "new target")
@@ -140,7 +140,7 @@ def test_an_expired_url_is_renewed(edge: Edge, storage: StubStorage) -> None:
     reply = blob.get(Range="bytes=5-9")
     assert (reply.status, reply.body) == (206, CONTENT[5:10])
     assert len(reply.headers.get_all("ETag")) == 1
-    # the other worker goes by the old one for a second
+    # the other worker uses the old one for up to a second
     wait_for(lambda: whole(blob), "renewed URL in both workers")
 
 
@@ -161,15 +161,15 @@ FAILURES = {
 }
 
 
-# (at another size the bytes are those that were asked for: the first piece's is the one that is compared)
+# (with another size the bytes are the requested ones: only the first piece's size is compared)
 IN_THE_MIDDLE = {why: failure for why, failure in FAILURES.items() if why != "another size"}
 AT_ONCE = {why: failure for why, failure in FAILURES.items() if why not in ("hanging up", "another range")}
 
 
 def cut_body(blob: Blob, number: int, failure: Answer, behind: int = 0) -> bytes:
-    """What comes of a blob when the storage fails at a piece, but not before the client has all that is ahead of it.
+    """The response for a blob when the storage fails at a piece, after the client has received all bytes before it.
 
-    What waits to be sent when an answer ends is lost, so a client that is behind gets less.
+    Bytes that wait to be sent when a response ends are lost, so a slow client gets less.
 
     Args:
         behind: bytes that nginx holds back meanwhile.
@@ -207,14 +207,14 @@ def test_a_storage_that_fails_in_the_middle_ends_the_answer(edge: Edge, storage:
     body = cut_body(blob, 2, failure)
     assert body[: 2 * MIB] == CONTENT[: 2 * MIB]
     assert body[2 * MIB :] == b"x" * (failure.stop or 0)
-    # nothing of it was kept
+    # nothing of it was cached
     storage.handle = ranged(CONTENT)
     assert blob.get().body == CONTENT
 
 
 @pytest.mark.parametrize("number", range(PIECES))
 def test_a_piece_that_is_cut_is_the_answers_end(edge: Edge, storage: StubStorage, number: int) -> None:
-    """On a connection that would be kept: nobody waits for the rest, and nothing takes its place."""
+    """On a kept connection: no timeout passes, and no other bytes replace the rest."""
     blob = Blob(edge, storage)
     assert cut_body(blob, number, cut_piece(number)) == CONTENT[: number * MIB + 1000]
     storage.handle = ranged(CONTENT)
@@ -273,12 +273,12 @@ def test_a_client_that_goes_away_has_one_line_and_holds_nothing(make_edge: MakeE
 
 
 def copies(folder: Path) -> list[Path]:
-    """Files that hold a whole blob."""
+    """Cache files with a whole blob."""
     return [path for path in folder.rglob("*") if path.is_file() and path.stat().st_size > SIZE]
 
 
 def heat_up(blob: Blob, folder: Path) -> Path:
-    """Asks for a blob until it is copied; the copy."""
+    """Requests a blob until it is copied. Returns the copy."""
     for _ in range(3):
         assert blob.get().body == CONTENT
     (copy,) = wait_for(lambda: copies(folder), "copy")
@@ -322,7 +322,7 @@ def test_a_storage_that_stops_while_a_copy_is_made(make_edge: MakeEdge, storage:
         assert blob.get().body == CONTENT
     for path in [path for path in folder.rglob("*") if path.is_file()]:
         path.unlink()
-    # a buffer that is not full (nginx/snippets/storage_whole.conf) waits for more, or for the end
+    # a buffer that is not full (nginx/snippets/storage_whole.conf) waits for more bytes, or for the end
     assert cut_body(blob, 2, cut_piece(2), behind=128 * 1024) == CONTENT[: 2 * MIB + 1000]
     assert copies(folder) == []
     storage.handle = ranged(CONTENT)
@@ -344,8 +344,8 @@ def test_many_who_ask_while_a_copy_is_made(make_edge: MakeEdge, storage: StubSto
             connection = stack.enter_context(closing(http.client.HTTPConnection("127.0.0.1", edge.port, timeout=10)))
             connection.request("GET", path)
             responses.append(connection.getresponse())
-        bodies = [response.read(MIB) for response in responses]  # so all of them are under way
-        assert len(list(folder.rglob("*.*"))) == 1  # what is written is named with a number behind a dot
+        bodies = [response.read(MIB) for response in responses]  # so all of them are in progress
+        assert len(list(folder.rglob("*.*"))) == 1  # files in progress have a number after a dot in their names
         go.set()
         with ThreadPoolExecutor(len(responses)) as pool:
             rests = list(pool.map(http.client.HTTPResponse.read, responses))
@@ -374,8 +374,8 @@ def test_a_slow_client_holds_few_files(
     with socket.create_connection(("127.0.0.1", edge.port)) as connection:
         connection.sendall(f"GET {path} HTTP/1.1\r\nHost: h\r\n\r\n".encode())
         assert connection.recv(12) == b"HTTP/1.1 200"
-        assert edge.get(path).status == 200  # long enough for it to go as far as it goes
-        # a piece's file stays open until the answer's end; what no socket has room for is not opened ahead
+        assert edge.get(path).status == 200  # long enough to fill all buffers
+        # a piece's file stays open until the response ends; pieces are not opened before a socket has space for them
         assert held() < 20
         connection.recv(10 * MIB, socket.MSG_WAITALL)
         assert held() < 10 + 20

@@ -1,4 +1,4 @@
-"""API calls of one account at the same time: some are under way, others wait, more are refused."""
+"""Concurrent API calls of one account: some are in progress, others wait, more are refused."""
 
 import socket
 import threading
@@ -25,7 +25,7 @@ def call(
 
 
 class Busy:
-    """An API that answers calls of a path when it is told to, and counts those that are under way."""
+    """An API that answers calls of a path when it is told to, and counts those in progress."""
 
     def __init__(self, edge: Edge, path: str = "/api/v1/files") -> None:
         self.path = path
@@ -158,7 +158,7 @@ def test_strangers_hold_a_few_places_together_and_a_network_waits_with_a_few(mak
         wait_for(lambda: sum(reply.done() for reply in flood) == 20 - 3 - 8, "refusals")
         assert {reply.result().code for reply in flood if reply.done()} == {"CALLS_LIMITED"}
         other = pool.submit(sign_in, "2001:db8:1::1")
-        assert call(edge, **new_user("default")).status == 200, "who has a token does not wait"
+        assert call(edge, **new_user("default")).status == 200, "calls with a token do not wait"
         assert not other.done()
         api.free.set()
         assert other.result().status == 200, "another network waits with the others"

@@ -1,4 +1,4 @@
-"""SLUICE_CONTENT_HOST: users' content from a host of its own, which has nothing else."""
+"""SLUICE_CONTENT_HOST: users' content from a separate host, which serves only content."""
 
 from collections.abc import Callable
 
@@ -48,7 +48,7 @@ def test_the_request_lines_host_counts_before_the_header(edge: Edge) -> None:
 
 
 def test_the_owners_content_stays_with_the_api(edge: Edge) -> None:
-    """It needs an Authorization header, which no page that is opened sends."""
+    """It needs an Authorization header, which browsers do not send when a page is opened."""
     link = edge.token("link", file=BLOB)
     edge.api.answer = lambda seen: Answer(200, {"X-Accel-Redirect": f"/_link/{link}/x"})
     reply = edge.ask("GET", "/api/v1/files/1/content", headers=edge.bearer())
@@ -64,5 +64,5 @@ def test_the_target_that_comes_along_is_not_asked_for(make_edge: Callable[..., E
     edge.api.answer = lambda seen: Answer(200, {"X-Accel-Redirect": redirect, "X-Sluice-Target": told})
     reply = edge.ask("GET", "/api/v1/files/1/content", headers=edge.bearer())
     assert (reply.status, reply.body) == (200, b"content")
-    assert edge.api.targets_asked == ([] if of == BLOB else [BLOB]), "what is said of another blob is not believed"
+    assert edge.api.targets_asked == ([] if of == BLOB else [BLOB]), "a response about another blob is ignored"
     assert not [name for name in reply.headers if name.lower().startswith("x-sluice")]

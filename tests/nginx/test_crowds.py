@@ -1,4 +1,4 @@
-"""Many more subjects than there is room for: memory stays as it is, nobody is refused for it, and limits still hold."""
+"""Many more subjects than there is space for: memory does not grow, no request is refused for it, and limits hold."""
 
 import re
 import uuid
@@ -21,7 +21,7 @@ CROWD = 4000
 
 
 def cramped(text: str) -> str:
-    """For snippets/lua.conf: room for a few hundred subjects."""
+    """For snippets/lua.conf: space for a few hundred subjects."""
     changed = re.sub(
         r"^lua_shared_dict (clocks|holds|quotas|usage) \d+m;", r"lua_shared_dict \1 64k;", text, flags=re.M
     )
@@ -107,7 +107,7 @@ def test_a_million_users_at_the_sizes_in_use(make_edge: Callable[..., Edge]) -> 
 
 
 def memory(pid: int) -> int:
-    """Bytes that a process has for itself; what all workers share is in one of them twice."""
+    """Private memory of a process; memory shared by all workers counts twice in one of them."""
     with open(f"/proc/{pid}/status") as file:
         return int(re.findall(r"RssAnon:\s+(\d+)", file.read())[0]) * 1024
 

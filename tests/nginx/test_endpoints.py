@@ -1,4 +1,4 @@
-"""Where a proxied storage is: host names by /etc/hosts and DNS, several addresses, TLS."""
+"""The address of a proxied storage: host names by /etc/hosts and DNS, several addresses, TLS."""
 
 import ssl
 import subprocess
@@ -42,14 +42,14 @@ class TestNames:
         assert {seen.header("Host") for seen in storage.seen} == {f"Storage.test:{storage.port}"}
         assert {seen.target for seen in storage.seen} == {"/key?x=%2F"}
         assert len({seen.connection for seen in storage.seen}) <= 8
-        # Each worker asks for itself.
+        # Each worker asks separately.
         assert len(dns.asked) <= 8
         assert set(dns.asked) == {("storage.test", A)}
 
     def test_may_have_ipv6_addresses_alone(self, make_edge: MakeEdge, dns: StubDNS) -> None:
         dns.names["storage.test"] = ["::1"]
         edge = make_edge(SLUICE_RESOLVER=dns.address)
-        # Nobody listens there: it is enough to see that it was looked up.
+        # There is no server there: it is enough to see the lookup.
         assert download(edge, "http://storage.test:9/key").code == "STORAGE_UNAVAILABLE"
         assert dns.asked[:2] == [("storage.test", A), ("storage.test", AAAA)]
         wait_for(lambda: "could not give file" in edge.error_log.read_text(), "line in the error log")
@@ -85,7 +85,7 @@ class TestNames:
 
 
 def certify(folder: Path, name: str) -> tuple[Path, ssl.SSLContext]:
-    """A certificate authority of a test's own, and a server's context with a certificate of its for a name."""
+    """A private certificate authority, and a server's context with a certificate for a name."""
     for command in (
         "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout ca.key -out ca.pem -days 2 -subj /CN=ca",
         "req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout s.key -out s.csr -subj /CN=s",
@@ -101,7 +101,7 @@ def certify(folder: Path, name: str) -> tuple[Path, ssl.SSLContext]:
 class TestTLS:
     @pytest.fixture
     def secure(self, tmp_path: Path) -> Iterator[tuple[StubStorage, Path, list[str]]]:
-        """A storage that is good.test, its authority, and the names that it was asked for."""
+        """A storage named good.test, its authority, and the names that clients requested from it."""
         bundle, context = certify(tmp_path, "good.test")
         asked: list[str] = []
         context.sni_callback = lambda _, name, __: asked.append(str(name))
@@ -115,7 +115,7 @@ class TestTLS:
         storage, bundle, asked = secure
         dns.names = {"good.test": ["127.0.0.1"], "bad.test": ["127.0.0.1"]}
         edge = make_edge(SLUICE_RESOLVER=dns.address, SLUICE_CA_BUNDLE=str(bundle))
-        # Another name first: a connection that was kept would not be verified again.
+        # Another name first: a kept connection would not be verified again.
         reply = download(edge, f"https://bad.test:{storage.port}/key")
         assert (reply.status, reply.code) == (503, "STORAGE_UNAVAILABLE")
         assert storage.seen == []

@@ -1,4 +1,4 @@
-"""A replica that cannot be read: the edge reads another one, says which failed and why, and never sends other bytes."""
+"""A replica that cannot be read: the edge reads another one, reports which failed and why, and sends no other bytes."""
 
 import hashlib
 import http.client
@@ -30,7 +30,7 @@ def spoil(edge: Edge, file: str, how: str) -> None:
     if how == "gone":
         path.unlink()
     elif how == "unreadable":
-        # What nobody may open, not even root: a folder.
+        # A folder cannot be opened as a file, even by root.
         path.unlink()
         path.symlink_to(path)
     else:
@@ -47,7 +47,7 @@ def file() -> str:
 
 @pytest.fixture
 def local(edge: Edge, file: str) -> str:
-    """A file of local storage, and on the proxied storage ``second``, too."""
+    """A file in local storage and on the proxied storage ``second``."""
     edge.store(file, CONTENT)
     edge.aim(file, size=SIZE, uri=f"/{key_of(file)}", name="local", others=True)
     return file
@@ -55,7 +55,7 @@ def local(edge: Edge, file: str) -> str:
 
 @pytest.fixture
 def second(edge: Edge, storage: StubStorage, file: str) -> StubStorage:
-    """The second replica's storage, which is well."""
+    """The second replica's storage, which works."""
     storage.handle = ranged(CONTENT)
     edge.aim(file, size=SIZE, uri=storage.url(file), storage="s3", name="second", also=True)
     return storage
@@ -75,7 +75,7 @@ def check(reply: Reply, status: int, first: int, last: int, etag: str) -> None:
 
 
 def etag_of(file: str) -> str:
-    """As `Edge.aim` has it."""
+    """As in `Edge.aim`."""
     return f'"{hashlib.sha256(file.encode()).hexdigest()}"'
 
 
@@ -211,7 +211,7 @@ class TestAProxiedReplica:
     def test_of_another_length_is_not_read_a_second_time(
         self, edge: Edge, file: str, first: StubStorage, second: StubStorage
     ) -> None:
-        """nginx has begun to answer when it sees the length, so the first request is to be repeated."""
+        """nginx has begun its response when it sees the length, so the first request must be repeated."""
         first.handle = ranged(CONTENT[:-1])
         try:
             assert download(edge, file).code == "STORAGE_UNAVAILABLE"
@@ -250,7 +250,7 @@ class TestAProxiedReplica:
 def test_what_nginx_cannot_open_is_read_elsewhere(
     make_edge: MakeEdge, storage: StubStorage, file: str, headers: dict[str, str], status: int, first: int, last: int
 ) -> None:
-    """Lua has seen the object with its size, and nginx finds none."""
+    """Lua has seen the object with its size, but nginx finds none."""
     edge = make_edge(change={"snippets/download.conf": lambda text: text.replace("/objects", "/nothing")})
     edge.store(file, CONTENT)
     edge.aim(file, size=SIZE, uri=f"/{key_of(file)}", name="local", others=True)
@@ -267,13 +267,13 @@ def test_one_that_is_alone_is_not_asked_about_for_each_request(edge: Edge, stora
     begun = time.monotonic()
     for _ in range(20):
         assert download(edge, file).status == 503
-    # The first look-up, then once a second in each worker.
+    # The first lookup, then one per second in each worker.
     assert edge.api.targets_asked.count(file) <= 3 + 2 * (time.monotonic() - begun)
     assert [row for row in edge.api.reported if row[0] == file] == [(file, "main", "error")]
 
 
 def test_another_files_content_is_no_replica(edge: Edge, local: str, second: StubStorage) -> None:
-    """The file was given other content since the request was judged by the old one's ETag."""
+    """The file got other content after the request was judged by the old content's ETag."""
     other = uuid.uuid4().hex
     edge.aim(other, size=SIZE, uri=second.url(other), storage="s3", name="second")
     edge.api.others[local] = [edge.api.targets[other]]

@@ -1,4 +1,4 @@
-"""What must not get through: requests smuggled behind others, internal locations, clients that never finish."""
+"""Attacks: smuggled requests, internal locations, clients that never finish."""
 
 import re
 import socket
@@ -17,7 +17,7 @@ END = "\r\n"
 
 
 def send(edge: Edge, *lines: str, body: str = "") -> bytes:
-    """A request of exactly these lines, and all that comes back until nginx hangs up."""
+    """Sends exactly these lines. Returns all bytes until nginx closes the connection."""
     head = "".join(line + END for line in lines)
     return edge.raw((head + END + body).encode("latin-1"), b"")
 
@@ -72,7 +72,7 @@ DECORATED = {
 
 @pytest.mark.parametrize("lines", DECORATED.values(), ids=DECORATED.keys())
 def test_what_only_looks_like_a_header_reaches_nobody(edge: Edge, lines: list[str]) -> None:
-    """Either it is refused, or the API gets one request of three bytes with one length."""
+    """It is refused, or the API gets one request of three bytes with one length."""
     call(edge, *lines, body="abc")
     assert len(edge.api.seen) <= 1
     for seen in edge.api.seen:
@@ -227,7 +227,7 @@ def make_part_folder(edge: Edge) -> str:
 
 
 def test_a_header_that_comes_byte_by_byte_has_no_longer(make_edge: MakeEdge) -> None:
-    """The time is the whole header's, not that between two bytes."""
+    """The timeout applies to the whole header, not to the time between two bytes."""
     edge = make_edge(change={"snippets/limits.conf": impatient})
     begun = time.monotonic()
     with socket.create_connection(("127.0.0.1", edge.port), timeout=DEADLINE) as connection, suppress(OSError):

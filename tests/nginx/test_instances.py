@@ -1,4 +1,4 @@
-"""The API by TCP, as several instances behind one name: found by DNS, passed over when they cannot be reached."""
+"""The API by TCP, with several instances behind one name: found by DNS, skipped if they cannot be reached."""
 
 import socket
 from collections.abc import Callable, Iterator
@@ -16,7 +16,7 @@ REQUESTS = 20
 
 
 class Instances:
-    """Instances of the API on addresses of this machine, all on one port, and the next one for the edge's questions."""
+    """Instances of the API on addresses of this machine, all on one port, and the next port for internal calls."""
 
     def __init__(self) -> None:
         self.port = _two_free_ports()
@@ -27,7 +27,7 @@ class Instances:
         return self.by_address[address]
 
     def seen(self, method: str = "GET") -> dict[str, int]:
-        """How many requests of clients each one got."""
+        """Number of clients' requests that each instance got."""
         return {
             address: sum(request.method == method and request.path.startswith("/api/") for request in api.seen)
             for address, api in self.by_address.items()
@@ -39,7 +39,7 @@ class Instances:
 
 
 def _two_free_ports() -> int:
-    """The first of two, one behind the other."""
+    """The first of two, one after the other."""
     while True:
         with socket.socket() as first, socket.socket() as second:
             first.bind((FIRST, 0))

@@ -25,7 +25,7 @@ def link(key: str, **claims: object) -> str:
 
 
 def await_all(edge: Edge, path: str, status: int) -> None:
-    """Until every worker answers so: a hundred answers in a row."""
+    """Waits until every worker returns this status: a hundred responses in a row."""
     wait_for(lambda: all(edge.get(path).status == status for _ in range(100)), f"{status} from all workers")
 
 
@@ -40,7 +40,7 @@ def test_a_key_is_added_and_another_retired(make_edge: Callable[..., Edge]) -> N
     await_all(edge, new, 200)
     assert [edge.get(cached).status for _ in range(20)] == [200] * 20
     write(edge, NEW)
-    # though every worker has verified it before
+    # although every worker has verified it before
     await_all(edge, cached, 403)
     assert edge.get(cached).code == "LINK_INVALID"
     assert edge.get(new).status == 200

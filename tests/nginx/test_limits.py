@@ -17,13 +17,13 @@ from tests.nginx.tiers import document, new_user
 
 BLOB = "b" * 32
 CONTENT = b"content" * 100
-# slow enough that nothing comes back while a test runs
+# slow enough that no budget comes back while a test runs
 FEW = Tier(api=(0.01, 5), part=(0.01, 4), download=(0.01, 3), connections=2)
 
 
 @pytest.fixture(scope="module")
 def limiting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edge]:
-    """An edge with a tier of very little, and strangers who may sign up thrice."""
+    """An edge with a very low tier, and three sign-ups for strangers."""
     tiers = document(few=FEW, signup=(0.01, 3), signin=(0.01, 4), quick=Tier(api=(20, 10)))
     edge = Edge(tmp_path_factory.mktemp("limiting"), tiers=tiers)
     edge.store(BLOB, CONTENT)
@@ -36,7 +36,7 @@ def call(edge: Edge, **claims: Any) -> Reply:
 
 
 def download(edge: Edge, method: str = "GET", **claims: Any) -> Reply:
-    # one link for each user: its readers have a clock of their own
+    # one link per user, because its readers have a separate limit
     link = claims.get("sub", uuid.uuid4().hex)[:16]
     token = edge.token("link", **{"file": BLOB, "jti": link, **claims})
     return edge.ask(method, f"/d/{token}/n")
@@ -49,7 +49,7 @@ def put(edge: Edge, **claims: Any) -> Reply:
 
 
 class TestUser:
-    """One clock per user and kind of request."""
+    """One limit per user and kind of request."""
 
     @pytest.mark.parametrize(("ask", "burst"), [(call, 5), (put, 4), (download, 3)])
     def test_gets_a_burst_and_then_429(self, limiting: Edge, ask: Callable[..., Reply], burst: int) -> None:
@@ -156,7 +156,7 @@ class TestTiers:
 
 
 class TestStrangers:
-    """Sign-up and sign-in are counted by address."""
+    """Sign-ups and sign-ins are counted per address."""
 
     @pytest.mark.parametrize(
         ("path", "burst", "code"),
@@ -177,7 +177,7 @@ class TestStrangers:
 
 
 class TestAddress:
-    """nginx' own zones, in every location that answers."""
+    """nginx's zones, in every location that sends responses."""
 
     @pytest.fixture
     def strict(self, make_edge: Callable[..., Edge]) -> Edge:

@@ -76,7 +76,7 @@ def test_no_log_holds_a_token(make_edge: Callable[..., Edge]) -> None:
     edge.api.stop()
     assert edge.ask("GET", "/api/v1/files", headers=bearer).code == "API_UNAVAILABLE"
     assert edge.get(f"/d/{edge.token('link', file=uuid.uuid4().hex)}/x").code == "API_UNAVAILABLE"
-    # Each worker writes its own lines, at the latest after a second.
+    # Each worker writes its lines after at most a second.
     wait_for(lambda: edge.access_log.read_text().count("\n") >= 17, "lines in the access log")
     wait_for(lambda: f"could not give file {blob}" in edge.error_log.read_text(), "line in the error log")
     wait_for(lambda: f"could not take a part of upload {upload}" in edge.error_log.read_text(), "line in the error log")
@@ -102,4 +102,4 @@ def test_a_path_of_any_bytes_leaves_a_line_of_json(edge: Edge) -> None:
     edge.ask("GET", "/api/v1/%ff%fe%01x", headers=edge.bearer())
     wait_for(lambda: b"/api/v1/??" in edge.access_log.read_bytes(), "line in the access log")
     for line in edge.access_log.read_bytes().splitlines():
-        json.loads(line)  # which takes UTF-8 alone
+        json.loads(line)  # accepts UTF-8 only

@@ -1,4 +1,4 @@
-"""/metrics: who may ask, what stands there, and that the dashboard asks for nothing else."""
+"""/metrics: access, content, and that the dashboard uses no other metrics."""
 
 import re
 import subprocess
@@ -20,7 +20,7 @@ SAMPLE = re.compile(r'(sluice_\w+)(\{(?:\w+="[^"\\\n]*",?)*\})? (-?[0-9.e+-]+|[+
 
 
 def scrape(edge: Edge) -> dict[str, float]:
-    """Every sample, after a look at the format."""
+    """Every sample. Checks the format."""
     reply = edge.get("/metrics")
     assert reply.status == 200
     assert reply.headers["Content-Type"].startswith("text/plain; version=0.0.4")
@@ -34,7 +34,7 @@ def scrape(edge: Edge) -> dict[str, float]:
 
 
 def names_of(edge: Edge) -> set[str]:
-    """Every name that the edge gives; a histogram's three are given in full."""
+    """Every metric that the edge exports; a histogram counts as three."""
     text = edge.get("/metrics").body.decode()
     found = set()
     for name, kind in re.findall(r"^# TYPE (sluice_\w+) (\w+)$", text, re.M):

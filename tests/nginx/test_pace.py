@@ -1,4 +1,4 @@
-"""A tier's rate is its user's: over all connections, storages, and parts; and what else happens to paced downloads."""
+"""A tier's rate applies to its user: over all connections, storages and parts. And other events in paced downloads."""
 
 import http.client
 import os
@@ -28,7 +28,7 @@ SIZE = 64 * MIB
 
 @pytest.fixture(scope="module")
 def pacing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edge]:
-    """An edge with a tier of 4 MiB a second, one of a little, and a large file."""
+    """An edge with a tier of 4 MiB per second, one with a low rate, and a large file."""
     tiers = document(slow=Tier(rate=RATE, connections=64), tiny=Tier(rate=64 * 1024), few=Tier(connections=2))
     edge = Edge(tmp_path_factory.mktemp("pacing"), tiers=tiers)
     edge.store(BLOB, b"")
@@ -40,7 +40,7 @@ def pacing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edge]:
 
 
 class Download:
-    """A download in a thread of its own, whose bytes are counted while they come."""
+    """A download in a separate thread, whose bytes are counted as they arrive."""
 
     def __init__(self, edge: Edge, blob: str = BLOB, *, headers: dict[str, str] | None = None, **claims: Any) -> None:
         token = edge.token("link", **{"file": blob, "jti": uuid.uuid4().hex[:16], **claims})
@@ -63,7 +63,7 @@ class Download:
                     self.received += len(data)
                 if response.length:
                     raise http.client.IncompleteRead(b"", response.length)
-        except Exception as ex:  # also what stop() causes
+        except Exception as ex:  # including the result of stop()
             self.error = ex
         finally:
             self.connection.close()
@@ -76,7 +76,7 @@ class Download:
 
 
 def rate_of(downloads: list[Download], seconds: float) -> float:
-    """Bytes a second over some downloads, from now on."""
+    """Bytes per second over some downloads, from now on."""
     before, began = sum(item.received for item in downloads), time.monotonic()
     time.sleep(seconds)
     return (sum(item.received for item in downloads) - before) / (time.monotonic() - began)
@@ -97,7 +97,7 @@ def test_eight_connections_of_a_user_share_the_rate_and_nobody_else_is_slowed(pa
     assert 0.7 * RATE <= rate_of(alone, 2) <= 1.1 * RATE
     assert both <= 2.2 * RATE
     shares = sorted(item.received for item in eight)
-    assert shares[-1] <= 1.5 * shares[0], "each has its part"
+    assert shares[-1] <= 1.5 * shares[0], "each has its share"
     began = time.monotonic()
     assert len(pacing.get(f"/d/{pacing.token('link', file=BLOB)}/n").body) == SIZE, "no rate, no wait"
     assert time.monotonic() - began < 8
@@ -162,7 +162,7 @@ def test_downloads_at_once_are_limited_and_forgotten_at_their_end(pacing: Edge) 
     slow = [{"Range": f"bytes={n}-"} for n in range(2)]
 
     def held() -> socket.socket:
-        """A download of which nothing is read, so that it goes on."""
+        """A download that is not read, so it does not end."""
         connection = socket.socket()
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         connection.connect(("127.0.0.1", pacing.port))
@@ -176,7 +176,7 @@ def test_downloads_at_once_are_limited_and_forgotten_at_their_end(pacing: Edge) 
     reply = pacing.get(path, Range="bytes=0-9")
     assert (reply.status, reply.code) == (429, "CONNECTIONS_LIMITED")
     assert reply.headers["Retry-After"] == "1"
-    assert pacing.ask("HEAD", path).status == 200, "sends nothing, so it counts as nothing"
+    assert pacing.ask("HEAD", path).status == 200, "sends nothing, so it costs nothing"
     other = pacing.token("link", file=BLOB, **new_user("few"))
     assert pacing.get(f"/d/{other}/n", Range="bytes=0-9").status == 206
     for connection in two:
@@ -208,7 +208,7 @@ def test_a_killed_workers_downloads_are_forgotten(make_edge: Callable[..., Edge]
 
 
 def has_ended(pid: int) -> bool:
-    """Whether a process is no more, or waits to be reaped by whoever that falls to."""
+    """Whether a process has ended, or waits to be reaped by its parent."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except (FileNotFoundError, ProcessLookupError):
@@ -221,7 +221,7 @@ def children(pid: int) -> list[int]:
 
 
 class TestProxied:
-    """Storages that are proxied, at a pace."""
+    """Proxied storages, with a rate."""
 
     @pytest.fixture
     def blob(self, pacing: Edge, storage: StubStorage) -> str:
@@ -251,7 +251,7 @@ class TestProxied:
         item = Download(pacing, blob, **new_user("slow"))
         wait_for(lambda: item.ended, "end")
         assert item.status == 200
-        assert item.error is not None, "too short, and the client is told so"
+        assert item.error is not None, "too short, and the client notices"
         assert item.received <= MIB
 
     @pytest.mark.parametrize(("status", "wanted"), [(403, 503), (404, 503), (500, 503), (301, 503)])
@@ -265,7 +265,7 @@ class TestProxied:
 
 
 class TestParts:
-    """A part waits for its time before it is let in."""
+    """A part waits for its budget before it is accepted."""
 
     def put(self, edge: Edge, size: int, **claims: Any) -> tuple[int, float]:
         upload = uuid.uuid4().hex
@@ -307,7 +307,7 @@ class TestParts:
         head = f"PUT /p/{token} HTTP/1.1\r\nHost: h\r\nContent-Length: {64 * MIB}\r\n\r\n".encode()
         with socket.create_connection(("127.0.0.1", edge.port)) as first:
             first.sendall(head)
-            # after twenty seconds it is let in on credit; no other is, from then on
+            # after twenty seconds it is accepted on credit; from then on no other part is
             wait_for(lambda: self.put(edge, 1024, **user)[0] == 429, "refusal", 60)
         upload = uuid.uuid4().hex
         (edge.storage / "parts" / upload).mkdir()
@@ -351,7 +351,7 @@ def test_a_killed_nginx_starts_again_by_its_socket(make_edge: Callable[..., Edge
     for pid in (edge.process.pid, *workers):
         os.kill(pid, 9)
     edge.process.wait()
-    # until then its port is theirs, and what connects to it is cut off
+    # until then they hold the port, and reset new connections
     wait_for(lambda: all(has_ended(pid) for pid in workers), "end of the workers")
     assert (edge.socket_folder / "edge.sock").exists()
     edge.start()

@@ -24,7 +24,7 @@ NO_SEGMENT = {"empty", "dots", "standard alphabet"}
 
 @pytest.fixture
 def upload(edge: Edge) -> Iterator[Path]:
-    """The folder of an upload that is open."""
+    """The folder of an open upload."""
     folder = edge.storage / "parts" / uuid.uuid4().hex
     folder.mkdir()
     yield folder
@@ -80,7 +80,7 @@ def test_another_length(edge: Edge, upload: Path, given: int) -> None:
     token = edge.token("part", upload=upload.name, part=1, size=3)
     reply = edge.ask("PUT", f"/p/{token}", body=b"abc"[:given], headers={"Content-Length": str(given)})
     assert reply.status == 400
-    # nginx itself takes lengths up to 2^63 - 1.
+    # nginx accepts lengths up to 2^63 - 1.
     assert reply.code == ("LENGTH_MISMATCH" if given < 2**63 else "BAD_REQUEST")
     assert not list(upload.iterdir())
 
@@ -209,7 +209,7 @@ def test_a_storage_that_cannot_take_it(edge: Edge, upload: Path) -> None:
 
 
 def test_a_content_range_is_not_taken_for_a_whole(edge: Edge, upload: Path) -> None:
-    """A PUT with Content-Range means a piece of it (RFC 9110 section 14.5): nginx refuses it, or ignores it."""
+    """A PUT with Content-Range sends a piece (RFC 9110 section 14.5): nginx refuses it, or ignores the header."""
     token = edge.token("part", upload=upload.name, part=1, size=3)
     reply = edge.ask("PUT", f"/p/{token}", body=b"abc", headers={"Content-Range": "bytes 5-7/10"})
     assert reply.status in (201, 501)
@@ -236,7 +236,7 @@ def test_a_full_disk_is_said_before_a_byte_is_taken(edge: Edge, upload: Path) ->
     edge.api.room = 0
     try:
         wait_for(lambda: edge.ask("PUT", f"/p/{token}", body=b"data").status == 507, "full disk")
-        (upload / "1").unlink(missing_ok=True)  # from before the edge heard of it
+        (upload / "1").unlink(missing_ok=True)  # from before the edge knew of it
         assert edge.ask("PUT", f"/p/{token}", body=b"data").code == "STORAGE_FULL"
         assert list(upload.iterdir()) == incoming(edge) == []
     finally:

@@ -1,4 +1,4 @@
-"""PUT /p/<part token> where the part goes on to a proxied storage (SLUICE_S3_VIA_EDGE)."""
+"""PUT /p/<part token> for a part that is passed on to a proxied storage (SLUICE_S3_VIA_EDGE)."""
 
 import socket
 from collections.abc import Callable
@@ -183,7 +183,7 @@ class TestTheStoragesAnswer:
         part = Part(edge, storage.url(), size=size)
         allowed = {(ours, code)} | (set() if reads else {(503, "STORAGE_UNAVAILABLE")})
         for _ in range(2):
-            # A storage that hangs up on what is still coming may not be heard, and nginx hangs up on odd answers.
+            # A storage that closes during the body may lose its response; nginx closes after invalid responses.
             with suppress(ConnectionError) if not reads and status in (204, 206, 418) else nullcontext():
                 reply = part.put(bytes(size))
                 assert (reply.status, reply.code) in allowed

@@ -1,4 +1,4 @@
-"""How often a part of a proxied storage may be sent: RGW 16 never frees the first copy of one that is sent again."""
+"""How often a part of a proxied storage may be sent: RGW 16 never frees the first copy of a re-sent part."""
 
 import uuid
 
@@ -21,7 +21,7 @@ def part(edge: Edge, storage: StubStorage) -> Part:
 
 
 class TestTries:
-    """At most five PUTs of one part reach the storage in an hour."""
+    """At most five PUTs of one part reach the storage per hour."""
 
     def test_are_counted(self, edge: Edge, storage: StubStorage, part: Part) -> None:
         for _ in range(5):

@@ -1,4 +1,4 @@
-"""Downloads from a proxied storage: what reaches it, what comes through, and what happens when it fails."""
+"""Downloads from a proxied storage: requests that reach it, responses that pass, and failures."""
 
 import hashlib
 import http.client
@@ -61,14 +61,14 @@ class TestWhatReachesTheStorage:
 
     def test_comes_on_connections_that_are_kept(self, edge: Edge, storage: StubStorage, blob: str) -> None:
         assert {download(edge, blob).body for _ in range(30)} == {CONTENT}
-        # One for each of nginx' workers at most.
+        # At most one for each of nginx's workers.
         assert len({seen.connection for seen in storage.seen}) <= 8
         assert len(storage.seen) == 30
 
     def test_comes_again_when_a_kept_connection_was_just_closed(
         self, edge: Edge, storage: StubStorage, blob: str
     ) -> None:
-        """The storage hangs up after each answer, without saying so."""
+        """The storage closes the connection after each response, without saying so."""
 
         def handle(request: Request) -> Answer:
             answer = ranged(CONTENT)(request)
@@ -179,7 +179,7 @@ class TestAFailure:
     def test_in_what_it_answers_is_no_200(
         self, edge: Edge, storage: StubStorage, blob: str, wanted: str, answer: Answer
     ) -> None:
-        """Bytes that are not exactly those that were asked for do not come through."""
+        """Bytes that are not exactly the requested ones do not pass."""
         storage.handle = lambda request: answer
         reply = download(edge, blob, **({"Range": wanted} if wanted else {}))
         self.check(reply)
@@ -229,7 +229,7 @@ class TestAFailure:
         begun = time.monotonic()
         received = b""
         try:
-            # nginx may see that nothing follows before it has answered itself.
+            # nginx may see the end of the body before it has sent its response.
             assert download(edge, blob, **wanted).code == "STORAGE_UNAVAILABLE"
             assert stop == 0
         except http.client.IncompleteRead as ex:
@@ -247,7 +247,7 @@ def test_the_way_to_storages_is_closed_from_outside(edge: Edge, storage: StubSto
     for method in ("GET", "PUT", "POST"):
         reply = edge.ask(method, place, headers=edge.bearer(), body=b"" if method == "GET" else b"x")
         assert (reply.status, reply.code) == (404, "NOT_FOUND")
-    # An API that was led astray could not use it either: Lua has not said where it goes.
+    # A misled API could not use it either: Lua has not set a target.
     edge.api.answer = lambda seen: APIAnswer(200, {"X-Accel-Redirect": place})
     reply = edge.ask("GET", "/api/v1/files/1/content", headers=edge.bearer())
     assert reply.status in (404, 500)
@@ -290,5 +290,5 @@ def test_a_client_that_goes_away_ends_the_storages_answer(edge: Edge, storage: S
     with socket.create_connection(("127.0.0.1", edge.port), timeout=10) as client:
         client.sendall(f"GET /d/{token}/n HTTP/1.1\r\nHost: h\r\n\r\n".encode())
         assert client.recv(4096).startswith(b"HTTP/1.1 200")
-    # More than the buffers between hold: it was told, for otherwise it would still be writing.
+    # More than the buffers in between hold: it was aborted, otherwise it would still be writing.
     wait_for(lambda: storage.ended == 1, "end of the storage's answer")

@@ -1,4 +1,4 @@
-"""Readers of links are counted apart from the owner's own downloads: by link, by network, and all links together."""
+"""Readers of links are counted separately from the owner's downloads: by link, by network, and all links together."""
 
 import socket
 import threading
@@ -22,7 +22,7 @@ QUOTA = Tier(connections=8, daily=10 * SIZE)
 
 
 class Owner:
-    """An account, its links, and those who read them."""
+    """An account, its links, and their readers."""
 
     def __init__(self, edge: Edge, tier: str) -> None:
         self.edge = edge
@@ -43,11 +43,11 @@ class Owner:
         return self.edge.get(link, X_Forwarded_For=address, **headers)
 
     def download(self) -> Reply:
-        """The owner's own, by bearer."""
+        """The owner's download, by bearer token."""
         return self.edge.ask("GET", "/api/v1/files/1/content", headers=self.edge.bearer(**self.claims))
 
     def stand_still(self, link: str, address: str) -> int:
-        """A reader that takes no byte; the status that he gets."""
+        """A reader that reads no byte. Returns its status."""
         connection = self.open.enter_context(socket.socket())
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         connection.settimeout(15)
@@ -139,7 +139,7 @@ def test_readers_have_half_of_a_quota(make_owner: Callable[[str], Owner]) -> Non
     refused = owner.read(owner.link(), "10.4.0.1")
     assert refused.code == "QUOTA_EXCEEDED"
     assert 0 < int(refused.headers["Retry-After"]) <= 86_400
-    assert [owner.download().status for _ in range(6)] == [200] * 5 + [429], "the other half is the owner's"
+    assert [owner.download().status for _ in range(6)] == [200] * 5 + [429], "the owner has the other half"
 
 
 def test_readers_leave_half_of_the_rate_to_the_owner(make_owner: Callable[[str], Owner]) -> None:
@@ -160,5 +160,5 @@ def test_readers_leave_half_of_the_rate_to_the_owner(make_owner: Callable[[str],
         took = time.monotonic() - began
         stop.set()
     assert len(own.body) == 200_000
-    # 100,000 bytes a second: 4 s for half of it, 18 s for a ninth
+    # 100,000 bytes per second: 4 s for half of it, 18 s for a ninth
     assert took < 9

@@ -1,4 +1,4 @@
-"""What nobody should get through with, and that each refusal has the one shape."""
+"""Requests that must be refused, and that each refusal has the one shape."""
 
 import socket
 
@@ -56,7 +56,7 @@ def test_there_is_nothing_there(edge: Edge, path: str) -> None:
     for headers in ({}, edge.bearer()):
         raw_head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         reply = parse(edge.raw(f"GET {target} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n{raw_head}\r\n".encode()))
-        # Above the root nginx speaks of a bad request.
+        # For paths above the root nginx reports a bad request.
         assert (reply.status, reply.code) in [(404, "NOT_FOUND"), (400, "BAD_REQUEST")]
         assert b"content" not in reply.body
     assert not edge.api.seen
@@ -101,7 +101,7 @@ def test_what_nginx_refuses_itself(edge: Edge, request_text: str, status: int, c
 
 @pytest.mark.parametrize("target", ["/api/v1/x", "/p/nonsense", "/d/nonsense/name", "/nothing"])
 def test_a_refused_body_is_not_the_next_request(edge: Edge, target: str) -> None:
-    """The body looks like a request; on a connection that stays open it must not become one."""
+    """The body looks like a request. On a kept connection it must not become one."""
     inner = b"GET /healthz HTTP/1.1\r\nHost: smuggled\r\n\r\n"
     first = f"POST {target} HTTP/1.1\r\nHost: h\r\nContent-Length: {len(inner)}\r\n\r\n".encode()
     last = b"GET /nothing-else HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"
@@ -134,7 +134,7 @@ def test_head_of_a_refusal_has_no_body(edge: Edge) -> None:
 
 
 def test_the_api_cannot_be_made_to_name_a_file(edge: Edge) -> None:
-    """An X-Accel-Redirect from a client is a header like any other."""
+    """An X-Accel-Redirect from a client has no effect."""
     edge.store("d" * 32, b"content")
     token = edge.token("link", file="d" * 32)
     reply = edge.get("/healthz", X_Accel_Redirect=f"/_link/{token}/x")

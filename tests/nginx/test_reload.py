@@ -1,4 +1,4 @@
-"""`nginx -s reload` with requests under way: none is cut, whoever sends or takes their bytes."""
+"""`nginx -s reload` with requests in progress: none is cut, in either direction."""
 
 import os
 import socket
@@ -18,7 +18,7 @@ from tests.vectors.make_tokens import CLAIMS
 
 MIB = 2**20
 CONTENT = os.urandom(MIB) * 24
-"""More than sockets' buffers take."""
+"""More than the sockets' buffers hold."""
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def edge(make_edge: Callable[..., Edge]) -> Edge:
 
 
 class Exchange:
-    """A request that is half done: its first bytes were sent, or some of its answer was read."""
+    """A request in progress: its first bytes were sent, or some of its response was read."""
 
     def __init__(self, edge: Edge, head: str, body: bytes = b"") -> None:
         self.connection = socket.create_connection(("127.0.0.1", edge.port), timeout=DEADLINE)
@@ -48,7 +48,7 @@ class Exchange:
         return data
 
     def finish(self) -> bytes:
-        """Sends what is left, and the whole answer."""
+        """Sends the rest. Returns the whole response."""
         self.connection.sendall(self._rest)
         while data := self.connection.recv(2**20):
             self.received += data
@@ -102,7 +102,7 @@ def test_nothing_under_way_is_cut(edge: Edge, storage: StubStorage) -> None:
     # the new workers serve while the old ones finish
     assert edge.get("/healthz").status == 200
     go.set()
-    assert edge.workers() & old, "the old workers are gone though requests are under way"
+    assert edge.workers() & old, "the old workers have ended although requests are in progress"
     for what, request in downloads.items():
         reply = parse(request.finish())
         assert (reply.status, reply.body == CONTENT) == (200, True), what

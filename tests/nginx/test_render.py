@@ -1,4 +1,4 @@
-"""scripts/render-nginx: what it writes, and what it refuses to write."""
+"""scripts/render-nginx: its output, and the settings that it rejects."""
 
 import os
 import re
@@ -36,7 +36,7 @@ def run(out: Path, settings: dict[str, str]) -> "subprocess.CompletedProcess[str
 
 
 def below(folder: Path) -> dict[str, str]:
-    """The settings with every path in a folder."""
+    """The settings, with every path in a folder."""
     return {name: value.replace("/tmp/s", str(folder)) for name, value in SETTINGS.items()}
 
 
@@ -129,7 +129,7 @@ def test_nginx_variables_survive_and_ours_are_gone(tmp_path: Path) -> None:
 
 
 def has_ipv6() -> bool:
-    """Whether this machine has ::1, which containers often have not."""
+    """Whether this machine has ::1, which containers often lack."""
     with suppress(OSError), socket.socket(socket.AF_INET6) as probe:
         probe.bind(("::1", 0))
         return True
@@ -174,7 +174,7 @@ def test_missing_and_short_secrets_are_named_at_start(
     command = [nginx or "nginx", "-g", "daemon off;", "-e", "stderr", "-c", str(tmp_path / "out" / "nginx.conf")]
     result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)
     assert result.returncode != 0
-    # said to the terminal and to the log, which are one here
+    # written to the terminal and to the log, which are the same here
     line = next(line for line in result.stderr.splitlines() if "init_by_lua" in line)
     assert all(text in line for text in said)
     assert "kkkk" not in result.stderr

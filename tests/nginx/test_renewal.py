@@ -1,4 +1,4 @@
-"""A target that no longer holds is asked for anew, once, while the download waits."""
+"""A target that is no longer valid is requested again, once, while the download waits."""
 
 import time
 import uuid
@@ -17,7 +17,7 @@ MakeEdge = Callable[..., Edge]
 
 
 class TestATargetThatNoLongerHolds:
-    """The storage takes the signature "new" alone."""
+    """The storage accepts only the signature "new"."""
 
     @pytest.fixture(autouse=True)
     def rotate(self, storage: StubStorage) -> None:
@@ -31,7 +31,7 @@ class TestATargetThatNoLongerHolds:
 
     @pytest.fixture
     def old(self, edge: Edge, storage: StubStorage) -> str:
-        """A blob whose target the edge keeps, and that has changed since."""
+        """A blob whose cached target is outdated."""
         blob = uuid.uuid4().hex
         edge.aim(blob, size=SIZE, uri=storage.url(signature="old"), storage="s3")
         assert download(edge, blob, "HEAD").status == 200
@@ -59,7 +59,7 @@ class TestATargetThatNoLongerHolds:
         assert "X-Evil" not in reply.headers
         assert edge.api.targets_asked.count(old) == 1
         assert len(storage.seen) == 2
-        # The new one is kept: a worker that has not heard of it for a second may still try the old one.
+        # The new target is cached. A worker that has not heard of it may try the old one for up to a second.
         time.sleep(1.1)
         storage.seen.clear()
         assert download(edge, old).body == CONTENT
@@ -77,7 +77,7 @@ class TestATargetThatNoLongerHolds:
         edge.api.targets_asked.clear()
         reply = download(edge, old)
         assert (reply.status, reply.code) == (503, "STORAGE_UNAVAILABLE")
-        # The second time the API had no other.
+        # The second time the API had no other one.
         assert edge.api.targets_asked.count(old) == 2
         assert [seen.target.rpartition("=")[2] for seen in storage.seen] == ["old", "other"]
 
@@ -101,7 +101,7 @@ class TestATargetThatNoLongerHolds:
         assert (reply.status, reply.code) == (503, "API_UNAVAILABLE")
 
     def test_with_another_replica(self, edge: Edge, storage: StubStorage, old: str) -> None:
-        """The storage of the first is away; the API names one on another."""
+        """The first target's storage is down; the API names one on another storage."""
         with stub_storage.running() as away:
             blob = uuid.uuid4().hex
             edge.aim(blob, size=SIZE, uri=away.url(), storage="s3")

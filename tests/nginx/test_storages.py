@@ -1,4 +1,4 @@
-"""What a download answers is the same wherever its bytes lie: local disk, a real Ceph, OSS's stand-in."""
+"""A download returns the same response from any storage: local disk, a real Ceph, OSS's stand-in."""
 
 import hashlib
 import uuid
@@ -27,8 +27,8 @@ class Place:
     Attributes:
         kind: local, s3 or oss.
         blob: its id.
-        etag: as downloads have it.
-        reads: how often the storage was asked for it, where that is known.
+        etag: the ETag of downloads.
+        reads: number of reads at the storage, if it is known.
     """
 
     kind: str
@@ -73,7 +73,7 @@ Fetch = Callable[..., Reply]
 
 @pytest.fixture(params=["link", "content"])
 def fetch(request: pytest.FixtureRequest, edge: Edge, place: Place) -> Fetch:
-    """Asks for the blob by a link, or through the API's answer to a bearer token."""
+    """Requests the blob by a link, or through the API's response to a bearer token."""
     token = edge.token("link", file=place.blob, filename="thing", type=TYPE)
 
     def ask(method: str = "GET", **headers: str) -> Reply:
@@ -88,7 +88,7 @@ def fetch(request: pytest.FixtureRequest, edge: Edge, place: Place) -> Fetch:
 
 
 def check_headers(place: Place, reply: Reply, **more: str) -> None:
-    """Everything that a good answer says, and nothing else: no header of a storage's comes through."""
+    """All headers of a successful response, and no others: none of the storage's headers pass."""
     expected = {
         "ETag": place.etag, "Content-Type": TYPE, "Cache-Control": "private, no-cache",
         "Content-Disposition": "attachment; filename=\"thing\"; filename*=UTF-8''thing",

@@ -19,7 +19,7 @@ from tests.nginx.stub_storage import StubStorage, ranged
 from tests.vectors.make_tokens import CLAIMS
 
 BLOB = "b" * 32
-CONTENT = bytes(range(256)) * 40_000  # ten megabytes: more than a window of HTTP/2's
+CONTENT = bytes(range(256)) * 40_000  # ten megabytes: more than an HTTP/2 window
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ class TestEitherVersion:
         edge.aim(blob, size=len(CONTENT), uri=storage.url(blob), storage="s3", cached=True)
         path = f"/d/{edge.token('link', file=blob)}/x"
         whole = ranged(CONTENT)
-        # a piece that is cut ends it at once, whatever is kept open
+        # a piece that is cut ends the response immediately, even with other files open
         storage.handle = lambda request: replace(whole(request), stop=9 if request.header("Range") == asked else None)
         result = curl(edge, path, version)
         assert result.returncode != 0

@@ -1,4 +1,4 @@
-"""Traffic: what was moved is reported once and not lost; quotas hold for many downloads at once."""
+"""Traffic: bytes are reported once and not lost; quotas hold for many concurrent downloads."""
 
 import calendar
 import http.client
@@ -118,7 +118,7 @@ class TestReports:
         for _ in range(3):
             download(edge, **user)
         wait_for(lambda: len(lost) >= 2, "a second try")
-        assert lost[0] == lost[1], "the same batch by the same number"
+        assert lost[0] == lost[1], "the same batch with the same number"
         for _ in range(2):
             download(edge, **user)
         edge.api.report_answer = book
@@ -200,7 +200,7 @@ def _fails(ask: Callable[[], object]) -> bool:
 
 class TestQuota:
     def test_a_hundred_at_once_do_not_pass_a_quota_for_ten(self, counting: Edge) -> None:
-        # the owner's own: readers of links have half of it (tests/nginx/test_readers.py)
+        # the owner's downloads; readers of links have half of the quota (tests/nginx/test_readers.py)
         user = new_user("daily")
         token = counting.token("link", file=BLOB, **user)
         counting.api.answer = lambda seen: Answer(200, {"X-Accel-Redirect": f"/_link/{token}/content"})
@@ -276,12 +276,12 @@ class TestQuota:
         known, unknown, other = new_user("daily"), new_user("daily"), new_user("default")
         assert download(edge, **known).status == 200
         for user in (unknown, other):
-            assert download(edge, "HEAD", **user).status == 200, "whose file it is has to be known"
+            assert download(edge, "HEAD", **user).status == 200, "the file's owner must be known"
         edge.api.stop()
         reply = download(edge, **unknown)
         assert (reply.status, reply.code) == (503, "API_UNAVAILABLE")
-        assert download(edge, **known).status == 200, "what was known serves on"
-        assert download(edge, **other).status == 200, "who has no quota is not asked for"
+        assert download(edge, **known).status == 200, "known quotas still work"
+        assert download(edge, **other).status == 200, "no call for accounts without a quota"
 
     def test_a_killed_worker_leaves_no_reservation(self, make_edge: MakeEdge) -> None:
         edge = make_edge(tiers=TIERS)
