@@ -24,11 +24,10 @@ from api.core import budget, logs, metrics
 from api.core import config as settings
 from api.core.cache import Cache
 from api.core.config import Config
-from api.core.errors import StorageError
 from api.core.keys import Keyring
 from api.core.models import Clock, utc_now
 from api.core.settings import origin
-from api.core.tokens import MAX_PART_LENGTH, Tokens
+from api.core.tokens import Tokens
 from api.db import deployment
 from api.db.pool import Database, Observer
 from api.files.service import Files
@@ -44,64 +43,21 @@ from api.operations.doctor import Doctor
 from api.operations.figures import Figures
 from api.operations.health import Health
 from api.services import Services
-from api.storage.base import EdgePartURL, MultipartRef, MultipartStorage, SignedPart
-from api.storage.local.storage import LocalStorage, PartURL
+from api.storage.base import MultipartStorage
+from api.storage.local.storage import LocalStorage
 from api.storage.stores import Stores
 from api.sweep import Sweep
 from api.sweep.moments import of_this_machine
 from api.transfers.job import TransferJob
 from api.transfers.plan import TransferPlanner
 from api.transfers.service import Transfers
+from api.uploads import part_urls
 from api.uploads.finalize import Finalizer
 from api.uploads.proof import Instant
 from api.uploads.service import Uploads
 
 # OWASP's second choice for argon2id (Password Storage Cheat Sheet): 19 MiB, two passes, one lane.
 HASHER = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
-
-
-def part_claims(ref: MultipartRef, number: int, length: int, expires_at: int) -> dict[str, Any]:
-    """Claims of every part token."""
-    return {
-        "upload": ref.upload_id,
-        "part": number,
-        "size": length,
-        "sub": ref.user_id,
-        "sid": ref.session_id,
-        "gen": ref.generation,
-        "tier": ref.tier,
-        "exp": expires_at,
-    }
-
-
-def edge_part_url(tokens: Tokens, public_url: str) -> PartURL:
-    """Returns a signer of part URLs for storage ``local``, which nginx writes to."""
-
-    def sign(ref: MultipartRef, number: int, length: int, expires_at: int) -> str:
-        return f"{public_url}/p/{tokens.seal(part_claims(ref, number, length, expires_at))}"
-
-    return sign
-
-
-def proxied_part_url(tokens: Tokens, public_url: str, storage: str) -> EdgePartURL:
-    """Returns a signer of part URLs for a storage to which nginx forwards the bodies.
-
-    The token contains the storage's presigned URL. So only a sealer of tokens decides where the edge sends a body.
-    """
-
-    def sign(ref: MultipartRef, number: int, length: int, expires_at: int, signed: SignedPart) -> str:
-        claims = part_claims(ref, number, length, expires_at) | {
-            "storage": storage,
-            "to": signed.url,
-            "sha256": signed.headers.get("x-amz-content-sha256", ""),
-            "whole": ref.is_single,
-        }
-        token = tokens.seal(claims)
-        if len(token) > MAX_PART_LENGTH:
-            raise StorageError(f"a part's token has {len(token)} bytes: the storage's own URL is too long")
-        return f"{public_url}/p/{token}"
-
-    return sign
 
 
 def make_storages(config: Config, tokens: Tokens, prefix: Callable[[], str]) -> dict[str, MultipartStorage]:
@@ -111,7 +67,7 @@ def make_storages(config: Config, tokens: Tokens, prefix: Callable[[], str]) -> 
         if kind == "s3":
             from api.storage.s3.storage import S3Storage  # imported here, since boto3 takes 0.3 s to import
 
-            part_url = proxied_part_url(tokens, config.public_url, name)
+            part_url = part_urls.through_edge(tokens, config.public_url, name)
             made[name] = S3Storage(config.s3[name], prefix, part_url=part_url)
         elif kind == "oss":
             from api.storage.oss.storage import OSSStorage  # likewise
@@ -119,7 +75,7 @@ def make_storages(config: Config, tokens: Tokens, prefix: Callable[[], str]) -> 
             made[name] = OSSStorage(config.oss[name], prefix)
         else:
             assert config.storage_root is not None
-            signs = edge_part_url(tokens, config.public_url)
+            signs = part_urls.at_edge(tokens, config.public_url)
             made[name] = LocalStorage(config.storage_root, signs, config.min_free, prefix)
         metrics.observe_storage(name, made[name])
     return made

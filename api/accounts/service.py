@@ -5,10 +5,9 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Final, TypeVar
 
 from argon2 import PasswordHasher
 
@@ -20,12 +19,16 @@ from api.accounts.revocations import Revocations
 from api.context import Context
 from api.core import errors
 from api.core.cache import Cache
+from api.core.claims import AccessClaims, Claims, RefreshClaims
 from api.core.errors import DuplicateRow, Problem, TokenError, TokenExpired
 from api.core.models import Identity, Session, User, new_id
 from api.db.pool import Statements
 
 _SEEN_AGAIN: Final = timedelta(days=1)
 """A known network's row is written at most so often."""
+
+
+C = TypeVar("C", bound=Claims)
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,18 +222,18 @@ class Accounts:
 
     def _issue(self, user: User, session: Session, secret: str) -> SessionTokens:
         now, config = self._clock().timestamp(), self._config
-        access = {
-            "sid": session.id.hex(),
-            "sub": user.id.hex(),
-            "gen": user.generation,
-            "role": user.role,
-            "tier": user.tier,
-            "exp": int(now) + config.access_ttl,
-        }
-        refresh = {"sid": session.id.hex(), "jti": secret, "exp": int(session.expires_at.timestamp())}
+        access = AccessClaims(
+            exp=int(now) + config.access_ttl,
+            session_id=session.id.hex(),
+            user_id=user.id.hex(),
+            generation=user.generation,
+            role=user.role,
+            tier=user.tier,
+        )
+        refresh = RefreshClaims(int(session.expires_at.timestamp()), session.id.hex(), secret)
         return SessionTokens(
-            self._tokens.sign("access", access, now=now),
-            self._tokens.sign("refresh", refresh, now=now),
+            self._tokens.sign(access, now=now),
+            self._tokens.sign(refresh, now=now),
             config.access_ttl,
             config.refresh_ttl,
         )
@@ -241,13 +244,13 @@ class Accounts:
         Raises:
             Problem: TOKEN_INVALID, TOKEN_EXPIRED, TOKEN_REVOKED.
         """
-        claims = self._claims("refresh", refresh_token)
-        session = rows.session_by_id(self._db, bytes.fromhex(claims["sid"]))
+        claims = self._claims(RefreshClaims, refresh_token)
+        session = rows.session_by_id(self._db, bytes.fromhex(claims.session_id))
         user = rows.user_by_id(self._db, session.user_id) if session else None
         if session is None or session.ended_at is not None or user is None or user.disabled_at is not None:
             raise Problem(errors.TOKEN_REVOKED)
         now = self._clock()
-        secret, old_hash = secrets.token_hex(16), _hash_secret(claims["jti"])
+        secret, old_hash = secrets.token_hex(16), _hash_secret(claims.secret)
         expires_at = now + timedelta(seconds=self._config.refresh_ttl)
         if not rows.rotate_refresh(self._db, session.id, old_hash, _hash_secret(secret), now, expires_at):
             self._end(user.id, session.id)
@@ -272,21 +275,21 @@ class Accounts:
         Raises:
             Problem: TOKEN_INVALID, TOKEN_EXPIRED, TOKEN_REVOKED.
         """
-        claims = self._claims("access", access_token)
+        claims = self._claims(AccessClaims, access_token)
         identity = Identity(
-            user_id=bytes.fromhex(claims["sub"]),
-            session_id=bytes.fromhex(claims["sid"]),
-            generation=claims["gen"],
-            role=claims["role"],
-            tier=claims["tier"],
+            user_id=bytes.fromhex(claims.user_id),
+            session_id=bytes.fromhex(claims.session_id),
+            generation=claims.generation,
+            role=claims.role,
+            tier=claims.tier,
         )
         if is_unsure and self._revocations.is_over(identity.user_id, identity.session_id, identity.generation):
             raise Problem(errors.TOKEN_REVOKED)
         return identity
 
-    def _claims(self, purpose: str, token: str) -> Mapping[str, Any]:
+    def _claims(self, kind: type[C], token: str) -> C:
         try:
-            return self._tokens.verify(purpose, token, now=self._clock().timestamp())
+            return self._tokens.verify(kind, token, now=self._clock().timestamp())
         except TokenExpired as ex:
             raise Problem(errors.TOKEN_EXPIRED) from ex
         except TokenError as ex:

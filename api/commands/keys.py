@@ -7,17 +7,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-from api.core import keys
+from api.core import keys, lifetimes
 from api.core.config import Config
 from api.core.errors import ConfigError
 
-LINK_LIFE = 7 * 86_400
-"""Longest lifetime of a link, and of a list's cursor, in seconds."""
-
 
 def longest_life(config: Config) -> int:
-    """Longest lifetime of any token, in seconds."""
-    return max(config.refresh_ttl, config.access_ttl, config.part_url_ttl, LINK_LIFE)
+    """Seconds that the longest-lived token lives."""
+    return lifetimes.longest_token(config.refresh_ttl)
 
 
 def _path(config: Config) -> Path:

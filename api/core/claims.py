@@ -1,4 +1,7 @@
-"""What a link's token says, as bytes: JSON of the same would make an address of twice the length.
+"""What tokens say: one type per purpose. `lua/sluice/identity/token.lua` reads the same.
+
+Access, refresh, cursor and part claims are JSON with the names below. A link's claims are bytes, because JSON would
+make its address twice as long:
 
     1   what the answer's Content-Disposition is: 0 attachment, 1 inline
     8   the link's id, random
@@ -6,19 +9,88 @@
     4   the generation of links that it belongs to
     4   its expiry, seconds since 1970
 
-33 bytes, big-endian, so that base64url has 44 characters for them and no bit to spare. `lua/sluice/identity/token.lua`
-reads them, too. The edge asks whose the file is, its name, its tier and where its bytes lie
-(`api.files.service.Target`).
+33 bytes, big-endian, so that base64url has 44 characters for them and no bit to spare. The edge asks the API for the
+rest: whose the file is, its name, its tier and where its bytes lie (`api.files.service.Target`).
 """
 
 from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from typing import Final
+from typing import ClassVar, Final
+
+from msgspec import Struct, field
 
 _LAYOUT: Final = struct.Struct(">B8s16sII")
 _DISPOSITIONS: Final = ("attachment", "inline")
+
+
+class Claims(Struct, frozen=True):
+    """Claims in JSON.
+
+    Attributes:
+        exp: when the token expires, epoch seconds.
+    """
+
+    purpose: ClassVar[str]
+
+    exp: int
+
+
+class AccessClaims(Claims, frozen=True):
+    """Who calls, as 32 hexadecimal characters each, and what he may do."""
+
+    purpose: ClassVar[str] = "access"
+
+    session_id: str = field(name="sid")
+    user_id: str = field(name="sub")
+    generation: int = field(name="gen")
+    role: str
+    tier: str
+
+
+class RefreshClaims(Claims, frozen=True):
+    """A session, and the secret that is used up by the next refresh."""
+
+    purpose: ClassVar[str] = "refresh"
+
+    session_id: str = field(name="sid")
+    secret: str = field(name="jti")
+
+
+class CursorClaims(Claims, frozen=True):
+    """The entry behind which the next page of a user's list begins."""
+
+    purpose: ClassVar[str] = "cursor"
+
+    user_id: str = field(name="sub")
+    list_name: str = field(name="list")
+    after: list[str]
+
+
+class PartClaims(Claims, frozen=True, omit_defaults=True):
+    """One part of an upload.
+
+    Attributes:
+        storage: a proxied storage's name; the edge stores the part itself if it is empty.
+        url: the proxied storage's own URL, with its signature.
+        sha256: the hash that the URL binds.
+        whole: the part is the whole object.
+    """
+
+    purpose: ClassVar[str] = "part"
+
+    upload_id: str = field(name="upload")
+    number: int = field(name="part")
+    size: int
+    user_id: str = field(name="sub")
+    session_id: str = field(name="sid")
+    generation: int = field(name="gen")
+    tier: str
+    storage: str = ""
+    url: str = field(name="to", default="")
+    sha256: str = ""
+    whole: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from api.core import lifetimes
 from api.core.errors import ConfigError
 from api.core.keys import Key, parse
 from api.core.policies import Policy, policies, unknown
@@ -127,7 +128,7 @@ class Config:
     storage_root: Path | None = setting(folder, "The folder of the storage of kind local", "")
     signup: str = setting(one_of("open", "invite", "closed"), "Who may make an account", "open")
     signup_code: str = setting(text, "What a sign-up must name where SLUICE_SIGNUP=invite", "", secret=True)
-    refresh_ttl: int = setting(integer(3600, 365 * 86400), "Seconds that a refresh token lives", "2592000")
+    refresh_ttl: int = setting(integer(3600, 365 * 86400), "Seconds that a refresh token lives", str(lifetimes.REFRESH))
     dedup_scope: str = setting(one_of("global", "user"), "Whose content is stored once", "global")
     max_file_size: int = setting(integer(1, 2**63 - 1), "Bytes of one file, at most", str(5 * TIB))
     min_free: int = setting(integer(0, 2**63 - 1), "Bytes kept free on the storage's disk", str(512 * MIB))
@@ -182,7 +183,9 @@ class Config:
     # A crash of an edge loses the counts of 5 s.
     usage_flush: int = constant(integer(1, 60), "Seconds between two reports of traffic by an edge", "5")
     # As long as an unfinished upload lives.
-    upload_retention: int = constant(integer(3600, 10**8), "Seconds that an ended upload can be asked for", "604800")
+    upload_retention: int = constant(
+        integer(3600, 10**8), "Seconds that an ended upload can be asked for", str(lifetimes.UPLOAD)
+    )
     # The longest time in which a download is still begun by an old answer, with much to spare.
     transfer_drain: int = constant(
         integer(0, 604_800),
@@ -226,13 +229,17 @@ class Config:
         integer(0, 2**63 - 1), "Bytes of a file that is kept there, at most", str(1024 * MIB)
     )
     # As long as a slow client needs for one part.
-    part_url_ttl: int = constant(integer(10, 3600), "Seconds that a part's URL lives", "900")
+    part_url_ttl: int = constant(integer(10, 3600), "Seconds that a part's URL lives", str(lifetimes.PART_URL))
     # How long an edge that lost the revocations may go on.
-    access_ttl: int = constant(integer(60, 86400), "Seconds that an access token lives", "900")
+    access_ttl: int = constant(integer(60, 86400), "Seconds that an access token lives", str(lifetimes.ACCESS))
     # A caller that wants another life says `expires_in`.
-    link_ttl: int = constant(integer(60, 604800), "Seconds that a link lives when nobody says", "3600")
+    link_ttl: int = constant(
+        integer(60, lifetimes.LINK_MOST), "Seconds that a link lives by default", str(lifetimes.LINK)
+    )
     # As docs/api.md promises.
-    upload_ttl: int = constant(integer(60, 604800), "Seconds that an unfinished upload lives", "604800")
+    upload_ttl: int = constant(
+        integer(60, lifetimes.UPLOAD), "Seconds that an unfinished upload lives", str(lifetimes.UPLOAD)
+    )
     # For more, run more workers.
     worker_threads: int = constant(integer(1, 64), "Jobs that one worker runs at once, besides finalizing", "4")
 

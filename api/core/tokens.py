@@ -17,8 +17,8 @@ import hashlib
 import hmac
 import os
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Final, TypeVar
 
 import msgspec
 from cryptography.exceptions import InvalidTag
@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from itsdangerous import BadData, TimestampSigner
 from itsdangerous.encoding import base64_decode, base64_encode, int_to_bytes
 
-from api.core.claims import LinkClaims
+from api.core.claims import Claims, LinkClaims, PartClaims
 from api.core.errors import TokenError, TokenExpired
 from api.core.keys import Key, Keyring, signing
 
@@ -42,6 +42,8 @@ _SIGNATURE_LENGTH: Final = 43
 _SEAL: Final = b"sealed part"
 _NONCE_LENGTH: Final = 12
 _encoder: Final = msgspec.json.Encoder()
+
+C = TypeVar("C", bound=Claims)
 
 
 class _Signers:
@@ -77,9 +79,9 @@ class Tokens:
             made = self._made = _Signers(keys)
         return made
 
-    def sign(self, purpose: str, claims: Mapping[str, Any], *, now: float | None = None) -> str:
-        """A token over ``claims``, which hold ``exp`` in epoch seconds."""
-        return self._sign(purpose, _encoder.encode(claims), now)
+    def sign(self, claims: Claims, *, now: float | None = None) -> str:
+        """A token that says ``claims``."""
+        return self._sign(claims.purpose, _encoder.encode(claims), now)
 
     def sign_link(self, claims: LinkClaims, *, now: float | None = None) -> str:
         """A link's token."""
@@ -92,15 +94,15 @@ class Tokens:
         signed = base64_encode(value) + b"." + base64_encode(int_to_bytes(moment))
         return (signed + b"." + base64_encode(hmac.digest(key, signed, "sha256"))).decode()
 
-    def verify(self, purpose: str, token: str, *, now: float | None = None) -> dict[str, Any]:
-        """The claims of a good token.
+    def verify(self, kind: type[C], token: str, *, now: float | None = None) -> C:
+        """The claims of a good token of this kind.
 
         Raises:
             TokenExpired: signed by us, but its time is over.
             TokenError: anything else that is wrong with it.
         """
         try:
-            claims = msgspec.json.decode(self._unsign(purpose, token))
+            claims = msgspec.json.decode(self._unsign(kind.purpose, token), type=kind)
         except (msgspec.DecodeError, ValueError) as ex:
             raise TokenError("claims do not decode") from ex
         return _in_time(claims, now)
@@ -128,14 +130,14 @@ class Tokens:
         except BadData as ex:
             raise TokenError("signature does not verify") from ex
 
-    def seal(self, claims: Mapping[str, Any], *, now: float | None = None) -> str:
+    def seal(self, claims: Claims, *, now: float | None = None) -> str:
         """A part's token, for the edge's eyes alone."""
         made = self._signers()
         cipher = made.seals[signing(made.keys, time.time() if now is None else now)]
         nonce = os.urandom(_NONCE_LENGTH)
         return base64_encode(nonce + cipher.encrypt(nonce, _encoder.encode(claims), None)).decode()
 
-    def unseal(self, token: str, *, now: float | None = None) -> dict[str, Any]:
+    def unseal(self, token: str, *, now: float | None = None) -> PartClaims:
         """The claims of a part's token. Raises as `verify` does."""
         try:
             if len(token) > MAX_PART_LENGTH or base64_encode(sealed := base64_decode(token)).decode() != token:
@@ -145,7 +147,7 @@ class Tokens:
         for cipher in self._signers().seals.values():
             try:
                 opened = cipher.decrypt(sealed[:_NONCE_LENGTH], sealed[_NONCE_LENGTH:], None)
-                return _in_time(msgspec.json.decode(opened), now)
+                return _in_time(msgspec.json.decode(opened, type=PartClaims), now)
             except (InvalidTag, ValueError):  # ValueError: too short to be one
                 continue
         raise TokenError("sealed by nobody of ours")
@@ -157,9 +159,7 @@ class Tokens:
         return hmac.digest(key.text.encode(), message, "sha256")
 
 
-def _in_time(claims: Any, now: float | None) -> dict[str, Any]:
-    if not isinstance(claims, dict) or not isinstance(claims.get("exp"), int):
-        raise TokenError("no expiry")
-    if claims["exp"] <= (time.time() if now is None else now):
+def _in_time(claims: C, now: float | None) -> C:
+    if claims.exp <= (time.time() if now is None else now):
         raise TokenExpired("expired")
     return claims

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
+from api.core import lifetimes
 from api.core.models import File
 from api.files.service import Link, Target
 from api.http.schemas import (
@@ -55,7 +56,7 @@ class ContentQuery(Query):
 class CreateLink(Body):
     """How long a link lives, in seconds, and how a browser treats what it leads to."""
 
-    expires_in: Annotated[int, Meta(ge=1, le=604_800)] | None = None
+    expires_in: Annotated[int, Meta(ge=1, le=lifetimes.LINK_MOST)] | None = None
     disposition: Disposition = "attachment"
 
 

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
 
 import falcon
 
-from api.core import errors
+from api.core import errors, lifetimes
+from api.core.claims import CursorClaims
 from api.core.errors import Problem, TokenError
 from api.core.models import Clock, Identity
 from api.core.tokens import Tokens
-
-CURSOR_SECONDS: Final = 7 * 86_400
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,23 +81,17 @@ class Call:
         if cursor is None:
             return None
         try:
-            claims = self._desk.tokens.verify("cursor", cursor, now=self._desk.clock().timestamp())
+            claims = self._desk.tokens.verify(CursorClaims, cursor, now=self._desk.clock().timestamp())
         except TokenError as ex:
             raise Problem(errors.CURSOR_INVALID) from ex
-        if (claims["sub"], claims["list"]) != (self.identity.user_id.hex(), kind):
+        if (claims.user_id, claims.list_name) != (self.identity.user_id.hex(), kind):
             raise Problem(errors.CURSOR_INVALID)
-        after: list[str] = claims["after"]
-        return after
+        return claims.after
 
     def cursor(self, kind: str, after: Sequence[str] | None) -> str | None:
         """A cursor behind the entry ``after`` of this user's list ``kind``; none if there is no such entry."""
         if after is None:
             return None
         now = self._desk.clock().timestamp()
-        claims = {
-            "sub": self.identity.user_id.hex(),
-            "list": kind,
-            "after": list(after),
-            "exp": int(now) + CURSOR_SECONDS,
-        }
-        return self._desk.tokens.sign("cursor", claims, now=now)
+        claims = CursorClaims(int(now) + lifetimes.CURSOR, self.identity.user_id.hex(), kind, list(after))
+        return self._desk.tokens.sign(claims, now=now)

@@ -8,6 +8,7 @@ from typing import Any
 import falcon.testing
 import pytest
 
+from api.core.claims import AccessClaims, CursorClaims, LinkClaims, RefreshClaims
 from tests.api.conftest import Gateway, User, error, together
 
 ORIGIN = "http://127.0.0.1:8080"
@@ -27,8 +28,8 @@ def revoked(gateway: Gateway, kind: str, subject: str) -> int:
 
 
 def session_id(gateway: Gateway, session: Mapping[str, Any]) -> str:
-    claims = gateway.services.tokens.verify("access", session["access_token"], now=gateway.clock.now.timestamp())
-    return str(claims["sid"])
+    claims = gateway.services.tokens.verify(AccessClaims, session["access_token"], now=gateway.clock.now.timestamp())
+    return claims.session_id
 
 
 class TestSignUp:
@@ -99,8 +100,8 @@ class TestSession:
         assert set(user.session) == {"access_token", "refresh_token", "token_type", "expires_in"}
         assert (user.session["token_type"], user.session["expires_in"]) == ("Bearer", 900)
         tokens, now = gateway.services.tokens, gateway.clock.now.timestamp()
-        assert tokens.verify("access", user.session["access_token"], now=now)["exp"] == int(now) + 900
-        assert tokens.verify("refresh", user.session["refresh_token"], now=now)["exp"] == int(now + 2_592_000)
+        assert tokens.verify(AccessClaims, user.session["access_token"], now=now).exp == int(now) + 900
+        assert tokens.verify(RefreshClaims, user.session["refresh_token"], now=now).exp == int(now + 2_592_000)
 
     def test_the_access_token_ends_by_itself(self, gateway: Gateway, user: User) -> None:
         gateway.clock.turn(899)
@@ -137,8 +138,8 @@ class TestRefresh:
         assert renewed.json["refresh_token"] != user.session["refresh_token"]
         before, user.session = user.session, renewed.json
         assert user.get("/users/me").status_code == 200
-        with_old = gateway.services.tokens.verify("access", before["access_token"], now=0)
-        assert session_id(gateway, renewed.json) == with_old["sid"]
+        with_old = gateway.services.tokens.verify(AccessClaims, before["access_token"], now=0)
+        assert session_id(gateway, renewed.json) == with_old.session_id
 
     def test_a_refresh_token_lives_30_days_from_its_last_use(self, gateway: Gateway, user: User) -> None:
         token = user.session["refresh_token"]
@@ -180,9 +181,9 @@ class TestRefresh:
         error(user.get("/users/me"), 401, "TOKEN_INVALID")
 
     def test_the_database_holds_no_refresh_token(self, gateway: Gateway, user: User) -> None:
-        claims = gateway.services.tokens.verify("refresh", user.session["refresh_token"], now=0)
+        claims = gateway.services.tokens.verify(RefreshClaims, user.session["refresh_token"], now=0)
         rows = gateway.rows("SELECT HEX(refresh_hash) FROM session WHERE user_id = UNHEX(%s)", user.id)
-        assert claims["jti"] not in str(rows).lower()
+        assert claims.secret not in str(rows).lower()
 
 
 class TestCookie:
@@ -310,10 +311,17 @@ class TestBearer:
             error(self.ask(gateway, f"Bearer {flipped}"), 401, "TOKEN_INVALID")
 
     def test_a_token_of_another_purpose_is_invalid(self, gateway: Gateway, user: User) -> None:
-        claims = gateway.services.tokens.verify("access", user.session["access_token"], now=0)
-        for purpose in ("refresh", "link", "cursor"):
-            error(self.ask(gateway, f"Bearer {gateway.services.tokens.sign(purpose, claims)}"), 401, "TOKEN_INVALID")
-        error(self.ask(gateway, f"Bearer {gateway.services.tokens.seal(claims)}"), 401, "TOKEN_INVALID")
+        claims = gateway.services.tokens.verify(AccessClaims, user.session["access_token"], now=0)
+        tokens = gateway.services.tokens
+        link = LinkClaims(bytes(8), bytes(16), 1, "attachment", claims.exp)
+        others = [
+            user.session["refresh_token"],
+            tokens.sign(CursorClaims(claims.exp, claims.user_id, "files", [])),
+            tokens.sign_link(link),
+            tokens.seal(claims),
+        ]
+        for token in others:
+            error(self.ask(gateway, f"Bearer {token}"), 401, "TOKEN_INVALID")
 
     def test_a_retired_key_is_invalid_and_an_older_one_is_not(self, build: Callable[..., Gateway]) -> None:
         old, new = "o" * 64, "n" * 64

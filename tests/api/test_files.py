@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 import pytest
 
+from api.core.claims import CursorClaims
 from tests.api.conftest import Content, Gateway, User, error
 
 EMPTY = Content(b"")
@@ -178,9 +179,8 @@ class TestParameters:
         assert user.get("/files", limit=1, cursor=cursor).status_code == 200
         middle = len(cursor) // 2
         forged = cursor[:middle] + ("A" if cursor[middle] != "A" else "B") + cursor[middle + 1 :]
-        claims = {"sub": user.id, "list": "files:newest:false", "after": ["0" * 32], "exp": 2**40}
-        tokens = gateway.services.tokens
-        for bad in (forged, cursor + "=", cursor[:-1], tokens.sign("access", claims), user.session["access_token"]):
+        other = gateway.services.tokens.sign(CursorClaims(2**40, "0" * 32, "files:newest:false", ["0" * 32]))
+        for bad in (forged, cursor + "=", cursor[:-1], other, user.session["access_token"]):
             error(user.get("/files", cursor=bad), 400, "CURSOR_INVALID")
         error(user.get("/files", cursor=cursor, order="name"), 400, "CURSOR_INVALID")
         error(user.get("/files", cursor=cursor, trashed="true"), 400, "CURSOR_INVALID")

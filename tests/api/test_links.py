@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 import falcon.testing
 import pytest
 
-from api.core.claims import LinkClaims
+from api.core.claims import AccessClaims, LinkClaims
 from api.core.errors import Problem
 from tests.api.conftest import EDGE_KEY, Content, Gateway, User, error, together
 
@@ -50,6 +50,7 @@ def make(user: User, file: dict[str, Any], **body: Any) -> str:
 
 class TestClaims:
     def test_a_link_says_which_file_and_nothing_of_its_owner_or_content(self, gateway: Gateway, user: User) -> None:
+        gateway.user().upload(Content(b"linked"))  # who stored it first, and when, is nobody's business
         file = user.upload(Content(b"linked"), "résumé 📦.pdf", content_type="application/pdf")
         ((blob,),) = gateway.rows("SELECT blob_id FROM file WHERE id = UNHEX(%s)", file["id"])
         url = make(user, file)
@@ -254,8 +255,8 @@ class TestDisabled:
         assert not holds(gateway, file, url)
         body = {"username": user.name, "password": user.password}
         user.session = gateway.http.simulate_post("/api/v1/sessions", json=body).json
-        claims = gateway.services.tokens.verify("access", user.session["access_token"], now=0)
-        assert claims["gen"] == 1
+        claims = gateway.services.tokens.verify(AccessClaims, user.session["access_token"], now=0)
+        assert claims.generation == 1
         assert holds(gateway, file, make(user, file))
 
     def test_an_account_that_is_not_there(self, gateway: Gateway) -> None:

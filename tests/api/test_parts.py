@@ -100,24 +100,25 @@ class TestURLs:
         error(sign(user, upload, {"1": HASH}), 409, "UPLOAD_NOT_OPEN")
 
     def test_the_edges_url_is_a_token_over_part_and_length(self, gateway: Gateway) -> None:
-        from api.app import edge_part_url
+        from api.core.claims import PartClaims
         from api.core.tokens import Tokens
         from api.storage.base import MultipartRef
+        from api.uploads import part_urls
 
         ref = MultipartRef("1" * 32, "k", "local", SIZE, 8 * 1024**2, 5, "2" * 32, 7, session_id="3" * 32)
-        url = edge_part_url(Tokens([KEY]), "https://files.example")(ref, 3, 8388608, 4_000_000_000)
+        url = part_urls.at_edge(Tokens([KEY]), "https://files.example")(ref, 3, 8388608, 4_000_000_000)
         place, _, token = url.rpartition("/")
         assert place == "https://files.example/p"
-        claims = {
-            "upload": "1" * 32,
-            "part": 3,
-            "size": 8388608,
-            "sub": "2" * 32,
-            "sid": "3" * 32,
-            "gen": 7,
-            "tier": "default",
-            "exp": 4_000_000_000,
-        }
+        claims = PartClaims(
+            exp=4_000_000_000,
+            upload_id="1" * 32,
+            number=3,
+            size=8388608,
+            user_id="2" * 32,
+            session_id="3" * 32,
+            generation=7,
+            tier="default",
+        )
         assert Tokens([KEY]).unseal(token) == claims
 
 

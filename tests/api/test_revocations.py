@@ -8,9 +8,11 @@ from datetime import timedelta
 from typing import Any
 
 import falcon.testing
+import msgspec
 import pytest
 
 from api.accounts import revocation_rows, revocations
+from api.core.claims import AccessClaims
 from tests.api.conftest import EDGE_KEY, Content, Gateway, User, error, fresh_database
 from tests.conftest import Servers
 
@@ -59,7 +61,9 @@ def sign_in(gateway: Gateway, user: User) -> None:
 
 
 def claims(gateway: Gateway, user: User) -> dict[str, Any]:
-    return gateway.services.tokens.verify("access", user.session["access_token"], now=0)
+    found = gateway.services.tokens.verify(AccessClaims, user.session["access_token"], now=0)
+    told: dict[str, Any] = msgspec.to_builtins(found)
+    return told
 
 
 class TestRows:

@@ -9,6 +9,7 @@ from typing import Any
 import falcon.testing
 import pytest
 
+from api.core.claims import AccessClaims
 from tests.api.conftest import EDGE_KEY, Content, Gateway, User, error, together
 
 EDGE = "ab" * 16
@@ -147,20 +148,15 @@ class TestTiers:
         gateway.services.accounts.set_tier(user.name, "other")
         session = {"username": user.name, "password": user.password}
         token = gateway.http.simulate_post("/api/v1/sessions", json=session).json["access_token"]
-        claims = gateway.services.tokens.verify("access", token, now=NOON.timestamp())
-        assert claims["tier"] == "other"
+        claims = gateway.services.tokens.verify(AccessClaims, token, now=NOON.timestamp())
+        assert claims.tier == "other"
         assert usage(user)["day"]["limit"] == 1000
 
     @pytest.mark.parametrize(("link_tier", "wanted"), [("owner", "default"), ("anonymous", "anonymous")])
-    def test_links_name_the_owners_or_anonymous(
+    def test_the_edge_limits_links_by_the_owners_or_as_anonymous(
         self, build: Callable[..., Gateway], link_tier: str, wanted: str
     ) -> None:
         gateway = build(link_tier=link_tier)
-        user = gateway.user()
-        file = user.upload(Content(b"x" * 10))
-        url = user.post(f"/files/{file['id']}/links").json["url"]
-        claims = gateway.services.tokens.verify("link", url.split("/")[4], now=gateway.clock.now.timestamp())
-        assert claims["tier"] == wanted
-        redirect = user.get(f"/files/{file['id']}/content").headers["x-accel-redirect"]
-        own = gateway.services.tokens.verify("link", redirect.split("/")[2], now=gateway.clock.now.timestamp())
-        assert own["tier"] == "default", "the owner's download by bearer token"
+        file = gateway.user().upload(Content(b"x" * 10))
+        target = gateway.http.simulate_get(f"/internal/targets/{file['id']}", headers={"X-Sluice-Edge": EDGE_KEY}).json
+        assert (target["tier"], target["link_tier"]) == ("default", wanted)

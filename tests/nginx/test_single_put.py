@@ -12,9 +12,10 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
+import msgspec
 import pytest
 
-from api.app import proxied_part_url
+from api.core.claims import PartClaims
 from api.core.config import S3Config
 from api.core.errors import ObjectNotFound, PartMismatch, UploadGone
 from api.core.models import SINGLE_PUT
@@ -22,6 +23,7 @@ from api.core.tokens import Tokens
 from api.storage.base import MultipartRef
 from api.storage.http import Answer, ask
 from api.storage.s3.storage import S3Storage
+from api.uploads import part_urls
 from tests.nginx.edge import Edge, Reply
 from tests.storage.contract import PREFIX, nothing, read
 from tests.vectors import make_tokens
@@ -33,7 +35,9 @@ TOKENS = Tokens(make_tokens.KEYS)
 @pytest.fixture(params=[False, True], ids=["open", "via_edge"])
 def storage(s3_config: S3Config, edge: Edge, request: pytest.FixtureRequest) -> S3Storage:
     config = replace(s3_config, via_edge=request.param)
-    return S3Storage(config, lambda: PREFIX, part_url=proxied_part_url(TOKENS, f"http://127.0.0.1:{edge.port}", "main"))
+    return S3Storage(
+        config, lambda: PREFIX, part_url=part_urls.through_edge(TOKENS, f"http://127.0.0.1:{edge.port}", "main")
+    )
 
 
 class Object:
@@ -53,7 +57,7 @@ class Object:
         return self.edge.ask(method, self.path, body=self.data if body is None else body, headers=headers or {})
 
     @property
-    def claims(self) -> dict[str, Any]:
+    def claims(self) -> PartClaims:
         return TOKENS.unseal(self.path.removeprefix("/p/"))
 
     def is_there(self) -> bool:
@@ -64,7 +68,7 @@ class Object:
 
     def directly(self, tail: str = "", headers: Mapping[str, str] | None = None) -> Answer:
         """What a client can try at the storage itself, with all that its token tells."""
-        to, sha256 = self.claims["to"], self.claims["sha256"]
+        to, sha256 = self.claims.url, self.claims.sha256
         given = {"x-amz-content-sha256": sha256, "if-none-match": "*", "content-type": "application/octet-stream"}
         return ask("PUT", to + tail, {**given, **(headers or {})}, self.data)
 
@@ -79,7 +83,7 @@ def test_the_storage_was_found_to_keep_what_is_signed(storage: S3Storage) -> Non
 
 
 def test_nothing_is_offered_where_it_is_turned_off(s3_config: S3Config) -> None:
-    part_url = proxied_part_url(TOKENS, "http://127.0.0.1", "main")
+    part_url = part_urls.through_edge(TOKENS, "http://127.0.0.1", "main")
     assert S3Storage(replace(s3_config, single_put_max=0), lambda: PREFIX, part_url=part_url).single_put_max == 0
     assert S3Storage(s3_config, lambda: PREFIX).single_put_max == 0
 
@@ -88,7 +92,7 @@ def test_nothing_is_offered_where_the_storage_compares_nothing(
     s3_config: S3Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By a storage that takes any body, and one that replaces objects."""
-    part_url = proxied_part_url(TOKENS, "http://127.0.0.1", "main")
+    part_url = part_urls.through_edge(TOKENS, "http://127.0.0.1", "main")
     for answers in ([200, 200, 412], [400, 200, 200], [400, 501, 501]):
         storage = S3Storage(s3_config, lambda: PREFIX, part_url=part_url)
         left = list(answers)
@@ -213,8 +217,8 @@ class TestTokens:
             s3_config.bucket,
             s3_config.access_key,
             thing.ref.object_key,
-            claims["to"][-64:],
-            claims["sha256"],
+            claims.url[-64:],
+            claims.sha256,
         ):
             assert secret.encode() not in seen
 
@@ -233,14 +237,14 @@ class TestTokens:
 
     def test_of_an_older_key_are_opened_with_it(self, storage: S3Storage, edge: Edge, s3_config: S3Config) -> None:
         older = Tokens(make_tokens.KEYS[:1])
-        part_url = proxied_part_url(older, f"http://127.0.0.1:{edge.port}", "main")
+        part_url = part_urls.through_edge(older, f"http://127.0.0.1:{edge.port}", "main")
         thing = Object(S3Storage(s3_config, lambda: PREFIX, part_url=part_url), edge)
         assert thing.put().status == 200
         assert thing.is_there()
 
     def test_are_over_when_they_expire(self, storage: S3Storage, edge: Edge) -> None:
         thing = Object(storage, edge)
-        expired = TOKENS.seal({**thing.claims, "exp": int(time.time()) - 1})
+        expired = TOKENS.seal(msgspec.structs.replace(thing.claims, exp=int(time.time()) - 1))
         reply = edge.ask("PUT", f"/p/{expired}", body=thing.data)
         assert (reply.status, reply.code) == (403, "PART_URL_EXPIRED")
 
@@ -272,5 +276,5 @@ def test_no_log_holds_its_signature(thing: Object) -> None:
     for path in thing.edge.folder.rglob("*.log"):
         text = path.read_text(errors="replace")
         assert "X-Amz-" not in text
-        assert thing.claims["to"] not in text
+        assert thing.claims.url not in text
         assert thing.path not in text

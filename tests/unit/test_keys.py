@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from api.commands.keys import longest_life
+from api.core.claims import LinkClaims
 from api.core.config import load
 from api.core.errors import TokenError
 from api.core.keys import MARGIN, Key, Keyring, KeysRefused, parse, retire, rotate, signing, useless_from
@@ -62,18 +63,18 @@ def test_the_newest_whose_moment_has_come_signs() -> None:
 def test_tokens_follow_the_file(path: Path) -> None:
     ring = Keyring(parse(path.read_text()), path, Tick())
     tokens, old = Tokens(ring), Tokens([A])
-    claims = {"exp": int(NOW) + 9}
-    first = tokens.sign("link", claims, now=NOW)
+    claims = LinkClaims(bytes(8), bytes(16), 1, "inline", int(NOW) + 9)
+    first = tokens.sign_link(claims, now=NOW)
     path.write_text(f"{A}\n{B} from={NOW + 10:.0f}\n")
-    # verifies already, signs later
-    assert tokens.verify("link", Tokens([B]).sign("link", claims, now=NOW), now=NOW) == claims
-    assert old.verify("link", tokens.sign("link", claims, now=NOW), now=NOW) == claims
+    # verified already, signing later
+    assert tokens.verify_link(Tokens([B]).sign_link(claims, now=NOW), now=NOW) == claims
+    assert old.verify_link(tokens.sign_link(claims, now=NOW), now=NOW) == claims
     with pytest.raises(TokenError):
-        old.verify("link", tokens.sign("link", claims, now=NOW + 10), now=NOW)
-    assert tokens.verify("link", first, now=NOW) == claims
+        old.verify_link(tokens.sign_link(claims, now=NOW + 10), now=NOW)
+    assert tokens.verify_link(first, now=NOW) == claims
     path.write_text(f"{B}\n")
     with pytest.raises(TokenError):
-        tokens.verify("link", first, now=NOW)
+        tokens.verify_link(first, now=NOW)
 
 
 def test_what_was_derived_before_a_rotation_is_derived_again(path: Path) -> None:

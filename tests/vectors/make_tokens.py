@@ -50,6 +50,7 @@ CLAIMS: dict[str, dict[str, Any]] = {
         "sub": _id("user"),
         "sid": _id("session"),
         "gen": 0,
+        "tier": "default",
         "exp": FOREVER,
     },
 }

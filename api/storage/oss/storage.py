@@ -43,7 +43,7 @@ from oss2.exceptions import OssError
 from oss2.models import PartInfo
 from oss2.utils import is_ip_or_localhost
 
-from api.core import digests
+from api.core import digests, lifetimes
 from api.core.config import OSSConfig
 from api.core.errors import ConfigError, ObjectNotFound, PartMismatch, StorageError, StorageUnavailable, UploadGone
 from api.storage.base import Administered, Completed, Finding, MultipartRef, MultipartStorage, Reader, SignedPart
@@ -54,7 +54,7 @@ from api.storage.oss.errors import Passing, PastTheEnd, Unsaid, translate
 from api.storage.oss.v4 import Presigner, encode_path
 from api.storage.s3.sigv4 import MAX_EXPIRES, Credentials
 
-TARGET_LIFE: Final = 86_400
+TARGET_LIFE: Final = lifetimes.TARGET
 """Seconds that a GET signed for the edge lives; the edge asks again long before."""
 
 TARGET_HEADERS: Final[Mapping[str, str]] = {"x-oss-range-behavior": "standard"}

@@ -40,7 +40,7 @@ from botocore.config import Config as BotoConfig
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.httpsession import get_cert_path
 
-from api.core import digests
+from api.core import digests, lifetimes
 from api.core.config import S3Config
 from api.core.errors import CompleteDoubtful, ObjectNotFound, PartMismatch, StorageError, StorageUnavailable, UploadGone
 from api.storage.base import Administered, Completed, Copies, EdgePartURL, Finding, MultipartRef, Reader, SignedPart
@@ -56,7 +56,7 @@ from api.storage.s3.sigv4 import MAX_EXPIRES, UNSIGNED, Credentials, Presigner, 
 from api.storage.s3.single import SinglePuts
 from api.storage.wholeness import is_whole
 
-TARGET_LIFE: Final = 86_400
+TARGET_LIFE: Final = lifetimes.TARGET
 """Seconds that a GET signed for the edge lives; the edge asks again long before."""
 
 _PAGE: Final = 1000

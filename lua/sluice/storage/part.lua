@@ -51,7 +51,7 @@ local function send_on(part)
         return "PART_TRIES_LIMITED"
     end
     var.storage_part = part.part
-    var.storage_sha256 = part.sha256
+    var.storage_sha256 = part.sha256 or ""
     if part.whole then
         proxy.keep_what_is_there()
     end
