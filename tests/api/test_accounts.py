@@ -43,7 +43,7 @@ class TestSignUp:
         }
         assert set(answer.json) == {"id", "username", "role", "tier", "created_at"}
 
-    def test_a_name_is_taken_once_also_in_other_letters_and_at_once(self, gateway: Gateway) -> None:
+    def test_a_name_is_taken_once_also_in_other_letters_and_concurrently(self, gateway: Gateway) -> None:
         answers = together(
             *[
                 lambda n=name: post(gateway, "/users", {"username": n, "password": "password"})
@@ -71,7 +71,7 @@ class TestSignUp:
     def test_a_bad_name_is_refused(self, gateway: Gateway) -> None:
         error(post(gateway, "/users", {"username": "../x", "password": "password"}), 400, "USERNAME_INVALID")
 
-    def test_a_closed_server_takes_nobody(self, build: Callable[..., Gateway]) -> None:
+    def test_a_closed_server_takes_no_sign_ups(self, build: Callable[..., Gateway]) -> None:
         body = {"username": "closed-out", "password": "password"}
         error(post(build(signup="closed"), "/users", body), 403, "SIGNUP_CLOSED")
 
@@ -156,7 +156,7 @@ class TestRefresh:
         error(refresh(gateway, renewed["refresh_token"]), 401, "TOKEN_REVOKED")
         assert revoked(gateway, "session", session_id(gateway, renewed)) == 1
 
-    def test_of_one_token_used_twice_at_once_at_most_one_use_counts(self, gateway: Gateway, user: User) -> None:
+    def test_of_one_token_used_twice_concurrently_at_most_one_use_counts(self, gateway: Gateway, user: User) -> None:
         token = user.session["refresh_token"]
         answers = together(*[lambda: refresh(gateway, token)] * 5)
         assert sorted(answer.status_code for answer in answers)[:2] in ([200, 401], [401, 401])
@@ -165,7 +165,7 @@ class TestRefresh:
                 error(refresh(gateway, answer.json["refresh_token"]), 401, "TOKEN_REVOKED")
         assert revoked(gateway, "session", session_id(gateway, user.session)) == 1
 
-    def test_another_session_of_the_user_goes_on(self, gateway: Gateway, user: User) -> None:
+    def test_another_session_of_the_user_continues(self, gateway: Gateway, user: User) -> None:
         other = post(gateway, "/sessions", {"username": user.name, "password": user.password}).json
         refresh(gateway, user.session["refresh_token"])
         error(refresh(gateway, user.session["refresh_token"]), 401, "TOKEN_REVOKED")

@@ -152,7 +152,7 @@ CALLS: dict[str, tuple[Callable[[Rich], falcon.testing.Result], int, int]] = {
 
 
 @pytest.mark.parametrize(("run", "status", "most"), CALLS.values(), ids=CALLS.keys())
-def test_a_call_reads_so_many_rows_at_most(
+def test_a_call_reads_at_most_its_number_of_rows(
     rich: Rich, run: Callable[[Rich], falcon.testing.Result], status: int, most: int
 ) -> None:
     answers: list[falcon.testing.Result] = []

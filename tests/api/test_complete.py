@@ -82,7 +82,7 @@ class TestTwice:
         assert first.json == state(user, upload)
         assert live_rows(gateway, user) == (1, 1)
 
-    def test_completes_at_once_make_one_file(self, gateway: Gateway, user: User) -> None:
+    def test_concurrent_completes_make_one_file(self, gateway: Gateway, user: User) -> None:
         for n in range(4):
             upload = ready(user, Content(f"at once {n}".encode()))
             answers = together(*[lambda u=upload: user.complete(u)] * 5)
@@ -197,7 +197,7 @@ class TestStorage:
         assert state(user, upload)["error"] == "STORAGE_FULL"
         assert user.complete(upload).json["state"] == "done"
 
-    def test_a_storage_that_is_away_leaves_it_finalizing_for_whoever_comes_next(
+    def test_a_storage_that_is_away_leaves_it_finalizing_for_the_next_process(
         self, gateway: Gateway, user: User
     ) -> None:
         upload = ready(user, Content(b"away"))
@@ -246,7 +246,7 @@ class TestBackground:
         assert (done["state"], done["file"]["state"]) == ("done", "ready")
         assert user.complete(upload).json == done
 
-    def test_a_storage_that_reads_nothing_to_complete_answers_at_once(
+    def test_a_storage_that_reads_nothing_to_complete_answers_immediately(
         self, gateway: Gateway, user: User, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(type(gateway.storage), "reads_to_complete", False)
@@ -262,7 +262,7 @@ class TestBackground:
         assert gateway.take(*gateway.queue.kept[0])
         assert gateway.rows("SELECT COUNT(*) FROM job WHERE subject = UNHEX(%s)", upload["id"]) == ((0,),)
 
-    def test_a_worker_told_to_stop_gives_it_to_the_next_at_once(self, gateway: Gateway, user: User) -> None:
+    def test_a_worker_told_to_stop_gives_it_to_the_next_immediately(self, gateway: Gateway, user: User) -> None:
         upload, real = ready(user, Content(b"stopped")), gateway.storage.complete
         user.complete(upload)
 

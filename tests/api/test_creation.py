@@ -60,7 +60,7 @@ class TestFoundAgain:
     def test_another_users_upload_is_never_found(self, gateway: Gateway, user: User) -> None:
         assert user.post("/uploads", SAME).json["id"] != gateway.user().post("/uploads", SAME).json["id"]
 
-    def test_two_calls_that_open_it_at_once_name_one_place_for_its_parts(
+    def test_two_concurrent_calls_that_open_it_name_one_place_for_its_parts(
         self, gateway: Gateway, user: User, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         content = Content.of_parts(2, "opened twice")
@@ -115,7 +115,7 @@ class TestFoundAgain:
         assert fresh.get(f"/uploads/{late['id']}").json["state"] == "expired"
         user.put(new, Content(b"late"))
 
-    def test_many_creates_at_once_give_one_upload(self, gateway: Gateway, user: User) -> None:
+    def test_many_concurrent_creates_give_one_upload(self, gateway: Gateway, user: User) -> None:
         for n in range(3):
             body = SAME | {"name": f"race {n}"}
             answers = together(*[lambda b=body: user.post("/uploads", b)] * 8)
@@ -133,7 +133,7 @@ def sign_in_again(user: User) -> User:
 
 
 class TestLimits:
-    def test_a_user_has_so_many_unfinished_uploads_and_others_theirs(self, build: Callable[..., Gateway]) -> None:
+    def test_the_limit_of_unfinished_uploads_is_per_user(self, build: Callable[..., Gateway]) -> None:
         gateway = build(user_uploads=3)
         user, other = gateway.user(), gateway.user()
         made = [user.create(Content(b"x"), f"{n}") for n in range(3)]
@@ -144,7 +144,7 @@ class TestLimits:
         user.call("DELETE", f"/uploads/{made[0]['id']}")
         user.create(Content(b"x"), "4")
 
-    def test_the_limit_of_100_holds_for_creates_at_once(self, gateway: Gateway, user: User) -> None:
+    def test_the_limit_of_100_holds_for_concurrent_creates(self, gateway: Gateway, user: User) -> None:
         assert gateway.config.user_uploads == 100
         gateway.db.execute(
             "INSERT INTO upload (id, user_id, state, name, folder_id, content_type, size, part_size, part_count, "

@@ -284,7 +284,7 @@ class TestObjectsInDanger:
         assert gateway.storage.objects.keys() & {key, new} == {new}
         assert key.rpartition("/")[2] not in gateway.storage.uploads
 
-    def test_a_rescue_that_was_killed_goes_on(
+    def test_a_rescue_that_was_killed_continues(
         self, gateway: Gateway, file: dict[str, Any], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def die(*_: object) -> None:

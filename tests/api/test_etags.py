@@ -86,7 +86,7 @@ def state_of(user: User, upload: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def test_with_every_etag_nobody_lists(user: User, lists: list[str]) -> None:
+def test_with_every_etag_no_list_is_made(user: User, lists: list[str]) -> None:
     content = Content.of_parts(3, "etags")
     upload = sent(user, content)
     answer = complete(user, upload, etags_of(3))
@@ -143,7 +143,7 @@ def test_an_upload_whose_urls_bind_no_hash_is_listed(compose: Compose, monkeypat
     assert asked == [upload["id"]]
 
 
-def test_what_goes_on_in_the_background_is_listed(compose: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_background_transfers_are_listed(compose: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
     gateway = compose(finalize_inline=1)
     asked, user = watch(gateway, monkeypatch), gateway.user()
     content = Content.of_parts(2, "etags of a large one")
@@ -220,7 +220,7 @@ def test_a_part_number_is_a_number(user: User, number: str) -> None:
 class TestCeph:
     """The whole sequence on a real Ceph; tests/storage has the tests of how S3 itself treats ETags."""
 
-    def test_etags_decide_nothing_but_who_is_asked(self, compose: Compose, s3_config: S3Config) -> None:
+    def test_etags_only_decide_whether_the_parts_are_listed(self, compose: Compose, s3_config: S3Config) -> None:
         storage = S3Storage(s3_config, lambda: "0badcafe")
         assert storage.enforces_sha256
         gateway = compose(cast(Any, storage))

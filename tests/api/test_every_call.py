@@ -81,7 +81,9 @@ def test_json_may_say_its_charset(gateway: Gateway, admin: User, route: Route, s
 
 
 @each
-def test_who_may_not_make_it_is_refused_before_anything_is_read(gateway: Gateway, user: User, route: Route) -> None:
+def test_a_user_without_the_right_is_refused_before_anything_is_read(
+    gateway: Gateway, user: User, route: Route
+) -> None:
     answer = gateway.http.simulate_request(route.method, path(route, "?foo=bar"), body=b"x")
     if route.access is Access.PUBLIC:
         assert answer.status_code in (400, 415)

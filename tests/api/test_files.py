@@ -130,7 +130,7 @@ class TestFilters:
         assert names(pages(user, digest=file["digest"])) == ["a"]
         assert names(pages(user, digest="0" * 64)) == []
 
-    def test_the_trash_is_a_list_of_its_own(self, user: User) -> None:
+    def test_the_trash_is_a_separate_list(self, user: User) -> None:
         kept, gone = add(user, "kept"), add(user, "gone")
         user.call("DELETE", f"/files/{gone['id']}")
         assert names(pages(user)) == ["kept"]

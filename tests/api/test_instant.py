@@ -36,7 +36,7 @@ def proof(user: User, upload: dict[str, Any], body: dict[str, Any]) -> dict[str,
 
 
 class TestRight:
-    def test_who_has_the_content_gets_the_file_without_sending_it(
+    def test_a_client_with_the_content_gets_the_file_without_sending_it(
         self, gateway: Gateway, user: User, content: Content, known: dict[str, Any]
     ) -> None:
         upload = user.create(content, "mine.bin", digest=content.digest)
@@ -214,7 +214,7 @@ class TestWrong:
             upload = user.create(content, digest=content.digest, size=size)
             assert proof(user, upload, content.prove(upload["challenge"]))["state"] == "uploading"
 
-    def test_content_that_nobody_has(self, user: User) -> None:
+    def test_content_that_is_not_stored(self, user: User) -> None:
         what = Content.of_parts(2, "nobody's")
         upload = user.create(what, digest=what.digest)
         assert proof(user, upload, what.prove(upload["challenge"]))["state"] == "uploading"
@@ -250,7 +250,7 @@ class TestWrong:
 
 
 class TestOneTry:
-    def test_of_right_answers_at_once_one_is_judged(
+    def test_of_concurrent_right_proofs_one_is_judged(
         self, gateway: Gateway, user: User, content: Content, known: dict[str, Any]
     ) -> None:
         upload = user.create(content, digest=content.digest)
@@ -260,7 +260,7 @@ class TestOneTry:
         assert user.get(f"/uploads/{upload['id']}").json["state"] == "done"
         assert len(user.get("/files").json["items"]) == 1
 
-    def test_of_wrong_and_right_at_once_the_wrong_may_win_but_never_both(
+    def test_of_concurrent_wrong_and_right_the_wrong_may_win_but_never_both(
         self, gateway: Gateway, content: Content, known: dict[str, Any]
     ) -> None:
         for _ in range(4):

@@ -185,7 +185,7 @@ class TestFailures:
             assert longest / 2 <= pause <= longest
         assert len(set(pauses)) > 6  # jitter
 
-    def test_after_so_many_tries_it_is_dead_until_somebody_says_retry(self, bench: Make) -> None:
+    def test_after_its_last_try_it_is_dead_until_an_operator_retries(self, bench: Make) -> None:
         made = bench(fail(StorageUnavailable("away for good")))
         made.insert()
         for _ in range(3):
@@ -217,7 +217,7 @@ class TestFailures:
         assert row
         assert (row["state"], row["tries"], row["place"]) == ("waiting", 1, 10)
 
-    def test_giving_up_is_dead_at_once(self, bench: Make) -> None:
+    def test_giving_up_is_dead_immediately(self, bench: Make) -> None:
         made = bench(fail(GiveUp("SOURCE_GONE", "there is nothing to copy")))
         made.insert()
         assert made.run()

@@ -64,7 +64,7 @@ class TestClaims:
             assert secret not in seen
             assert secret.hex().encode() not in seen
 
-    def test_each_link_has_an_id_of_its_own(self, gateway: Gateway, user: User) -> None:
+    def test_each_link_has_another_id(self, gateway: Gateway, user: User) -> None:
         file = user.create(EMPTY)["file"]
         assert len({claims_of(gateway, make(user, file)).link_id for _ in range(3)}) == 3
 
@@ -216,7 +216,7 @@ class TestEnd:
         user.call("DELETE", "/sessions/current")
         assert holds(gateway, file, url)
 
-    def test_at_once_by_many_threads_nobody_fails(self, gateway: Gateway, user: User) -> None:
+    def test_by_many_threads_concurrently_none_fails(self, gateway: Gateway, user: User) -> None:
         files = [user.create(EMPTY, f"{n}")["file"] for n in range(40)]
         answers = together(*[lambda f=file: user.call("DELETE", f"/files/{f['id']}") for file in files])
         assert {answer.status_code for answer in answers} == {204}
@@ -233,7 +233,7 @@ class TestWithdrawn:
         assert (holds(gateway, file, before), holds(gateway, file, after)) == (False, True)
         assert user.get(f"/files/{file['id']}").json["trashed_at"] is None
 
-    def test_nobody_elses_and_none_of_the_trash(self, gateway: Gateway, user: User) -> None:
+    def test_no_other_users_and_none_of_the_trash(self, gateway: Gateway, user: User) -> None:
         file = user.create(EMPTY)["file"]
         error(gateway.user().call("DELETE", f"/files/{file['id']}/links"), 404, "FILE_NOT_FOUND")
         user.call("DELETE", f"/files/{file['id']}")

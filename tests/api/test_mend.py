@@ -273,7 +273,7 @@ def test_a_scrub_that_heals_the_same_blob_is_not_disturbed(gateway: Mending, fil
     assert gateway.storage.objects[gateway.key()] == DATA
 
 
-def test_the_sweep_finds_what_nobody_asked_for(gateway: Mending, file: dict[str, Any]) -> None:
+def test_the_sweep_finds_lost_objects_that_no_client_requested(gateway: Mending, file: dict[str, Any]) -> None:
     key = gateway.key()
     del gateway.storage.objects[key]
     gateway.services.sweep.by_hand(lambda *_: None)
@@ -285,7 +285,7 @@ def test_the_sweep_finds_what_nobody_asked_for(gateway: Mending, file: dict[str,
     assert gateway.marks() == {"local": (None, False), "second": (None, False)}
 
 
-def test_the_command_lists_what_is_lost_and_names_nobody(
+def test_the_command_lists_lost_content_and_names_no_user(
     gateway: Mending,
     alone: dict[str, Any],
     user: User,

@@ -65,7 +65,7 @@ def test_users_who_bring_the_same_content_at_the_same_moment_both_succeed(gatewa
     assert len(gateway.storage.objects) == 4
 
 
-def test_the_same_content_under_two_names_of_one_user_at_once(gateway: Gateway, user: User) -> None:
+def test_one_user_uploads_content_under_two_names_concurrently(gateway: Gateway, user: User) -> None:
     content = Content(b"merged names")
     uploads = [user.create(content, name) for name in ("a", "b")]
     for upload in uploads:
@@ -106,7 +106,7 @@ def test_a_first_object_that_is_not_whole_is_replaced_by_the_second(gateway: Gat
     assert doomed(gateway) == {lost}
 
 
-def test_two_who_heal_at_once_leave_one_replica_and_doom_the_rest(gateway: Gateway, user: User) -> None:
+def test_two_concurrent_heals_leave_one_replica_and_doom_the_rest(gateway: Gateway, user: User) -> None:
     content = Content(b"heal twice")
     first = user.upload(content)
     _, lost = blob_of(gateway, first)

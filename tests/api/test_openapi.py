@@ -21,7 +21,7 @@ def operation(route: Route) -> dict[str, Any]:
     return found
 
 
-def test_it_is_served_to_everybody_and_kept_by_its_tag(gateway: Gateway) -> None:
+def test_it_is_public_and_cached_by_its_tag(gateway: Gateway) -> None:
     answer = gateway.http.simulate_get("/api/v1/openapi.json")
     assert answer.status_code == 200
     assert answer.headers["content-type"] == "application/json"

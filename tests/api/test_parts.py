@@ -42,7 +42,7 @@ class TestWrittenOnce:
         assert error(answer, 409, "PART_HASH_CONFLICT")["parts"] == [2, 4]
         assert recorded(gateway, upload) == {1: HASH, 2: HASH, 4: HASH}
 
-    def test_of_two_hashes_at_once_one_is_written_and_the_other_refused(
+    def test_of_two_concurrent_hashes_one_is_written_and_the_other_refused(
         self, gateway: Gateway, user: User, upload: dict[str, Any]
     ) -> None:
         for number in "12345":
@@ -53,7 +53,7 @@ class TestWrittenOnce:
             won = HASH if answers[0].status_code == 200 else OTHER
             assert recorded(gateway, upload)[int(number)] == won
 
-    def test_many_machines_may_sign_at_once(self, gateway: Gateway, user: User, upload: dict[str, Any]) -> None:
+    def test_many_machines_may_sign_concurrently(self, gateway: Gateway, user: User, upload: dict[str, Any]) -> None:
         every = {str(n): HASH for n in range(1, 6)}
         answers = together(*[lambda: sign(user, upload, every)] * 6)
         assert [answer.status_code for answer in answers] == [200] * 6

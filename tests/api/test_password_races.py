@@ -49,7 +49,7 @@ def test_a_sign_in_with_the_old_password_does_not_outlive_its_change(
     assert live_sessions(gateway, user) == 0
 
 
-def test_of_two_changes_at_once_one_is_made(gateway: Gateway, user: User, during_check: During) -> None:
+def test_of_two_concurrent_changes_one_is_made(gateway: Gateway, user: User, during_check: During) -> None:
     during_check(lambda: user.call("PATCH", "/users/me", json=NEW))
     answer = user.call("PATCH", "/users/me", json=NEW | {"password": "a third password"})
     error(answer, 403, "PASSWORD_WRONG")

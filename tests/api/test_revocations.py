@@ -140,7 +140,7 @@ class TestPaging:
         after = feed(gateway, first["position"] + 1)
         assert (subjects(after), after["position"]) == ([], first["position"] + 1)
 
-    def test_a_row_that_commits_late_is_there_for_who_goes_back(self, gateway: Gateway) -> None:
+    def test_a_row_that_commits_late_is_found_by_an_edge_that_looks_back(self, gateway: Gateway) -> None:
         now, late = gateway.clock.now, os.urandom(16)
         seen: list[int] = []
 
@@ -189,7 +189,7 @@ class TestAnEdgeThatCannotTell:
         assert answer.status_code == 200, answer.text
         return bool(answer.json["live"])
 
-    def test_of_a_session_that_goes_on(self, gateway: Gateway, user: User) -> None:
+    def test_of_a_session_that_continues(self, gateway: Gateway, user: User) -> None:
         assert self.unsure(user).status_code == 200
         assert self.live(gateway, claims(gateway, user))
 

@@ -148,7 +148,7 @@ def test_a_storage_that_is_away_is_not_judged_and_blocks_no_other(gateway: Two, 
     assert gateway.storage.objects[gateway.key()] == b"scrubbed"
 
 
-def test_a_long_one_goes_on_where_it_stopped(gateway: Two, user: User, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_one_continues_where_it_stopped(gateway: Two, user: User, monkeypatch: pytest.MonkeyPatch) -> None:
     content = Content.of_parts(4, "scrubbed in segments")
     user.upload(content)
     gateway.db.execute("UPDATE `blob` SET sha256 = NULL")

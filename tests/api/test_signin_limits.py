@@ -65,7 +65,7 @@ class TestAccount:
             sign_in(gateway, user.name, "wrong", address)
         assert sign_in(gateway, spell(user.name), user.password, address).status_code in (401, 429)
 
-    def test_guesses_at_once_get_no_more_tries(self, gateway: Gateway, user: User, address: str) -> None:
+    def test_concurrent_guesses_get_no_more_tries(self, gateway: Gateway, user: User, address: str) -> None:
         judged, refused = 0, 0
         while not refused:
             answers = together(*[lambda: sign_in(gateway, user.name, "wrong", address)] * 20)
@@ -85,7 +85,7 @@ class TestAccount:
 class TestStrangers:
     """Effects of guesses at an account on its owner, who is elsewhere."""
 
-    def test_ten_failures_from_one_address_shut_nobody_else_out(
+    def test_ten_failures_from_one_address_shut_no_other_address_out(
         self, gateway: Gateway, user: User, address: str
     ) -> None:
         for _ in range(20):

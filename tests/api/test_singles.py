@@ -184,7 +184,7 @@ class TestEachHasItsOwnAnswer:
 
     @pytest.mark.parametrize("call", ["/uploads/batch", "/uploads/batch/complete"])
     @pytest.mark.parametrize("count", [0, 51])
-    def test_but_not_for_any_number(self, user: User, call: str, count: int) -> None:
+    def test_but_not_for_more_than_the_limit(self, user: User, call: str, count: int) -> None:
         given = {"uploads": [body(new())] * count} if call == "/uploads/batch" else {"ids": ["0" * 32] * count}
         error(user.post(call, given), 400, "BODY_INVALID")
 
@@ -226,7 +226,7 @@ class TestLimits:
         answer = user.post("/uploads/batch", {"uploads": [body(new(), f"{n}") for n in range(5)]}).json["items"]
         assert [item.get("error", {}).get("code") for item in answer] == [None, None, None, *["PARTS_LIMITED"] * 2]
 
-    def test_of_many_calls_at_once_hold(self, make: Callable[..., Gateway]) -> None:
+    def test_of_many_concurrent_calls_hold(self, make: Callable[..., Gateway]) -> None:
         gateway = make(user_uploads=20)
         user = gateway.user()
         calls = [lambda: user.post("/uploads/batch", {"uploads": [body(new()) for _ in range(6)]}) for _ in range(6)]
@@ -284,7 +284,7 @@ class TestResuming:
 
 
 @pytest.mark.parametrize("named", [True, False], ids=["digest", "part alone"])
-def test_nobody_learns_that_others_have_the_content(gateway: Gateway, user: User, named: bool) -> None:
+def test_no_user_learns_that_others_have_the_content(gateway: Gateway, user: User, named: bool) -> None:
     others = new()
     upload(gateway, gateway.user(), others)
     answers, ran = [], []
@@ -314,7 +314,7 @@ class TestRaces:
         assert keys[0] not in gateway.storage.objects
         assert len(user.get("/files").json["items"]) == 1
 
-    def test_the_same_content_twice_at_once(self, gateway: Gateway) -> None:
+    def test_the_same_content_twice_concurrently(self, gateway: Gateway) -> None:
         content, users = new(), [gateway.user() for _ in range(4)]
         uploads = [begin(user, [content])[0] for user in users]
         for upload in uploads:
@@ -332,7 +332,7 @@ class TestRaces:
             # until its URLs have expired, a deleted object might be stored again
             assert rows[0][0] is not None
 
-    def test_completes_at_once_make_one_file(self, gateway: Gateway, user: User) -> None:
+    def test_concurrent_completes_make_one_file(self, gateway: Gateway, user: User) -> None:
         content = new()
         upload = begin(user, [content])[0]
         put(gateway, upload["id"], content)

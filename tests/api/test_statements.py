@@ -131,7 +131,7 @@ CALLS: dict[str, tuple[Call, int, int]] = {
 
 
 @pytest.mark.parametrize(("call", "status", "most"), CALLS.values(), ids=CALLS.keys())
-def test_a_call_costs_so_many_statements_at_most(
+def test_a_call_costs_at_most_its_number_of_statements(
     gateway: Gateway, user: User, call: Call, status: int, most: int
 ) -> None:
     gateway.user().create(EMPTY)  # process and database have read what they read only once

@@ -177,7 +177,7 @@ def test_what_a_probe_found_is_noted(gateway_database: Database, found: bool, no
     assert storage.asked == 1
 
 
-def test_a_probe_that_fails_is_repeated_and_holds_nobody_up(gateway_database: Database) -> None:
+def test_a_probe_that_fails_is_repeated_and_delays_no_call(gateway_database: Database) -> None:
     waits: list[float] = []
     problems: list[Exception] = [DatabaseUnavailable("not migrated"), DatabaseUnavailable("away")]
 

@@ -249,7 +249,7 @@ class TestRestoredDump:
             gateway.clock.turn(seconds / 12)
             gateway.services.sweep.run()
 
-    def test_a_worker_that_was_off_for_a_week_goes_on(self, gateway: Gateway, user: User) -> None:
+    def test_a_worker_that_was_off_for_a_week_continues(self, gateway: Gateway, user: User) -> None:
         file = user.upload(Content(b"trashed before"))
         user.call("DELETE", f"/files/{file['id']}")
         gateway.clock.turn(60 * DAY)

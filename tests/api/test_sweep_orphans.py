@@ -256,7 +256,7 @@ class TestMissing:
         assert "objects_missing" not in sweep(gateway)
         assert gateway.services.sweep.missing() == []
 
-    def test_lost_and_unknown_at_once_is_a_sign_of_wrong_rows(self, gateway: Gateway, user: User) -> None:
+    def test_lost_and_unknown_together_is_a_sign_of_wrong_rows(self, gateway: Gateway, user: User) -> None:
         user.upload(Content(b"lost too"))
         gateway.storage.objects.clear()
         orphans = keys(gateway, 1)

@@ -201,7 +201,7 @@ class TestSources:
             gateway.turn_until_done()
             assert gateway.named(destination).objects[gateway.replicas(file)[destination]] == content.data
 
-    def test_a_corrupt_source_fails_at_once_with_that_reason(self, gateway: Moving, user: User) -> None:
+    def test_a_corrupt_source_fails_immediately_with_that_reason(self, gateway: Moving, user: User) -> None:
         (bad, _), (good, _) = gateway.upload_all(user, [100, 2 * MIB8], "corrupt")
         flaky(gateway, "local").lies[gateway.replicas(bad)["local"]] = 2
         transfer = gateway.start("local", "archive")
@@ -423,7 +423,7 @@ class TestKills:
 
 
 @pytest.mark.parametrize(("destination", "runs"), [("main", 3), ("archive", 5)])
-def test_a_segment_ends_after_so_many_bytes_and_the_next_goes_on(
+def test_a_segment_ends_at_its_limit_of_bytes_and_the_next_continues(
     gateway: Moving, user: User, monkeypatch: pytest.MonkeyPatch, destination: str, runs: int
 ) -> None:
     monkeypatch.setattr("api.blobs.copying.SEGMENT_BYTES", 2 * MIB8)

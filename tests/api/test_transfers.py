@@ -90,7 +90,7 @@ def test_a_hash_that_comes_for_free_is_kept(gateway: Moving, user: User) -> None
 
 
 class TestStates:
-    def test_pause_stops_and_resume_goes_on(self, gateway: Moving, user: User) -> None:
+    def test_pause_stops_and_resume_continues(self, gateway: Moving, user: User) -> None:
         files = gateway.upload_all(user, [500] * 4, "paused")
         transfer, service = gateway.start("local", "main"), gateway.services.transfers
         gateway.take("plan_transfer", transfer)

@@ -24,7 +24,7 @@ class TestWhole:
         assert file["digest"] == content.digest
         assert content.data in gateway.storage.objects.values()
 
-    def test_an_empty_file_is_done_at_once(self, user: User) -> None:
+    def test_an_empty_file_is_done_immediately(self, user: User) -> None:
         made = user.create(Content(b""), "empty")
         assert made["state"] == "done"
         assert made["file"]["digest"] == hashlib.sha256(b"").hexdigest()
@@ -32,7 +32,7 @@ class TestWhole:
         again = user.create(Content(b""), "empty too", digest=hashlib.sha256(b"").hexdigest())
         assert again["file"]["id"] != made["file"]["id"]
 
-    def test_empty_files_of_many_users_at_once_share_one_blob(self, gateway: Gateway) -> None:
+    def test_concurrent_empty_files_of_many_users_share_one_blob(self, gateway: Gateway) -> None:
         users = [gateway.user() for _ in range(4)]
         made = together(*[lambda u=u: u.create(Content(b"")) for u in users])
         assert {upload["state"] for upload in made} == {"done"}
@@ -148,7 +148,7 @@ class TestAbort:
             assert (answer.status_code, answer.json["state"]) == (200, "aborted")
         assert upload["id"] not in gateway.storage.uploads
 
-    def test_nothing_goes_on_after_abort(self, user: User) -> None:
+    def test_nothing_continues_after_abort(self, user: User) -> None:
         content = Content.of_parts(2, "aborted")
         upload = user.create(content, digest=content.digest)
         user.call("DELETE", f"/uploads/{upload['id']}")
@@ -163,7 +163,7 @@ class TestAbort:
         error(user.call("DELETE", f"/uploads/{upload['id']}"), 409, "UPLOAD_NOT_OPEN")
         assert user.get(f"/files/{file['id']}").json["state"] == "ready"
 
-    def test_of_abort_and_complete_at_once_exactly_one_wins(self, gateway: Gateway, user: User) -> None:
+    def test_of_concurrent_abort_and_complete_exactly_one_wins(self, gateway: Gateway, user: User) -> None:
         for n in range(6):
             content = Content(f"race {n}".encode())
             upload = user.create(content)

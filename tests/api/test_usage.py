@@ -38,7 +38,7 @@ def usage(user: User) -> dict[str, Any]:
     return found
 
 
-def test_who_has_moved_nothing_sees_noughts_and_limits(user: User) -> None:
+def test_an_account_without_traffic_sees_zeros_and_limits(user: User) -> None:
     nothing = {"sent": 0, "received": 0}
     assert usage(user) == {"day": nothing | {"limit": 1000}, "month": nothing | {"limit": 2000}}
 
@@ -64,14 +64,14 @@ def test_a_report_is_booked_once(gateway: Gateway, user: User) -> None:
     assert usage(user)["day"]["sent"] == 300
 
 
-def test_the_same_report_at_once_is_booked_once(gateway: Gateway, user: User) -> None:
+def test_a_report_sent_twice_concurrently_is_booked_once(gateway: Gateway, user: User) -> None:
     row = ["user", user.id, "2026-03-31", 100, 0]
     calls = [lambda: report(gateway, 1, row).status_code for _ in range(6)]
     assert together(*calls) == [200] * 6
     assert usage(user)["day"]["sent"] == 100
 
 
-def test_reports_of_the_same_people_at_once_all_count(gateway: Gateway, user: User) -> None:
+def test_concurrent_reports_of_the_same_accounts_all_count(gateway: Gateway, user: User) -> None:
     others = [f"{n:032x}" for n in range(20)]
 
     def rows(turn: int) -> list[list[Any]]:

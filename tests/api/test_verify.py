@@ -81,7 +81,7 @@ def test_its_uploader_may_download_it_meanwhile(user: User) -> None:
     assert user.post(f"/files/{file['id']}/links").status_code == 201
 
 
-def test_nobody_is_linked_to_it_before(gateway: Gateway, user: User) -> None:
+def test_no_file_is_linked_to_it_before(gateway: Gateway, user: User) -> None:
     content = Content.of_parts(2, "not before")
     send(user, content)
     other = gateway.user()
@@ -223,7 +223,7 @@ def test_a_large_one_is_read_in_segments_and_its_whole_hash_goes_through_all_of_
     assert user.get(f"/files/{file['id']}").json["sha256"] == hashlib.sha256(content.data).hexdigest()
 
 
-def test_the_whole_hash_that_is_found_later_goes_on_where_it_was(
+def test_a_whole_hash_that_is_computed_later_continues_where_it_was(
     gateway: Gateway, user: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     content = Content.of_parts(5, "whole in segments")
@@ -265,7 +265,7 @@ def test_a_small_one_costs_eight_statements(gateway: Gateway, user: User) -> Non
     assert len(gateway.statements) == 8, "\n".join(sql for sql, _ in gateway.statements)
 
 
-def test_two_readers_at_once_share_nothing(gateway: Gateway, user: User) -> None:
+def test_two_concurrent_readers_share_nothing(gateway: Gateway, user: User) -> None:
     send(user, Content(b"two readers"))
     (blob,) = gateway.due("verify")
     assert [gateway.take("verify", blob), gateway.take("verify", blob)] == [True, False]

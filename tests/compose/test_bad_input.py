@@ -92,7 +92,7 @@ class TestSecrets:
             os.chown(path, 10001, 10001)
         bad.wait_until_ready()  # started again by the engine
 
-    def test_everything_wrong_is_said_at_once(self, bad: Stack) -> None:
+    def test_every_problem_is_reported_together(self, bad: Stack) -> None:
         bad.settings |= {"SLUICE_TARGET_TTL": "soon", "SLUICE_DEDUP_SCOPE": "all", "SLUICE_STORAGES": "local,x:tape"}
         try:
             bad.up("--no-deps", "api")

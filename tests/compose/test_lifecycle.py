@@ -75,7 +75,7 @@ class TestUse:
         assert client.holds(file, source)
         assert stack.started(*OURS) == began
 
-    def test_readiness_is_not_everybodys_business(self, stack: Stack, client: Client) -> None:
+    def test_readiness_is_for_some_networks_only(self, stack: Stack, client: Client) -> None:
         assert client.fetch(f"{stack.address}/healthz").status_code == 200
         assert client.fetch(f"{stack.address}/readyz").status_code == 403
 

@@ -15,7 +15,7 @@ def prove(client: Client, upload: Json, source: Source, **changed: object) -> Js
     return client.want(200, "POST", f"/uploads/{upload['id']}/proof", proof)
 
 
-def test_who_proves_to_have_the_content_gets_the_file_at_once(
+def test_a_right_proof_gives_the_file_immediately(
     gateway: Gateway, user: Client, other: Client, sources: Sources
 ) -> None:
     source = sources.make(2 * PART + 99, "instant")
@@ -81,7 +81,7 @@ def test_a_claim_of_another_size_is_not_the_content(user: Client, other: Client,
     other.want(200, "DELETE", f"/uploads/{upload['id']}")
 
 
-def test_a_users_own_content_is_done_at_once(gateway: Gateway, user: Client, sources: Sources) -> None:
+def test_content_that_the_user_has_is_done_immediately(gateway: Gateway, user: Client, sources: Sources) -> None:
     source = sources.make(PART + 5, "own")
     user.upload(source, "first")
     gateway.await_nothing_lost()

@@ -30,7 +30,7 @@ KILLS = [
 @pytest.mark.parametrize(
     ("service", "child"), KILLS, ids=[f"{name} {'worker' if child else 'master'}" for name, child in KILLS]
 )
-def test_an_upload_goes_on_after_a_kill(gateway: Gateway, sources: Sources, service: str, child: bool) -> None:
+def test_an_upload_continues_after_a_kill(gateway: Gateway, sources: Sources, service: str, child: bool) -> None:
     first = gateway.user()
     source = sources.make(5 * PART + 4321, f"{service} {child}")
     upload = first.create(source)

@@ -18,7 +18,7 @@ def at_once(*calls: Callable[[], httpx.Response]) -> list[httpx.Response]:
         return [running.result() for running in [pool.submit(call) for call in calls]]
 
 
-def test_many_completes_at_once_make_one_file(gateway: Gateway, user: Client, source: Source, upload: Json) -> None:
+def test_many_concurrent_completes_make_one_file(gateway: Gateway, user: Client, source: Source, upload: Json) -> None:
     user.send(upload, source)
     complete = lambda: user.call("POST", f"/uploads/{upload['id']}/complete")  # noqa: E731 - called many times concurrently
     answers = at_once(*[complete] * 6)
@@ -29,7 +29,7 @@ def test_many_completes_at_once_make_one_file(gateway: Gateway, user: Client, so
 
 
 @pytest.mark.parametrize("moment", range(6))
-def test_abort_and_complete_at_once_have_one_winner(
+def test_concurrent_abort_and_complete_have_one_winner(
     gateway: Gateway, user: Client, source: Source, upload: Json, moment: int
 ) -> None:
     user.send(upload, source)

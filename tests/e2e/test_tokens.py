@@ -196,7 +196,7 @@ def test_guessing_a_password_is_slowed_down(gateway: Gateway) -> None:
     assert client.call("GET", "/users/me").status_code == 200
 
 
-def test_keys_rotate_without_losing_anybody_until_one_is_retired(gateway: Gateway, sources: Sources) -> None:
+def test_keys_rotate_without_ending_a_session_until_one_is_retired(gateway: Gateway, sources: Sources) -> None:
     client, source = gateway.user(), sources.make(2 * PART, "keys")
     keys = gateway.data / "secrets" / "token_keys"
     old_token, old_key = client.token, keys.read_text().strip()

@@ -28,14 +28,14 @@ def test_a_file_comes_back_byte_for_byte(user: Client, sources: Sources, size: i
     assert user.want(200, "GET", f"/files/{file['id']}") == file
 
 
-def test_an_empty_file_is_done_at_once_and_has_no_parts(user: Client, sources: Sources) -> None:
+def test_an_empty_file_is_done_immediately_and_has_no_parts(user: Client, sources: Sources) -> None:
     upload = user.create(sources.make(0), "nothing", digest=False)
     assert upload["state"] == "done"
     assert (upload["part_count"], upload["missing"], upload["received"]) == (0, [], [])
     assert upload["file"]["name"] == "nothing"
 
 
-def test_parts_come_in_any_order_at_once_and_more_than_once(user: Client, sources: Sources) -> None:
+def test_parts_come_in_any_order_concurrently_and_more_than_once(user: Client, sources: Sources) -> None:
     source = sources.make(6 * PART - 7, "shuffled")
     upload = user.create(source)
     order = [*source.numbers, 2, 5, 6, 6]

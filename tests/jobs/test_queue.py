@@ -66,7 +66,7 @@ def test_a_redis_without_memory_is_named_and_is_one_warning(caplog: pytest.LogCa
     assert [(record.levelname, record.message) for record in caplog.records] == [("WARNING", "the queue is down")]
 
 
-def test_what_nobody_takes_is_counted_and_can_be_purged(url: str) -> None:
+def test_messages_without_a_consumer_are_counted_and_can_be_purged(url: str) -> None:
     sender = Queue(url)
     sender.enqueue("verify", [bytes([n]) * 16 for n in range(5)])
     assert sender.flush(10)

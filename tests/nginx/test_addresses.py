@@ -74,7 +74,7 @@ def test_an_admins_token_is_one_in_its_networks_only(make_edge: MakeEdge) -> Non
     assert edge.ask("GET", "/api/v1/files", headers={**user, **outside}).status == 200
 
 
-def test_a_proxy_of_ours_is_believed_and_its_proxies_too(make_edge: MakeEdge) -> None:
+def test_a_trusted_proxy_is_believed_and_its_proxies_too(make_edge: MakeEdge) -> None:
     edge = make_edge(SLUICE_DENY_NETWORKS="192.0.2.0/24", **PROXY)
     assert every_way(edge, X_Forwarded_For="192.0.2.1") == CLOSED
     assert every_way(edge, X_Forwarded_For="192.0.2.1, 10.0.0.9") == CLOSED
@@ -87,7 +87,7 @@ def test_a_proxy_of_ours_is_believed_and_its_proxies_too(make_edge: MakeEdge) ->
     assert edge.log_line(reply.headers["X-Request-Id"])["remote_addr"] == "198.51.100.7"
 
 
-def test_nobody_else_is_believed(edge: Edge, make_edge: MakeEdge) -> None:
+def test_no_other_sender_is_believed(edge: Edge, make_edge: MakeEdge) -> None:
     edge.ask(
         "GET", "/api/v1/files", headers={**edge.bearer(), "X-Forwarded-For": "192.0.2.1", "X-Real-IP": "192.0.2.1"}
     )

@@ -83,7 +83,7 @@ def test_a_head_and_a_match_fetch_nothing(edge: Edge, storage: StubStorage) -> N
     assert blob.get(If_Match=etag, If_Range=etag, Range="bytes=0-0").body == CONTENT[:1]
 
 
-def test_many_who_wait_cost_one_fetch(edge: Edge, storage: StubStorage) -> None:
+def test_many_waiting_requests_cost_one_fetch(edge: Edge, storage: StubStorage) -> None:
     first_came, go = threading.Event(), threading.Event()
 
     def handle(request: Request) -> Answer:
@@ -222,7 +222,7 @@ def test_a_piece_that_is_cut_is_the_answers_end(edge: Edge, storage: StubStorage
 
 
 @pytest.mark.parametrize("failure", AT_ONCE.values(), ids=AT_ONCE.keys())
-def test_a_storage_that_fails_at_once_is_said_to_and_nothing_is_kept(
+def test_a_storage_that_fails_immediately_is_reported_and_nothing_is_kept(
     edge: Edge, storage: StubStorage, failure: Answer
 ) -> None:
     blob = Blob(edge, storage, lambda request: failure)
@@ -329,7 +329,7 @@ def test_a_storage_that_stops_while_a_copy_is_made(make_edge: MakeEdge, storage:
     assert blob.get().body == CONTENT
 
 
-def test_many_who_ask_while_a_copy_is_made(make_edge: MakeEdge, storage: StubStorage, tmp_path: Path) -> None:
+def test_many_requests_while_a_copy_is_made(make_edge: MakeEdge, storage: StubStorage, tmp_path: Path) -> None:
     edge, folder, go = make_edge(SLUICE_CACHE_PATH=str(tmp_path / "cache")), tmp_path / "cache", threading.Event()
     blob = Blob(edge, storage)
     for _ in range(2):

@@ -56,7 +56,7 @@ def together(pool: ThreadPoolExecutor, ask: Callable[[], Reply], times: int) -> 
     return [pool.submit(ask) for _ in range(times)]
 
 
-def test_so_many_are_under_way_and_the_others_wait(edge: Edge) -> None:
+def test_a_limited_number_is_in_progress_and_the_others_wait(edge: Edge) -> None:
     api, user = Busy(edge), new_user("two")
     with ThreadPoolExecutor(20) as pool:
         replies = together(pool, lambda: call(edge, **user), 10)
@@ -131,7 +131,7 @@ def test_who_hangs_up_while_waiting_holds_no_place_for_ever(edge: Edge) -> None:
     assert api.most == 1
 
 
-def test_who_hangs_up_holds_the_place_until_the_api_has_answered(edge: Edge) -> None:
+def test_a_client_that_disconnects_holds_its_place_until_the_api_has_answered(edge: Edge) -> None:
     api, user = Busy(edge), new_user("one")
     with pytest.raises(TimeoutError):
         call(edge, seconds=0.2, **user)

@@ -71,7 +71,7 @@ DECORATED = {
 
 
 @pytest.mark.parametrize("lines", DECORATED.values(), ids=DECORATED.keys())
-def test_what_only_looks_like_a_header_reaches_nobody(edge: Edge, lines: list[str]) -> None:
+def test_bytes_that_only_look_like_a_header_reach_no_upstream(edge: Edge, lines: list[str]) -> None:
     """It is refused, or the API gets one request of three bytes with one length."""
     call(edge, *lines, body="abc")
     assert len(edge.api.seen) <= 1
@@ -163,7 +163,7 @@ def test_an_unknown_method_is_said_to_be_one(edge: Edge) -> None:
     assert (reply.status, reply.code) == (501, "METHOD_NOT_IMPLEMENTED")
 
 
-def test_nobody_is_told_a_version(edge: Edge) -> None:
+def test_no_response_names_a_version(edge: Edge) -> None:
     for path in ("/", "/d/x/y", "/healthz", "/api/v1/files"):
         reply = edge.get(path)
         assert reply.headers["Server"] == "nginx"

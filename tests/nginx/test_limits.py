@@ -87,7 +87,7 @@ class TestUser:
             passed += call(limiting, **user).status == 200
         assert 10 + 20 * took * 0.7 <= passed <= 10 + 20 * took + 1
 
-    def test_at_once_over_all_workers_not_one_too_many(self, limiting: Edge) -> None:
+    def test_concurrent_over_all_workers_not_one_too_many(self, limiting: Edge) -> None:
         user = new_user("few")
         with ThreadPoolExecutor(16) as pool:
             statuses = list(pool.map(lambda _: call(limiting, **user).status, range(64)))
@@ -145,7 +145,7 @@ class TestTiers:
         edge.api.handle = handle  # type: ignore[method-assign]
         wait_for(lambda: call(edge).status == 200, "tiers")
 
-    def test_an_edge_that_has_them_goes_on_when_new_ones_cannot_be_had(self, make_edge: Callable[..., Edge]) -> None:
+    def test_an_edge_that_has_them_keeps_them_if_it_cannot_get_new_ones(self, make_edge: Callable[..., Edge]) -> None:
         edge = make_edge(tiers=document(), SLUICE_REVOCATION_LAG="1")
         handle = edge.api.handle
         edge.api.handle = lambda seen: Answer(500) if seen.path == "/internal/tiers" else handle(seen)  # type: ignore[method-assign]
@@ -206,7 +206,7 @@ class TestAddress:
         assert replies[0].body == CONTENT
         assert (replies[-1].status, replies[-1].code) == (429, "REQUESTS_LIMITED")
 
-    def test_too_many_at_once(self, make_edge: Callable[..., Edge]) -> None:
+    def test_too_many_concurrently(self, make_edge: Callable[..., Edge]) -> None:
         edge = make_edge(SLUICE_ADDRESS_CONNECTIONS="2")
         held = Held()
 

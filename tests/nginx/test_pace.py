@@ -82,7 +82,7 @@ def rate_of(downloads: list[Download], seconds: float) -> float:
     return (sum(item.received for item in downloads) - before) / (time.monotonic() - began)
 
 
-def test_eight_connections_of_a_user_share_the_rate_and_nobody_else_is_slowed(pacing: Edge) -> None:
+def test_eight_connections_of_a_user_share_the_rate_and_no_other_user_is_slowed(pacing: Edge) -> None:
     user, other = new_user("slow"), new_user("slow")
     piece = SIZE // 8
     ranges = [{"Range": f"bytes={n * piece}-{(n + 1) * piece - 1}"} for n in range(8)]
@@ -143,7 +143,7 @@ def test_what_sends_no_bytes_is_not_paced(pacing: Edge) -> None:
     assert time.monotonic() - began < 2
 
 
-def test_a_client_that_does_not_read_holds_nobody_up(pacing: Edge) -> None:
+def test_a_client_that_does_not_read_delays_no_other_client(pacing: Edge) -> None:
     user = new_user("slow")
     token = pacing.token("link", file=BLOB, **user)
     with socket.socket() as lazy:
@@ -157,7 +157,7 @@ def test_a_client_that_does_not_read_holds_nobody_up(pacing: Edge) -> None:
         busy[0].stop()
 
 
-def test_downloads_at_once_are_limited_and_forgotten_at_their_end(pacing: Edge) -> None:
+def test_concurrent_downloads_are_limited_and_released_at_their_end(pacing: Edge) -> None:
     user = new_user("few")
     slow = [{"Range": f"bytes={n}-"} for n in range(2)]
 
@@ -255,7 +255,7 @@ class TestProxied:
         assert item.received <= MIB
 
     @pytest.mark.parametrize(("status", "wanted"), [(403, 503), (404, 503), (500, 503), (301, 503)])
-    def test_that_refuse_are_an_error_of_ours(
+    def test_that_refuse_are_one_of_the_projects_errors(
         self, pacing: Edge, blob: str, storage: StubStorage, status: int, wanted: int
     ) -> None:
         storage.handle = lambda request: Answer(status, {}, b"the store's own words")
@@ -316,7 +316,7 @@ class TestParts:
         assert 800 < int(reply.headers["Retry-After"]) < 1024
 
 
-def test_a_reload_cuts_nobody(make_edge: Callable[..., Edge]) -> None:
+def test_a_reload_cuts_no_request(make_edge: Callable[..., Edge]) -> None:
     edge = make_edge(tiers=document(slow=Tier(rate=MIB)))
     content = os.urandom(4 * MIB)
     edge.store(BLOB, content)
@@ -329,7 +329,7 @@ def test_a_reload_cuts_nobody(make_edge: Callable[..., Edge]) -> None:
     assert [(item.received, item.error) for item in two] == [(len(content), None)] * 2
 
 
-def test_nobody_else_is_served_by_the_inner_socket(pacing: Edge) -> None:
+def test_no_other_client_is_served_by_the_inner_socket(pacing: Edge) -> None:
     path = str(pacing.socket_folder / "edge.sock")
     for secret in ("", "X-Sluice-Inner: \r\n", f"X-Sluice-Inner: {'0' * 32}\r\n"):
         with socket.socket(socket.AF_UNIX) as connection:

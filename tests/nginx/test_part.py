@@ -244,7 +244,7 @@ def test_a_full_disk_is_said_before_a_byte_is_taken(edge: Edge, upload: Path) ->
     wait_for(lambda: edge.ask("PUT", f"/p/{token}", body=b"data").status == 201, "room again")
 
 
-def test_bodies_at_once_get_no_more_room_than_there_is(edge: Edge, upload: Path) -> None:
+def test_concurrent_bodies_get_no_more_space_than_there_is(edge: Edge, upload: Path) -> None:
     size = 2**20
     tokens = [edge.token("part", upload=upload.name, part=number, size=size) for number in (1, 2, 3)]
     edge.api.room = 2 * size
@@ -263,7 +263,7 @@ def test_bodies_at_once_get_no_more_room_than_there_is(edge: Edge, upload: Path)
         edge.api.wait_for_feed()
 
 
-def test_one_part_has_few_bodies_at_once(edge: Edge, upload: Path) -> None:
+def test_one_part_has_few_concurrent_bodies(edge: Edge, upload: Path) -> None:
     size = 2**20
     token = edge.token("part", upload=upload.name, part=1, size=size)
     with ExitStack() as stack:

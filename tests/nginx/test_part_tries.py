@@ -41,7 +41,7 @@ class TestTries:
             assert reply.status == (200 if n < 5 else 429)
         assert Part(edge, storage.url(), upload=upload, part=4).put().status == 200
 
-    def test_at_once_are_counted_too(self, edge: Edge, storage: StubStorage, part: Part) -> None:
+    def test_concurrent_ones_are_counted_too(self, edge: Edge, storage: StubStorage, part: Part) -> None:
         held = Held()
 
         def slow(request: Request) -> Answer:

@@ -122,7 +122,7 @@ def test_the_owners_downloads_shut_no_link(owner: Owner) -> None:
     assert owner.read(owner.link(), "10.2.0.1").status == 200
 
 
-def test_a_readers_requests_use_up_nobody_elses(owner: Owner) -> None:
+def test_a_readers_requests_use_up_no_other_readers(owner: Owner) -> None:
     link = owner.link()
     statuses = [owner.read(link, "10.3.0.1", Range="bytes=0-1").status for _ in range(31)]
     assert statuses == [206] * 30 + [429]

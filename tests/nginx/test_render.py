@@ -73,7 +73,7 @@ def test_an_unset_variable_is_named_in_one_line(tmp_path: Path, name: str) -> No
         assert not (tmp_path / "out").exists()
 
 
-def test_everything_wrong_is_named_at_once(tmp_path: Path) -> None:
+def test_every_problem_is_named_together(tmp_path: Path) -> None:
     wrong = {"SLUICE_LISTEN": "x", "SLUICE_TARGET_TTL": "1s", "SLUICE_RESOLVER": "dns", "SLUICE_STORAGE_ROOT": "/a;b"}
     both = {"SLUICE_API_ADDRESS": "api:8000", "SLUICE_EDGE_KEY_FILE": ""}
     result = run(tmp_path / "out", {**SETTINGS, **wrong, **both})

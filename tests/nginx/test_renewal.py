@@ -45,7 +45,7 @@ class TestATargetThatNoLongerHolds:
 
     @pytest.mark.parametrize("status", [400, 403, 404, 410, 500, 503])
     @pytest.mark.parametrize("wanted", ["", "bytes=5-9"])
-    def test_is_asked_for_anew_and_nobody_notices(
+    def test_is_requested_again_and_no_client_notices(
         self, edge: Edge, storage: StubStorage, old: str, status: int, wanted: str
     ) -> None:
         self.status = status

@@ -88,7 +88,7 @@ class TestReports:
         wait_for(lambda: counting.api.moved("user", user["sub"])[0], "report")
         assert 0 < counting.api.moved("user", user["sub"])[0] <= SIZE
 
-    def test_of_a_paced_download_come_while_it_goes_on(self, counting: Edge) -> None:
+    def test_of_a_paced_download_come_while_it_runs(self, counting: Edge) -> None:
         user = new_user("tiny")
         item = Download(counting, size=SIZE, **user)
         wait_for(lambda: counting.api.moved("user", user["sub"])[0], "report")
@@ -199,7 +199,7 @@ def _fails(ask: Callable[[], object]) -> bool:
 
 
 class TestQuota:
-    def test_a_hundred_at_once_do_not_pass_a_quota_for_ten(self, counting: Edge) -> None:
+    def test_a_hundred_concurrent_ones_do_not_pass_a_quota_for_ten(self, counting: Edge) -> None:
         # the owner's downloads; readers of links have half of the quota (tests/nginx/test_readers.py)
         user = new_user("daily")
         token = counting.token("link", file=BLOB, **user)

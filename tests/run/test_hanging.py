@@ -63,7 +63,7 @@ def test_an_api_whose_threads_for_clients_all_stand_still_is_started_again(stack
     await_true(lambda: stack.get("/readyz") == 200)
 
 
-def test_a_stack_that_stood_still_ends_nobody(stack: RunningStack) -> None:
+def test_a_stack_that_stood_still_kills_no_server(stack: RunningStack) -> None:
     services = ("nginx", "api", "worker", "redis", "mariadb")
     await_true(lambda: stack.get("/readyz") == 200)
     before = {service: stack.pid(service) for service in services}

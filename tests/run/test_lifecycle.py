@@ -64,7 +64,7 @@ def test_a_first_start_killed_in_the_middle_is_done_again(start: Start, data: Pa
     assert second.stop() == 0
 
 
-def test_a_stale_pid_of_somebody_else_is_left_alone(start: Start, data: Path) -> None:
+def test_a_stale_pid_of_another_process_is_left_alone(start: Start, data: Path) -> None:
     with subprocess.Popen(["sleep", "600"], start_new_session=True) as stranger:
         try:
             (data / "run" / "pids").mkdir(mode=0o700, parents=True)

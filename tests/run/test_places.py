@@ -70,7 +70,7 @@ def test_root_gives_a_new_data_folder_to_the_servers_user(start: Start, data: Pa
 
 
 @pytest.mark.usefixtures("root_only")
-def test_an_ordinary_user_runs_it_and_root_goes_on_as_that_user(start: Start, data: Path) -> None:
+def test_an_ordinary_user_runs_it_and_root_continues_as_that_user(start: Start, data: Path) -> None:
     nobody = pwd.getpwnam("nobody")
     os.chown(data, nobody.pw_uid, nobody.pw_gid)
     drop = ("setpriv", f"--reuid={nobody.pw_uid}", f"--regid={nobody.pw_gid}", "--clear-groups")

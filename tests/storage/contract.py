@@ -137,7 +137,7 @@ class MultipartContract:
             storage.complete(what.ref, what.hashes, nothing)
         assert not put(what.ref, 1, what.part(1))
 
-    def test_a_part_has_a_url_of_its_own(self, storage: MultipartStorage) -> None:
+    def test_each_part_has_its_url(self, storage: MultipartStorage) -> None:
         what = self.content()
         what.open(storage)
         signed = [storage.presign_part(what.ref, n, "0" * 64, 2_000_000_000) for n in what.numbers]
@@ -444,7 +444,7 @@ class ComparingContract(MultipartContract):
         assert read(storage, what.ref.object_key) == what.data
 
     @pytest.mark.parametrize("wrong", [[1], [2], [5], [1, 3, 5], [1, 2, 3, 4, 5]])
-    def test_every_part_of_wrong_bytes_is_named_at_once(
+    def test_every_part_of_wrong_bytes_is_named_in_one_error(
         self, storage: MultipartStorage, put: Put, wrong: list[int]
     ) -> None:
         what = self.send(storage, put, self.content(4 * PART + 9))
@@ -466,7 +466,7 @@ class ComparingContract(MultipartContract):
             storage.complete(what.ref, what.hashes, nothing)
         assert caught.value.parts == (1,)
 
-    def test_what_keep_alive_raises_stops_the_work_and_a_repeat_goes_on(
+    def test_an_error_of_keep_alive_stops_the_work_and_a_repeat_continues(
         self, storage: MultipartStorage, put: Put
     ) -> None:
         class Stop(Exception):
@@ -484,7 +484,7 @@ class ComparingContract(MultipartContract):
             storage.complete(what.ref, what.hashes, nothing)
             assert read(storage, what.ref.object_key) == what.data
 
-    def test_of_two_completes_at_once_one_makes_the_object_and_none_breaks_it(
+    def test_of_two_concurrent_completes_one_makes_the_object_and_none_breaks_it(
         self, storage: MultipartStorage, put: Put
     ) -> None:
         what = self.send(storage, put, self.content(20 * PART))

@@ -413,7 +413,7 @@ def test_files_that_are_no_parts_are_not_listed(storage: LocalStorage, sent: Con
     assert set(storage.list_parts(sent.ref)) == set(sent.numbers)
 
 
-def test_a_body_that_nobody_sends_any_more_is_dropped_and_one_that_arrives_is_not(
+def test_a_body_whose_client_is_gone_is_dropped_and_one_that_arrives_is_not(
     storage: LocalStorage, tmp_path: Path
 ) -> None:
     incoming = tmp_path / "incoming"

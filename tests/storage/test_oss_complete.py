@@ -31,7 +31,7 @@ class TestComplete:
         assert standin.count("complete") == (2 if kind in ("drop", "503") else 1)
         assert not storage.complete(sent.ref, sent.hashes, nothing).verified
 
-    def test_one_that_goes_on_after_the_connection_is_lost_is_not_taken_for_gone(
+    def test_one_that_continues_after_a_lost_connection_is_not_taken_for_gone(
         self, storage: OSSStorage, sent: Content, standin: Standin
     ) -> None:
         standin.fail("complete", "late")
@@ -41,7 +41,7 @@ class TestComplete:
         storage.complete(sent.ref, sent.hashes, nothing)
         assert read(storage, sent.ref.object_key) == sent.data
 
-    def test_the_next_worker_waits_for_one_that_goes_on_and_gives_up_at_last(
+    def test_the_next_worker_waits_for_one_that_continues_and_gives_up_at_last(
         self, storage: OSSStorage, sent: Content, standin: Standin
     ) -> None:
         """The upload is gone, and the object is not there yet: a counted try may still be running."""
@@ -166,7 +166,7 @@ class TestComplete:
             storage.complete(sent.ref, sent.hashes, stop)
         assert standin.count("complete") == 0
 
-    def test_of_several_at_once_each_finds_the_object(self, storage: OSSStorage, sent: Content) -> None:
+    def test_of_several_concurrent_ones_each_finds_the_object(self, storage: OSSStorage, sent: Content) -> None:
         barrier, outcomes = threading.Barrier(4), []
 
         def run() -> None:

@@ -84,7 +84,7 @@ class TestPartURL:
     def test_rgw_is_found_to_enforce_the_hash(self, storage: S3Storage) -> None:
         assert storage.enforces_sha256
 
-    def test_another_body_of_the_same_length_is_refused_and_the_upload_goes_on(
+    def test_another_body_of_the_same_length_is_refused_and_the_upload_continues(
         self, storage: S3Storage, upload: Content
     ) -> None:
         url, headers = self.sign(storage, upload)

@@ -155,7 +155,7 @@ class TestInit:
         assert init(config)[0] == f"bucket {config.bucket}: made"
         assert wrong(check(config)) == {}
 
-    def test_somebody_elses_bucket_is_not_taken(self, s3_config: S3Config, config: S3Config) -> None:
+    def test_another_owners_bucket_is_not_taken(self, s3_config: S3Config, config: S3Config) -> None:
         with pytest.raises(StorageError, match="403"):
             init(replace(config, secret_key="wrong"))
 
@@ -245,7 +245,7 @@ class TestCheck:
         bucket.remove("lifecycle")
         assert "lifecycle" not in wrong(check_with_rule(ready, bucket, "", ABORT))
 
-    def test_rules_for_others_are_nobodys_fault(self, ready: S3Config, bucket: Bucket) -> None:
+    def test_rules_for_others_are_no_fault(self, ready: S3Config, bucket: Bucket) -> None:
         expires = ("Expiration", "Days", "30")
         assert wrong(check_with_rule(ready, bucket, "logs/", expires)) == {}
 
@@ -256,7 +256,7 @@ class TestCheck:
         assert "x-amz-acl: public-read makes an object public" in found[1].text
         assert objects(bucket) == []
 
-    def test_a_bucket_that_anybody_may_list_and_write(self, ready: S3Config, bucket: Bucket) -> None:
+    def test_a_bucket_that_is_open_to_list_and_write(self, ready: S3Config, bucket: Bucket) -> None:
         bucket.call("DELETE", "publicAccessBlock=")
         bucket.call("PUT", "acl=", headers={"x-amz-acl": "public-read-write"})
         texts = [finding.text for finding in check(ready)["public access"]]

@@ -125,7 +125,7 @@ def test_an_osd_killed_in_a_part_costs_time_alone(mortal: Ceph, storage: S3Stora
     assert read(storage, complete_at_last(storage, upload)) == upload.data
 
 
-def test_everything_killed_at_once_loses_no_finished_part(mortal: Ceph, storage: S3Storage, upload: Content) -> None:
+def test_everything_killed_together_loses_no_finished_part(mortal: Ceph, storage: S3Storage, upload: Content) -> None:
     for daemon in ("mon.a", "osd.0", "client.rgw"):
         mortal.kill(daemon)
     mortal.run("start")
@@ -224,7 +224,7 @@ def test_complete_after_abort_is_an_upload_that_is_gone(storage: S3Storage, uplo
         storage.complete(upload.ref, upload.hashes, nothing)
 
 
-def test_completes_at_once_make_one_object(storage: S3Storage, upload: Content) -> None:
+def test_concurrent_completes_make_one_object(storage: S3Storage, upload: Content) -> None:
     send_all(storage, upload)
     barrier = threading.Barrier(4)
 

@@ -34,7 +34,7 @@ def test_the_required_settings_alone_are_enough() -> None:
     assert (config.access_ttl, config.user_uploads, config.signup) == (900, 100, "open")
 
 
-def test_every_missing_setting_is_named_at_once() -> None:
+def test_every_missing_setting_is_named_in_one_message() -> None:
     assert [line.split()[0] for line in problems({})] == [
         "SLUICE_SECRET_KEYS",
         "SLUICE_EDGE_KEY",
@@ -186,7 +186,7 @@ def test_the_command_says_a_line_for_each_problem(
     assert "hush" not in printed.out + printed.err
 
 
-def test_settings_of_the_command_are_none_of_the_servers_business() -> None:
+def test_servers_ignore_settings_of_the_command() -> None:
     assert load(GOOD | {"SLUICE_CLIENT_URL": "https://files.example"}) == load(GOOD)
 
 
@@ -198,7 +198,7 @@ def test_a_setting_that_became_a_constant_is_passed_over_by_name(name: str, capl
     assert [record.getMessage().split()[0] for record in caplog.records] == [name]
 
 
-def test_a_test_may_set_a_constant_and_nobody_is_told_of_it() -> None:
+def test_a_test_may_set_a_constant_without_a_warning() -> None:
     config = load(GOOD | {"SLUICE_TEST_JOB_TRIES": "7"})
     assert config.job_tries == 7
     assert not [name for name, _ in config.in_force() if "JOB_TRIES" in name]

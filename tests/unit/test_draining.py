@@ -78,7 +78,7 @@ def test_a_second_sigterm_does_not_wait(server: tuple[subprocess.Popen[bytes], P
 
 
 @pytest.mark.parametrize("server", ["0"], indirect=True)
-def test_by_default_it_stops_at_once(server: tuple[subprocess.Popen[bytes], Path]) -> None:
+def test_by_default_it_stops_immediately(server: tuple[subprocess.Popen[bytes], Path]) -> None:
     process, _ = server
     process.send_signal(signal.SIGTERM)
     assert process.wait(DEADLINE) == 0

@@ -119,7 +119,7 @@ def test_a_group_that_reads_it_goes_on_reading_it_and_others_never(path: Path) -
     assert path.stat().st_mode & 0o777 == 0o640
 
 
-def test_of_many_rotations_at_once_one_is_done(path: Path) -> None:
+def test_of_many_concurrent_rotations_one_is_done(path: Path) -> None:
     refused: list[KeysRefused] = []
 
     def run() -> None:
@@ -151,7 +151,7 @@ def test_a_key_is_retired_when_none_of_its_tokens_can_live(path: Path) -> None:
     assert parse(path.read_text()) == (key,)
 
 
-def test_a_stolen_key_is_retired_at_once(path: Path) -> None:
+def test_a_stolen_key_is_retired_immediately(path: Path) -> None:
     rotate(path, NOW, 0)
     assert retire(path, NOW, 30 * DAY, force=True) == Key(A)
 

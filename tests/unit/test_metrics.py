@@ -75,7 +75,7 @@ def test_a_process_takes_the_place_of_one_that_ended(tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("counter_*.db"))) == 1
 
 
-def test_a_folder_that_cannot_be_made_stops_nobody(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_made_stops_no_process(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     assert ask(tmp_path / "file" / "below")["sluice_database_failures_total"] == 0
 

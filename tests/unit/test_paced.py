@@ -38,7 +38,7 @@ def test_each_is_asked_as_often() -> None:
     assert [len(each) for each in found] == [20] * 3
 
 
-def test_who_waits_for_a_connection_has_waited() -> None:
+def test_waiting_for_a_connection_is_measured() -> None:
     def answer(number: int) -> bytes:
         time.sleep(0.05 if number else 0)
         return GOOD

@@ -71,7 +71,7 @@ def test_no_more_are_read_than_asked_for(parallel: int) -> None:
     assert [part.number for part in back(found, parallel).parts(5, 4)] == [6]
 
 
-def test_so_many_are_read_at_once_and_no_more() -> None:
+def test_a_limited_number_is_read_in_parallel() -> None:
     found, barrier = Object(), threading.Barrier(3)
     found.before = lambda number: barrier.wait(10) and None  # passes when three reads are waiting
     assert len(list(back(found, 3).parts(0))) == 6
@@ -134,7 +134,7 @@ def test_a_storage_that_keeps_us_waiting_costs_no_lease(monkeypatch: pytest.Monk
     assert len(list(back(found, 2, kept.set).parts(0))) == 6
 
 
-def test_what_keeping_raises_ends_the_reading_at_once() -> None:
+def test_an_error_of_keep_alive_ends_the_reading_immediately() -> None:
     class Lost(Exception):
         pass
 

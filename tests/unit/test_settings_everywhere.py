@@ -53,7 +53,7 @@ def test_every_setting_reaches_the_containers_of_the_api() -> None:
     assert SETTINGS.keys() - {*PASSED_ON, *FIXED} - NOT_IN_CONTAINERS == set()
 
 
-def test_what_is_passed_on_has_no_value_of_its_own() -> None:
+def test_settings_that_are_passed_on_have_no_value_in_the_file() -> None:
     assert set(PASSED_ON.values()) == {""}
     assert not PASSED_ON.keys() & FIXED.keys()
 

@@ -24,7 +24,7 @@ def test_it_is_hashlibs(size: int) -> None:
 
 
 @pytest.mark.parametrize("place", [0, 1, 63, 64, 65, 50_000, len(DATA)])
-def test_it_goes_on_from_its_state(place: int) -> None:
+def test_it_continues_from_its_state(place: int) -> None:
     first = SHA256()
     first.update(DATA[:place])
     state = first.state()

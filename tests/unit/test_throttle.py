@@ -32,7 +32,7 @@ def test_takers_wait_one_behind_the_other(threads: int) -> None:
     assert sorted(halt.waited) == [pytest.approx(0.5 * n) for n in range(1, 21)]
 
 
-def test_time_that_nobody_used_is_not_saved_up() -> None:
+def test_unused_time_is_not_saved_up() -> None:
     now = 0.0
     throttle, halt = Throttle(1000, monotonic=lambda: now), Waits()
     throttle.take(1000, halt)
@@ -42,7 +42,7 @@ def test_time_that_nobody_used_is_not_saved_up() -> None:
     assert halt.waited == [1.0, 1.0, 2.0]
 
 
-def test_without_a_cap_nobody_waits() -> None:
+def test_without_a_limit_no_thread_waits() -> None:
     throttle, halt = Throttle(0), Waits()
     throttle.take(10**12, halt)
     assert halt.waited == []

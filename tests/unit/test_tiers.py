@@ -63,7 +63,7 @@ def test_a_problem_is_named(text: str, says: str) -> None:
     assert says in line
 
 
-def test_every_problem_is_named_at_once() -> None:
+def test_every_problem_is_named_in_one_message() -> None:
     (line,) = problems(GOOD | {"SLUICE_TIERS": "A:; b:rate=x,api=y; b:"})
     assert line.count(";") == 3
 

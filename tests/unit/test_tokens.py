@@ -92,7 +92,7 @@ class TestVectors:
         assert len(VECTORS["invalid"]) >= 5
 
 
-def test_every_purpose_is_a_world_of_its_own() -> None:
+def test_a_token_is_valid_for_one_purpose_only() -> None:
     kinds = (AccessClaims, RefreshClaims, CursorClaims)
     assert {*(kind.purpose for kind in kinds), "link"} == set(PURPOSES)
     for claims in (CLAIMS, REFRESH, CURSOR):
