@@ -33,7 +33,7 @@ def session_id(gateway: Gateway, session: Mapping[str, Any]) -> str:
 
 
 class TestSignUp:
-    def test_an_account_is_what_the_answer_says(self, gateway: Gateway) -> None:
+    def test_an_account_is_as_in_the_response(self, gateway: Gateway) -> None:
         answer = post(gateway, "/users", {"username": "New.Name_1", "password": "eight ch"})
         assert answer.status_code == 201
         assert {key: answer.json[key] for key in ("username", "role", "tier")} == {

@@ -227,7 +227,7 @@ class TestShape:
         error(answer, 405, "METHOD_NOT_ALLOWED")
         assert "GET" in answer.headers["allow"]
 
-    def test_an_exception_shows_nothing_of_itself(
+    def test_an_exception_shows_no_details(
         self, gateway: Gateway, user: User, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
         def broken(*_: object) -> None:

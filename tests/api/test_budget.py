@@ -44,7 +44,7 @@ def test_a_call_that_has_had_its_time_begins_no_statement(
     assert user.get("/files").status_code == 200
 
 
-def test_a_transaction_is_rolled_back_where_the_time_ends(
+def test_a_transaction_is_rolled_back_when_the_time_is_over(
     gateway: Gateway, user: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(budget, "is_spent", lambda: len(gateway.statements) > 3)

@@ -84,7 +84,7 @@ def test_every_route_is_listed_with_who_may_call_it(run: Command, gateway: Gatew
 
 
 @pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")  # PyMySQL forgets one that was refused
-def test_a_database_that_is_away_is_said_in_one_line(run: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_database_that_is_down_is_reported_in_one_line(run: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     from api.core import config
 
     (environ,) = config.load.__defaults__  # type: ignore[misc]
@@ -139,7 +139,7 @@ class TestJobs:
         jobs.fail(db, "verify", b"d" * 16, b"o" * 16, ("STORAGE_UNAVAILABLE", "away for good"), now, None)
         db.close()
 
-    def test_nothing_to_do_is_said(self, run: Command) -> None:
+    def test_a_run_without_work_is_reported(self, run: Command) -> None:
         code, out, _ = run("jobs")
         assert code == 0
         assert "there are no jobs" in out
@@ -172,7 +172,7 @@ class TestJobs:
         assert json.loads(run("jobs", "--json")[1])["dead"] == []
         assert run("jobs", "retry")[:2] == (0, "0 will be tried again\n")
 
-    def test_an_id_that_is_none_is_said(self, run: Command) -> None:
+    def test_an_invalid_id_is_reported(self, run: Command) -> None:
         code, _, err = run("jobs", "retry", "verify", "nonsense")
         assert (code, err) == (2, "nonsense is not an id: 32 hexadecimal characters\n")
 

@@ -116,7 +116,7 @@ class TestTwice:
 
 
 class TestDigest:
-    def test_parts_that_are_not_the_digest_end_the_upload_for_good(self, gateway: Gateway, user: User) -> None:
+    def test_parts_that_do_not_match_the_digest_end_the_upload(self, gateway: Gateway, user: User) -> None:
         content = Content(b"not what was said")
         claim = Content(b"what was said").digest
         upload = ready(user, content, digest=claim)

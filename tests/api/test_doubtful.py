@@ -300,7 +300,7 @@ class TestObjectsInDanger:
         assert key_of(gateway, file) == begun
         assert gateway.rows("SELECT 1 FROM healing") == ()
 
-    def test_one_whose_bytes_are_gone_is_said_to_be_lost(self, gateway: Gateway, file: dict[str, Any]) -> None:
+    def test_one_whose_bytes_are_gone_is_reported_as_lost(self, gateway: Gateway, file: dict[str, Any]) -> None:
         key = key_of(gateway, file)
         gateway.storage.lost.add(key)
         assert gateway.services.rescuer.run("local", lambda what, about: None, dry=False) == {"lost": 1}

@@ -197,7 +197,7 @@ class TestParameters:
 
 
 class TestItem:
-    def test_a_file_says_what_it_is(self, gateway: Gateway, user: User) -> None:
+    def test_a_file_has_its_properties(self, gateway: Gateway, user: User) -> None:
         content = Content(b"described")
         file = user.upload(content, "résumé.pdf", content_type="application/pdf")
         assert user.get(f"/files/{file['id']}").json == file

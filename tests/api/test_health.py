@@ -21,7 +21,7 @@ def test_health_needs_no_token(gateway: Gateway, method: str, path: str) -> None
     assert gateway.http.simulate_request(method, path).status_code == 200
 
 
-def test_the_edge_is_told_how_much_room_the_disk_has(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_edge_gets_the_free_space_of_the_disk(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
     def told() -> int | None:
         answer = gateway.http.simulate_get("/internal/revocations", headers={"X-Sluice-Edge": EDGE_KEY})
         room: int | None = answer.json["room"]

@@ -349,7 +349,7 @@ class TestLeases:
         assert (row["place"], row["lease_owner"]) == (1, None)
         assert not made.run()
 
-    def test_a_segment_that_took_its_time_is_told_to_stop(self, bench: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_segment_that_used_its_time_is_told_to_stop(self, bench: Make, monkeypatch: pytest.MonkeyPatch) -> None:
         def body(subject: bytes, lease: Lease) -> Outcome:
             assert not lease.stopping
             monkeypatch.setattr("api.jobs.runner.SEGMENT_SECONDS", -1)
@@ -428,7 +428,7 @@ class TestFeeder:
         assert made.queue.kept == [("test", SUBJECT)]
 
 
-def test_counts_say_what_waits_runs_and_is_dead(bench: Make) -> None:
+def test_counts_are_of_waiting_running_and_dead_jobs(bench: Make) -> None:
     made = bench()
     jobs.insert_many(made.db, "test", [bytes([n]) * 16 for n in range(5)], made.clock())
     jobs.insert(made.db, "test", SUBJECT, made.clock(), made.clock() + timedelta(hours=1))

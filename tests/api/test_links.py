@@ -49,7 +49,7 @@ def make(user: User, file: dict[str, Any], **body: Any) -> str:
 
 
 class TestClaims:
-    def test_a_link_says_which_file_and_nothing_of_its_owner_or_content(self, gateway: Gateway, user: User) -> None:
+    def test_a_link_names_its_file_and_nothing_about_its_owner_or_content(self, gateway: Gateway, user: User) -> None:
         gateway.user().upload(Content(b"linked"))  # who stored it first, and when, is nobody's business
         file = user.upload(Content(b"linked"), "résumé 📦.pdf", content_type="application/pdf")
         ((blob,),) = gateway.rows("SELECT blob_id FROM file WHERE id = UNHEX(%s)", file["id"])
@@ -168,7 +168,7 @@ class TestContent:
         assert redirect.isascii()
         assert redirect.endswith("/content")
 
-    def test_damaged_content_is_said_to_be_so(self, gateway: Gateway, user: User) -> None:
+    def test_damaged_content_is_reported(self, gateway: Gateway, user: User) -> None:
         file = user.upload(Content(b"damaged"))
         gateway.db.execute(
             "UPDATE `blob` b JOIN file f ON f.blob_id = b.id SET b.state = 'corrupt' WHERE f.id = UNHEX(%s)",

@@ -43,7 +43,7 @@ def test_content_that_comes_twice_is_stored_once(gateway: Gateway, user: User) -
     assert doomed(gateway) == set()
 
 
-def test_users_who_bring_the_same_content_at_the_same_moment_both_succeed(gateway: Gateway) -> None:
+def test_users_who_upload_the_same_content_at_the_same_moment_both_succeed(gateway: Gateway) -> None:
     for n in range(4):
         content = Content(f"same moment {n}".encode())
         users = [gateway.user() for _ in range(4)]

@@ -184,7 +184,7 @@ class TestAStorageThatLeaksWhatIsSentAgain:
         self.store(gateway, upload, 1, length=7)
         assert set(sign(user, upload, {"1": HASH}).json["parts"]) == {"1"}
 
-    def test_the_storage_is_asked_for_what_was_signed_before_alone(
+    def test_the_storage_is_asked_only_for_parts_that_were_signed_before(
         self, gateway: Gateway, user: User, upload: dict[str, Any], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         asked: list[str] = []

@@ -78,7 +78,7 @@ def test_an_instant_upload_is_proved_by_either(
 
 
 @pytest.mark.parametrize("lost", ["local", "main", "both"])
-def test_a_merge_heals_what_is_lost_on_its_storage_and_nothing_else(
+def test_a_merge_heals_lost_content_on_its_storage_and_nothing_else(
     gateway: Moving, file: dict[str, Any], lost: str
 ) -> None:
     keys = gateway.replicas(file)

@@ -131,7 +131,7 @@ class TestPaging:
     def test_nothing_yet(self, gateway: Gateway) -> None:
         assert feed(gateway) == {"position": 0, "more": False, "room": None, "revocations": []}
 
-    def test_a_position_is_the_moment_of_the_last_row_which_is_told_again(self, gateway: Gateway) -> None:
+    def test_a_position_is_the_moment_of_the_last_row_which_is_sent_again(self, gateway: Gateway) -> None:
         made = add(gateway, 3)
         first = feed(gateway)
         assert (subjects(first), first["position"]) == (made, first["revocations"][-1][3])
@@ -269,7 +269,7 @@ class TestTargets:
         told = self.ask(gateway, gateway.user().create(Content(b""))["file"]).json
         assert (told["tier"], told["link_tier"]) == ("default", "anonymous")
 
-    def test_an_accounts_new_tier_is_told(self, gateway: Gateway, user: User) -> None:
+    def test_an_accounts_new_tier_is_in_the_response(self, gateway: Gateway, user: User) -> None:
         file = user.create(Content(b""))["file"]
         gateway.db.execute("UPDATE user SET tier = 'other' WHERE id = UNHEX(%s)", (user.id,))
         assert self.ask(gateway, file).json["tier"] == "other"

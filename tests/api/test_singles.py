@@ -188,7 +188,7 @@ class TestEachHasItsOwnAnswer:
         given = {"uploads": [body(new())] * count} if call == "/uploads/batch" else {"ids": ["0" * 32] * count}
         error(user.post(call, given), 400, "BODY_INVALID")
 
-    def test_and_none_for_what_is_no_id(self, user: User) -> None:
+    def test_and_none_for_an_invalid_id(self, user: User) -> None:
         error(user.post("/uploads/batch/complete", {"ids": ["x"]}), 404, "UPLOAD_NOT_FOUND")
 
     def test_and_a_storage_that_is_away_spares_the_others(
@@ -359,7 +359,7 @@ class TestWhatIsLeft:
     """A late PUT brings an object back. No row will ever name it, and the sweep deletes it."""
 
     @pytest.mark.parametrize("how", ["aborted", "expired", "failed"])
-    def test_of_one_that_came_to_nothing_goes_when_its_urls_are_dead(self, swept: Gateway, how: str) -> None:
+    def test_of_one_that_failed_is_deleted_when_its_urls_are_dead(self, swept: Gateway, how: str) -> None:
         user, content = swept.user(), new()
         upload = user.post("/uploads", body(content, **({"digest": "ab" * 32} if how == "failed" else {}))).json
         key = put(swept, upload["id"], content)

@@ -98,7 +98,7 @@ def test_one_faulty_storage_makes_the_exit_code(run: Command) -> None:
 
 
 @pytest.mark.parametrize("command", ["init", "check"])
-def test_a_storage_that_is_not_configured_is_said_so(run: Command, command: str) -> None:
+def test_a_storage_that_is_not_configured_is_reported(run: Command, command: str) -> None:
     code, lines, complaint = run(command, "archive")
     assert (code, lines) == (EXIT_FAILED, [])
     assert "archive is not configured" in complaint

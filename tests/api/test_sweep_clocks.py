@@ -132,7 +132,7 @@ class TestTwoAtOnce:
 
 
 class TestDryRun:
-    def test_it_says_what_it_would_do_and_changes_nothing(self, gateway: Gateway, user: User) -> None:
+    def test_it_prints_its_plan_and_changes_nothing(self, gateway: Gateway, user: User) -> None:
         file = user.upload(Content(b"purged"))
         user.call("DELETE", f"/files/{file['id']}")
         user.create(Content(b"expires"))

@@ -69,7 +69,7 @@ def test_programs_get_json_a_line_each(run: Command) -> None:
     assert lines[-1]["missing"] == []
 
 
-def test_a_storage_that_there_is_not_is_said_in_one_line(run: Command) -> None:
+def test_an_unknown_storage_is_reported_in_one_line(run: Command) -> None:
     code, out, err = run("--storage", "nowhere")
     assert (code, out) == (EXIT_FAILED, "")
     assert "nowhere" in err

@@ -119,7 +119,7 @@ def _no_foreign_keys(gateway: Gateway) -> int:
 
 
 class TestPaging:
-    def test_a_pass_goes_on_where_it_was_stopped(self, gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_pass_continues_where_it_was_stopped(self, gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
         orphans = sorted(keys(gateway, 25))
         monkeypatch.setattr("api.sweep.known_rows.BATCH", 10)
         monkeypatch.setattr("api.sweep.run.STEP_SECONDS", 0)

@@ -87,7 +87,7 @@ class TestProgress:
         gateway.storage.uploads[upload["id"]][1] = b"short"
         assert user.get(f"/uploads/{upload['id']}").json["missing"] == [[1, 1]]
 
-    def test_a_storage_that_does_not_answer_leaves_what_was_known(
+    def test_a_storage_that_does_not_answer_changes_no_earlier_result(
         self, gateway: Gateway, user: User, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         content = Content.of_parts(2, "quiet")

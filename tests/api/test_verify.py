@@ -271,7 +271,7 @@ def test_two_concurrent_readers_share_nothing(gateway: Gateway, user: User) -> N
     assert [gateway.take("verify", blob), gateway.take("verify", blob)] == [True, False]
 
 
-def test_the_whole_hash_of_what_is_verified_already_is_found_later(gateway: Gateway, user: User) -> None:
+def test_the_whole_hash_of_verified_content_is_computed_later(gateway: Gateway, user: User) -> None:
     content = Content.of_parts(3, "hash later")
     file = send(user, content)
     verify(gateway)

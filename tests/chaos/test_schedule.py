@@ -32,5 +32,5 @@ def test_most_of_what_is_aimed_at_completes_is_aimed_at_radosgw() -> None:
     assert max(set(aimed), key=aimed.count) == "radosgw"
 
 
-def test_only_what_is_named_is_tormented() -> None:
+def test_only_named_targets_get_faults() -> None:
     assert {fault.target for fault in draw(7, "ceph", TEN_MINUTES, ("radosgw", "api"))} == {"radosgw", "api"}

@@ -111,7 +111,7 @@ class TestConfinement:
         }
         assert {service for service, ports in published.items() if ports} == {"edge"}
 
-    def test_secrets_stand_in_no_environment_and_only_where_they_are_needed(self, stack: Stack) -> None:
+    def test_secrets_are_in_no_environment_and_only_in_services_that_need_them(self, stack: Stack) -> None:
         keys = [stack.volume("keys") / name for name in ("token_keys", "edge_key")]
         passwords = [stack.volume("mariadb-secrets") / name for name in ("password", "root_password")]
         words = [path.read_text().strip() for path in (*keys, *passwords)]
@@ -210,7 +210,7 @@ class TestStops:
             run("docker", "start", stack.container(service))
         stack.wait_until_ready()
 
-    def test_a_stopping_edge_finishes_what_it_gives(self, stack: Stack, client: Client, tmp_path: Path) -> None:
+    def test_a_stopping_edge_finishes_its_responses(self, stack: Stack, client: Client, tmp_path: Path) -> None:
         large = Source(tmp_path / "large", 60_000_000)
         large.path.write_bytes(os.urandom(large.size))
         link = client.link(client.upload(large))

@@ -13,7 +13,7 @@ def operate(gateway: Gateway, *words: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
-def test_a_disabled_user_is_out_everywhere_and_stays_out_of_what_was(gateway: Gateway, sources: Sources) -> None:
+def test_a_disabled_user_is_out_everywhere_and_old_tokens_stay_dead(gateway: Gateway, sources: Sources) -> None:
     user, source = gateway.user(), sources.make(PART + 3, "disabled")
     phone, other = user.another_machine(), gateway.user()
     file = user.upload(source)
@@ -85,7 +85,7 @@ def test_a_redis_that_is_emptied_stopped_or_gone_lets_nothing_revoked_pass(gatew
     check()
 
 
-def test_an_edge_that_was_killed_knows_what_is_revoked_before_it_serves(gateway: Gateway, sources: Sources) -> None:
+def test_an_edge_that_was_killed_knows_the_revocations_before_it_serves(gateway: Gateway, sources: Sources) -> None:
     user = gateway.user()
     file = user.upload(sources.make(500, "killed"))
     link, kept = user.link(file), user.link(user.upload(sources.make(501, "killed kept")))

@@ -203,7 +203,7 @@ def test_links_go_on_without_the_api_for_the_grace_and_nothing_passes_after_it(
     assert user.holds(user.complete(upload), begun)
 
 
-def test_a_disk_that_fails_is_said_to_be_away_and_loses_nothing(gateway: Gateway, sources: Sources) -> None:
+def test_a_disk_that_fails_is_reported_as_unavailable_and_loses_nothing(gateway: Gateway, sources: Sources) -> None:
     user = gateway.user()
     source, other, third = (sources.make(PART + n, "disk") for n in (1, 2, 3))
     sent, open_ = user.create(source), user.create(other)

@@ -157,7 +157,7 @@ def test_odd_methods_do_nothing(edge: Edge, method: str, path: str) -> None:
         assert reply.code in ("BAD_REQUEST", "METHOD_NOT_ALLOWED", "METHOD_NOT_IMPLEMENTED", "NOT_FOUND")
 
 
-def test_an_unknown_method_is_said_to_be_one(edge: Edge) -> None:
+def test_an_unknown_method_is_reported_as_unknown(edge: Edge) -> None:
     bearer = f"Authorization: {edge.bearer()['Authorization']}"
     reply = parse(send(edge, "BREW /api/v1/files HTTP/1.1", "Host: h", bearer, "Connection: close"))
     assert (reply.status, reply.code) == (501, "METHOD_NOT_IMPLEMENTED")
@@ -177,7 +177,7 @@ def test_answers_cannot_be_framed_or_sniffed(edge: Edge) -> None:
         assert reply.headers.get_all("Content-Security-Policy") == ["default-src 'none'; frame-ancestors 'none'"]
 
 
-def test_bodies_are_not_taken_where_none_belongs(edge: Edge) -> None:
+def test_bodies_are_refused_by_calls_without_one(edge: Edge) -> None:
     assert edge.ask("GET", "/healthz", body=b"x" * 5000).status == 413
     assert edge.ask("GET", f"/d/{edge.token('link')}/x", body=b"x" * 3 * 2**20).status == 413
 

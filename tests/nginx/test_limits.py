@@ -75,7 +75,7 @@ class TestUser:
         assert [call(limiting, sid=uuid.uuid4().hex, **user).status for _ in range(6)] == [200] * 5 + [429]
         assert [download(limiting, **user).status for _ in range(4)] == [200] * 3 + [429]
 
-    def test_calls_are_told_what_remains(self, limiting: Edge) -> None:
+    def test_calls_get_the_remaining_budget(self, limiting: Edge) -> None:
         user = new_user("few")
         assert [call(limiting, **user).headers["RateLimit-Remaining"] for _ in range(5)] == ["4", "3", "2", "1", "0"]
 

@@ -231,7 +231,7 @@ def test_the_same_part_from_two_clients_is_one_of_them_whole(edge: Edge, upload:
     assert (upload / "1").read_bytes() in (b"a" * size, b"b" * size)
 
 
-def test_a_full_disk_is_said_before_a_byte_is_taken(edge: Edge, upload: Path) -> None:
+def test_a_full_disk_is_reported_before_a_byte_is_accepted(edge: Edge, upload: Path) -> None:
     token = edge.token("part", upload=upload.name, part=1, size=4)
     edge.api.room = 0
     try:

@@ -218,7 +218,7 @@ class TestTheStoragesAnswer:
         assert len(storage.seen[0].body) < len(BODY)
 
 
-def test_no_log_holds_what_is_signed(make_edge: MakeEdge, storage: StubStorage) -> None:
+def test_no_log_contains_a_signature(make_edge: MakeEdge, storage: StubStorage) -> None:
     edge, signature = make_edge(), "5ecre7" * 8
     part = Part(edge, storage.url(signature=signature))
     reply = part.put()

@@ -176,7 +176,7 @@ class TestAFailure:
             ("bytes=5-9", Answer(416, {"Content-Range": f"bytes */{SIZE}"})),
         ],
     )  # fmt: skip
-    def test_in_what_it_answers_is_no_200(
+    def test_in_its_response_is_no_200(
         self, edge: Edge, storage: StubStorage, blob: str, wanted: str, answer: Answer
     ) -> None:
         """Bytes that are not exactly the requested ones do not pass."""

@@ -82,13 +82,13 @@ def test_the_storage_was_found_to_keep_what_is_signed(storage: S3Storage) -> Non
     assert storage.single_put_max == 8 * 1024**2
 
 
-def test_nothing_is_offered_where_it_is_turned_off(s3_config: S3Config) -> None:
+def test_nothing_is_offered_if_it_is_turned_off(s3_config: S3Config) -> None:
     part_url = part_urls.through_edge(TOKENS, "http://127.0.0.1", "main")
     assert S3Storage(replace(s3_config, single_put_max=0), lambda: PREFIX, part_url=part_url).single_put_max == 0
     assert S3Storage(s3_config, lambda: PREFIX).single_put_max == 0
 
 
-def test_nothing_is_offered_where_the_storage_compares_nothing(
+def test_nothing_is_offered_if_the_storage_compares_nothing(
     s3_config: S3Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By a storage that takes any body, and one that replaces objects."""

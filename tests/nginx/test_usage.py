@@ -60,7 +60,7 @@ def await_moved(edge: Edge, user: dict[str, Any], sent: int, received: int = 0) 
 
 class TestReports:
     @pytest.mark.parametrize("tier", ["default", "slow", "both"])
-    def test_hold_what_was_sent_and_received(self, counting: Edge, tier: str) -> None:
+    def test_contain_the_sent_and_received_bytes(self, counting: Edge, tier: str) -> None:
         user = new_user(tier)
         etag = counting.aim(BLOB, size=SIZE, uri=f"/00000000/{BLOB[:2]}/{BLOB}")
         assert download(counting, **user).status == 200

@@ -102,7 +102,7 @@ def test_tries_are_counted_so_signings_are_not(storage: S3Storage, s3_config: S3
     assert S3Storage(s3_config, lambda: PREFIX).leaks_resent_parts
 
 
-def test_a_url_that_does_not_fit_into_a_token_is_said_to(config: S3Config) -> None:
+def test_a_url_that_does_not_fit_into_a_token_is_reported(config: S3Config) -> None:
     part_url = part_urls.through_edge(TOKENS, "http://127.0.0.1", "main")
     storage = S3Storage(replace(config, session_token="t" * 4000), lambda: PREFIX, part_url=part_url)
     with pytest.raises(StorageError, match="too long"):

@@ -209,7 +209,7 @@ def test_a_taken_port_gives_way_to_a_free_one(data: Path) -> None:
     assert again.environment() == given
 
 
-def test_a_folder_too_long_for_sockets_is_said_by_the_script_itself(tmp_path: Path) -> None:
+def test_a_folder_too_long_for_sockets_is_reported_by_the_script_itself(tmp_path: Path) -> None:
     root = tmp_path / ("d" * 90)
     result = subprocess.run(
         [SCRIPT, "start"], env={**os.environ, "CEPH_ROOT": str(root)}, capture_output=True, text=True, check=False

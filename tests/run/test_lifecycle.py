@@ -99,7 +99,7 @@ def test_a_server_that_keeps_dying_is_tried_with_growing_pauses_and_the_others_s
     assert processes_of(data) == {}
 
 
-def test_a_server_that_cannot_start_stops_what_was_started(start: Start, data: Path) -> None:
+def test_a_server_that_cannot_start_stops_the_started_ones(start: Start, data: Path) -> None:
     (data / "redis.sock").mkdir()
     (data / "run").mkdir(mode=0o700)
     (data / "run" / "redis.sock").mkdir()

@@ -307,7 +307,7 @@ class MultipartContract:
             storage.complete(what.ref, what.hashes, nothing)
         assert not put(what.ref, 1, what.part(1))
 
-    def test_aborting_what_never_was_is_done(self, storage: MultipartStorage) -> None:
+    def test_aborting_an_upload_that_never_existed_succeeds(self, storage: MultipartStorage) -> None:
         storage.abort(self.content().ref)
 
     def test_abort_after_complete_leaves_the_object(self, storage: MultipartStorage, put: Put) -> None:
@@ -329,7 +329,7 @@ class MultipartContract:
         expected = what.data[offset:] if length is None else what.data[offset : offset + length]
         assert read(storage, what.ref.object_key, *where) == expected
 
-    def test_an_object_that_is_not_there_is_said_to_be_missing(self, storage: MultipartStorage) -> None:
+    def test_an_object_that_does_not_exist_is_reported_as_missing(self, storage: MultipartStorage) -> None:
         key = self.content().ref.object_key
         with pytest.raises(ObjectNotFound):
             storage.stat(key)
@@ -392,7 +392,7 @@ class MultipartContract:
         assert ours.ref.object_key in found
         assert not {theirs.ref.object_key, longer.ref.object_key} & found
 
-    def test_the_edge_is_told_where_an_object_lies(self, storage: MultipartStorage) -> None:
+    def test_the_edge_gets_the_place_of_an_object(self, storage: MultipartStorage) -> None:
         key = self.content().ref.object_key
         assert key in storage.internal_uri(key)
 

@@ -148,7 +148,7 @@ def test_an_object_that_is_not_there() -> None:
         calls.head("k")
 
 
-def test_lists_go_on_where_they_were_cut() -> None:
+def test_lists_continue_where_they_were_cut() -> None:
     page = (
         b'<R xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><IsTruncated>%s</IsTruncated>'
         b"<NextPartNumberMarker>%d</NextPartNumberMarker>"

@@ -59,7 +59,7 @@ class TestComplete:
         storage.complete(replace(sent.ref, completes_sent=9), sent.hashes, nothing)
         assert read(storage, sent.ref.object_key) == sent.data
 
-    def test_an_abort_takes_nothing_of_an_object_whose_complete_was_not_answered(
+    def test_an_abort_frees_no_byte_of_an_object_whose_complete_was_not_answered(
         self, storage: OSSStorage, sent: Content, standin: Standin
     ) -> None:
         """By the documentation no operation is allowed with the id of a completed upload."""
@@ -69,7 +69,7 @@ class TestComplete:
         assert read(storage, sent.ref.object_key) == sent.data
 
     @pytest.mark.parametrize(("kind", "tries"), [("503", 3), ("drop", 3), ("403", 1)])
-    def test_one_that_fails_for_good_leaves_the_parts(
+    def test_one_that_fails_permanently_leaves_the_parts(
         self, storage: OSSStorage, sent: Content, standin: Standin, pauses: list[float], kind: str, tries: int
     ) -> None:
         standin.fail("complete", kind, times=tries)
@@ -98,7 +98,7 @@ class TestComplete:
             storage.complete(sent.ref, sent.hashes, nothing)
         assert not storage.complete(sent.ref, sent.hashes, nothing).verified
 
-    def test_parts_without_a_crc64_are_put_together_all_the_same(
+    def test_parts_without_a_crc64_are_assembled_too(
         self, storage: OSSStorage, sent: Content, standin: Standin, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         answer = standin.bucket._list_parts
@@ -112,7 +112,7 @@ class TestComplete:
         storage.complete(sent.ref, sent.hashes, nothing)
         assert read(storage, sent.ref.object_key) == sent.data
 
-    def test_the_object_must_be_what_our_own_create_made(self, storage: OSSStorage, standin: Standin) -> None:
+    def test_the_object_must_be_from_the_apis_create_call(self, storage: OSSStorage, standin: Standin) -> None:
         encoded, longer = (opened(storage, 9) for _ in range(2))
         for what in (encoded, longer):
             assert send(storage, what.ref, 1, what.part(1))
@@ -148,7 +148,7 @@ class TestComplete:
         assert replaced == [True]
         assert standin.bucket.objects == {}
 
-    def test_parts_too_small_for_oss_are_said_to_be(self, make_oss: MakeOSS, standin: Standin) -> None:
+    def test_parts_too_small_for_oss_are_reported(self, make_oss: MakeOSS, standin: Standin) -> None:
         standin.bucket.min_part = 100 * 1024
         storage = make_oss()
         what = opened(storage)

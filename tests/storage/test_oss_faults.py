@@ -193,7 +193,7 @@ class TestErrors:
             assert not any(word in shown for word in (ACCOUNT.secret_key, ACCOUNT.access_key, "Signature=", "http"))
 
     @pytest.mark.parametrize("offset", [-1200, 1200])
-    def test_a_clock_that_is_wrong_is_said_to_be(self, storage: OSSStorage, standin: Standin, offset: float) -> None:
+    def test_a_wrong_clock_is_reported(self, storage: OSSStorage, standin: Standin, offset: float) -> None:
         standin.clock_offset = offset
         with pytest.raises(StorageUnavailable, match="RequestTimeTooSkewed"):
             storage.check()

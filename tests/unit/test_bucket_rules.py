@@ -58,7 +58,7 @@ def test_the_order_of_children_makes_no_other_rule() -> None:
     assert storage.merge() == "(was there, with 0 other rules)"
 
 
-def test_a_rule_without_a_name_is_known_by_what_it_says() -> None:
+def test_a_rule_without_a_name_is_known_by_its_content() -> None:
     storage = Storage("<Rules><Rule><A>1</A></Rule><Rule><A>2</A></Rule></Rules>")
     assert storage.merge("<Rule><A>2</A></Rule>") == "(was there, with 1 other rules)"
     assert storage.merge("<Rule><A>3</A></Rule>") == "(written, 2 other rules kept)"

@@ -75,7 +75,7 @@ def test_every_missing_setting_is_named_in_one_message() -> None:
         ("SLUICE_LOG_LEVEL", "loud", "debug, info, warning, error"),
     ],
 )
-def test_a_malformed_setting_is_named_with_what_it_takes(name: str, value: str, says: str) -> None:
+def test_a_malformed_setting_is_named_with_its_valid_values(name: str, value: str, says: str) -> None:
     (line,) = problems(GOOD | {name: value})
     assert line.startswith("SLUICE_")
     assert says in line

@@ -39,7 +39,7 @@ def test_what_is_worth_repeating_says_when_and_nothing_else_does(kind: Kind) -> 
     assert kind.retry_after is None or kind.retry_after >= 1
 
 
-def test_a_problem_takes_what_its_row_says_unless_told_better() -> None:
+def test_a_problem_has_its_rows_text_unless_given_another() -> None:
     kind = Kind("BUSY", 429, "Wait.", 60)
     plain, exact = Problem(kind), Problem(kind, "Wait 5 s.", retry_after=5, parts=[1])
     assert (plain.message, plain.retry_after, plain.details) == ("Wait.", 60, {})

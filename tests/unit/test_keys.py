@@ -102,7 +102,7 @@ def test_an_unchanged_file_is_the_same_keys(path: Path) -> None:
     assert ring.current() is ring.current()
 
 
-def test_a_rotation_keeps_what_was_there(path: Path) -> None:
+def test_a_rotation_keeps_the_existing_keys(path: Path) -> None:
     key = rotate(path, NOW, 30)
     assert parse(path.read_text()) == (Key(A), Key(key.text, int(NOW) + 30))
     assert path.stat().st_mode & 0o777 == 0o600

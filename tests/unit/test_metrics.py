@@ -126,7 +126,7 @@ metrics.JOB_SECONDS.labels("before").observe(1)
 
 
 @pytest.mark.parametrize("when", ["before it starts", "while it runs"])
-def test_a_full_disk_kills_no_process_and_what_it_counted_is_told_later(when: str, tmp_path: Path) -> None:
+def test_a_full_disk_kills_no_process_and_its_counts_are_exported_later(when: str, tmp_path: Path) -> None:
     with small_disk(tmp_path, 16):
         folder = tmp_path / "metrics"
         folder.mkdir()

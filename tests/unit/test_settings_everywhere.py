@@ -64,7 +64,7 @@ def test_the_edge_gets_what_its_templates_need() -> None:
     assert set(EDGE) == OF_EDGE - by_entrypoint - {"SLUICE_API_SOCKET"}
 
 
-def test_edge_and_api_are_told_the_same() -> None:
+def test_edge_and_api_get_the_same_settings() -> None:
     both = EDGE.keys() & {*PASSED_ON, *FIXED}
     assert len(both) > 5
     assert {name: EDGE[name] for name in both} == {name: {**PASSED_ON, **FIXED}[name] for name in both}

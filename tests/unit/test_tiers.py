@@ -14,7 +14,7 @@ def test_nothing_is_the_built_in_default() -> None:
     assert Tier().rate == Tier().daily == Tier().monthly == 0
 
 
-def test_a_tier_has_what_it_says_and_the_rest_of_default() -> None:
+def test_a_tier_has_its_limits_and_the_rest_of_default() -> None:
     tiers = parse(
         "default:connections=16; free:rate=4M,connections=8,api=20/40,part=50/100,download=0.5/40,daily=10G,monthly=1T;"
         " anonymous: rate=64K ; share:"
@@ -68,7 +68,7 @@ def test_every_problem_is_named_in_one_message() -> None:
     assert line.count(";") == 3
 
 
-def test_the_version_changes_with_what_edges_are_told() -> None:
+def test_the_version_changes_with_the_content_for_edges() -> None:
     versions = [document(parse(text), flush=flush)[0] for text in ("", "a:rate=1", "a:rate=2") for flush in (1, 2)]
     assert len(set(versions)) == 6
     assert document(parse("a:rate=1"), flush=1)[0] == versions[2]

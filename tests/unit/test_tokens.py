@@ -122,7 +122,7 @@ class TestExpiry:
         assert refused(signed(good | change))
 
     @pytest.mark.parametrize("claims", [{}, {"exp": NOW + 60}, [9999999999], "x", 1, None])
-    def test_nor_is_what_lacks_them(self, claims: Any) -> None:
+    def test_nor_are_claims_without_them(self, claims: Any) -> None:
         assert refused(signed(claims))
 
     def test_an_expired_token_of_another_purpose_is_invalid_not_expired(self) -> None:
