@@ -19,6 +19,7 @@ from loadtest.benchmarks import (
     crowd,
     download_large,
     download_small,
+    instant,
     jobs,
     large_ceph,
     links,
@@ -58,6 +59,8 @@ BENCHMARKS = [
     transfer.BENCHMARK,
     put_get.LARGE,
     put_get.SMALL,
+    instant.LOCAL,
+    instant.CEPH,
     cached_ceph.BENCHMARK,
 ]
 _STORAGES = {"local": (), "ceph": ("--storage", "ceph")}
