@@ -1,7 +1,7 @@
 """`sluice put` of 1 GiB, which hashes and sends at the same time, beside hashing alone and sending alone.
 
 Content that the server has, by another user, is put in the time of its hash (`sluice digest`); content that it has not,
-in the time of sending (`--instant never`, which hashes each part before it sends it). Every run is a process of its own.
+in the time of sending (`--instant never`, which hashes each part, too). Every run is a process of its own.
 """
 
 from __future__ import annotations

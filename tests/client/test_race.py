@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import threading
 
 import pytest
@@ -171,16 +172,18 @@ class Machine:
     Args:
         cost: of a second's hashing that a second of one sender takes.
         network: bytes a second, of all senders.
+        noise: share of the speed that other programs take, at most.
     """
 
-    def __init__(self, cost: float, network: float) -> None:
+    def __init__(self, cost: float, network: float, noise: float = 0.0) -> None:
         self.cost, self.network, self.now = cost, network, 0.0
+        self._noise, self._random = noise, random.Random(5)
 
     def hash_all(self, size: float, shares: bool) -> tuple[float, float]:
         """Seconds until all is hashed, and bytes that were sent by then."""
         pace, sent = Pace(4, shares, lambda: self.now), 0.0
         for _ in range(round(size / 8)):
-            speed = 1000 * max(0.1, 1 - self.cost * pace.senders)
+            speed = 1000 * max(0.1, 1 - self.cost * pace.senders) * (1 - self._noise * self._random.random())
             seconds = 8 / speed
             self.now += seconds
             sent += seconds * self.network * min(1, pace.senders)
@@ -202,6 +205,11 @@ def test_hashing_keeps_its_speed(cost: float, shares: bool) -> None:
 def test_a_slow_network_is_used_from_the_beginning(shares: bool) -> None:
     seconds, sent = Machine(0.01, 100.0).hash_all(4096, shares)
     assert sent > (0.9 if shares else 0.97) * seconds * 100.0
+
+
+def test_a_busy_machine_does_not_pass_for_a_slowdown() -> None:
+    seconds, sent = Machine(0.01, 100.0, noise=0.7).hash_all(4096, True)
+    assert sent > 0.8 * seconds * 100.0
 
 
 @pytest.mark.parametrize(
