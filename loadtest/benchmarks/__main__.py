@@ -50,6 +50,7 @@ BENCHMARKS = [
     statements.BENCHMARK,
     others.ACCEL,
     others.TUS_FILE,
+    instant.LOCAL,
     neighbour.BENCHMARK,
     calls_ceph.BENCHMARK,
     large_ceph.BENCHMARK,
@@ -59,7 +60,6 @@ BENCHMARKS = [
     transfer.BENCHMARK,
     put_get.LARGE,
     put_get.SMALL,
-    instant.LOCAL,
     instant.CEPH,
     cached_ceph.BENCHMARK,
 ]
