@@ -49,7 +49,7 @@ def test_no_setting_is_documented_that_is_none() -> None:
     assert named - known - {f"{name}_FILE" for name in known} == set()
 
 
-@pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=lambda page: page.name)
+@pytest.mark.parametrize("page", sorted(DOCS.rglob("*.md")), ids=lambda page: str(page.relative_to(DOCS)))
 def test_no_table_is_cut_in_two(page: Path) -> None:
     lines = page.read_text().splitlines()
     heads = [at for at, line in enumerate(lines) if line[:1] == "|" and (at == 0 or lines[at - 1][:1] != "|")]

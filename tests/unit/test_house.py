@@ -42,6 +42,17 @@ def test_a_link_leads_somewhere() -> None:
     assert [found for found in links() if not (CODE / found[0]).parent.joinpath(found[1]).resolve().exists()] == []
 
 
+def test_an_anchor_names_a_heading() -> None:
+    missing = []
+    for name in {name for name, _ in links()}:
+        for address, anchor in re.findall(r"\]\(([^)#:]*)#([^)]+)\)", (CODE / name).read_text()):
+            page = (CODE / name).parent / address if address else CODE / name
+            headings = re.findall(r"^#+ (.*)", page.read_text(), re.M)
+            if anchor not in [re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings]:
+                missing.append((name, address, anchor))
+    assert missing == []
+
+
 def test_server_and_client_share_one_version() -> None:
     client = tomllib.loads((CODE / "client" / "pyproject.toml").read_text())
     assert client["project"]["version"] == api.__version__
