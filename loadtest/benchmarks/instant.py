@@ -1,7 +1,7 @@
 """`sluice put` of 1 GiB, which hashes and sends at the same time, beside hashing alone and sending alone.
 
-Content that the server has, by another user, is put in the time of its hash (`sluice digest`); content that it has not,
-in the time of sending (`--instant never`, which hashes each part, too). Every run is a process of its own.
+Content that the server has from another user takes the time of its hash (`sluice digest`). Unknown content takes the
+time of sending (`--instant never`, which hashes each part, too). Every run is a separate process.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from loadtest.benchmarks.runs import measured
 from loadtest.benchmarks.stack import ROOT
 
 _MOST_ROUNDS = 5
-"""Each writes 2 GiB or more."""
+"""Each round writes 2 GiB or more."""
 
 
 class _Runs:
-    """Runs of the command, by one user who forgets each file, and another whose files are known content."""
+    """Runs of the command, by one user who deletes each file, and another whose files are known content."""
 
     def __init__(self, bench: Bench) -> None:
         stack = bench.stack
@@ -54,7 +54,7 @@ class _Runs:
         return run.sample(GIB / 1e6, 1)
 
     def known(self) -> Sample:
-        """Put, of what the other user has."""
+        """Put, of content that the other user has."""
         self._new()
         self._sluice(1, "put", "-q", self._source, "--instant", "never")
         settle(GIB)
@@ -63,12 +63,12 @@ class _Runs:
         return sample
 
     def hashed(self) -> Sample:
-        """Hashed, and nothing else."""
+        """Only hashed."""
         self._new()
         return self._sluice(0, "digest", "-q", self._source)
 
     def unknown(self, mode: str) -> Sample:
-        """Put, of what nobody has."""
+        """Put, of new content."""
         self._new()
         return self._put("--instant", mode)
 

@@ -1,6 +1,6 @@
-"""Links: what the first request by one costs, and what an account that trashes half a million linked files does.
+"""Links: the cost of a link's first request, and of an account that trashes half a million linked files.
 
-Half a million calls take half an hour, so most of the files are trashed by one statement, and `_CALLS` of them by
+Half a million calls take half an hour, so one statement trashes most of the files, and `_CALLS` of them are trashed by
 calls. The edge sees one row of the feed in either case.
 """
 
@@ -25,7 +25,7 @@ _NAMES = {"20 characters": "a" * 16 + ".txt", "50 Chinese ones": "文" * 46 + ".
 
 
 def run(bench: Bench) -> Iterator[Row]:
-    """Each on one account's files of the same content."""
+    """Each row uses files of one account with the same content."""
     yield _lengths(bench)
     yield _cold(bench)
     yield from _trashed(bench)
@@ -80,7 +80,7 @@ def _cold(bench: Bench) -> Row:
 
 
 def _copies(bench: Bench, file: str, count: int) -> list[str]:
-    """More files of the same owner and content; their ids."""
+    """Creates more files with the same owner and content. Returns their ids."""
     with bench.stack.database() as connection, connection.cursor() as cursor:
         cursor.execute(
             "INSERT INTO file (id, user_id, folder_id, name, blob_id, content_type, created_at, updated_at) "
@@ -94,7 +94,7 @@ def _copies(bench: Bench, file: str, count: int) -> list[str]:
 
 
 def _asked(bench: Bench) -> int:
-    """Targets that edges asked for."""
+    """Number of targets that edges requested."""
     found = re.findall(r"^sluice_api_calls_total\{.*targets/.*\} ([\d.]+)$", _metrics(bench), re.M)
     return sum(int(float(count)) for count in found)
 
@@ -131,7 +131,7 @@ def _trashed(bench: Bench) -> Iterator[Row]:
 
         in_parallel(work, _AT_ONCE)
 
-    # so many calls make the heaps of Lua as large as they become, whatever the calls are
+    # with this many calls Lua's heaps reach their full size, for any kind of call
     for _ in range(2):
         call_each("GET")
         _ask(bench.stack.port, links, {200})
@@ -150,7 +150,7 @@ def _trashed(bench: Bench) -> Iterator[Row]:
             connection.commit()
             cursor.execute("SELECT COUNT(*) FROM revocation")
             (rows,) = cursor.fetchone()
-        time.sleep(3)  # the feed
+        time.sleep(3)  # until the feed was read
         _ask(bench.stack.port, links, {410})
         _ask(bench.stack.port, [kept], {200})
     grown = growth.total / _MIB
@@ -162,20 +162,20 @@ def _trashed(bench: Bench) -> Iterator[Row]:
         what=f"growth of the edge's memory when an account trashes {_TRASHED:,} linked files",
         unit="MiB",
         ours=Spread(grown, grown, grown),
-        limit="< 1, nobody refused, an edge ready in ≤ 5 s",
+        limit="< 1, no request refused, an edge ready in ≤ 5 s",
         holds=grown < 1 and ready <= 5,
         notes=f"{rows} rows in the feed; an edge that is started is ready after {ready:.1f} s",
     )
     yield Row(
         name="trash",
-        what=f"DELETE /files/{{id}} of one account, {_AT_ONCE} at once",
+        what=f"DELETE /files/{{id}} of one account, {_AT_ONCE} in parallel",
         unit="calls/s",
         ours=Spread(rate, rate, rate),
     )
 
 
 def _restart(bench: Bench) -> float:
-    """Seconds until an edge that was killed is ready again."""
+    """Seconds until a killed edge is ready again."""
     pids = bench.stack.edge
     began = time.monotonic()
     os.kill(bench.stack.edge_master, signal.SIGTERM)

@@ -33,7 +33,7 @@ def target(gateway: Gateway, file: dict[str, Any]) -> falcon.testing.Result:
 
 
 def holds(gateway: Gateway, file: dict[str, Any], url: str) -> bool:
-    """Whether an edge that asks would send the file by a link."""
+    """Whether an edge would send the file by a link."""
     answer = target(gateway, file)
     if answer.status_code != 200:
         error(answer, 410, "LINK_REVOKED")
@@ -50,7 +50,7 @@ def make(user: User, file: dict[str, Any], **body: Any) -> str:
 
 class TestClaims:
     def test_a_link_names_its_file_and_nothing_about_its_owner_or_content(self, gateway: Gateway, user: User) -> None:
-        gateway.user().upload(Content(b"linked"))  # who stored it first, and when, is nobody's business
+        gateway.user().upload(Content(b"linked"))  # the first uploader and the time must not show
         file = user.upload(Content(b"linked"), "résumé 📦.pdf", content_type="application/pdf")
         ((blob,),) = gateway.rows("SELECT blob_id FROM file WHERE id = UNHEX(%s)", file["id"])
         url = make(user, file)

@@ -38,7 +38,7 @@ def path_of(gateway: Gateway) -> Path:
 
 
 def check(user: Client, url: str, data: bytes) -> None:
-    """The whole, a head, and ranges at both ends: never of another size."""
+    """The whole, the first bytes, and ranges at both ends: never of another size."""
     whole = user.fetch(url)
     assert (whole.status_code, whole.content) == (200, data)
     head = user.fetch(url, "HEAD")
@@ -69,7 +69,7 @@ def test_a_good_copy_is_used_and_a_bad_one_healed(gateway: Gateway, sources: Sou
         assert user.call("GET", f"/files/{file['id']}/content").content == data
 
         def healed(broken: Path = broken) -> bool:
-            check(user, url, data)  # once the edge asks again, it is told of the first storage
+            check(user, url, data)  # when the edge asks again, it gets the first storage
             return path_of(gateway) != broken and path_of(gateway).exists()
 
         await_true(healed, 60)
@@ -93,7 +93,7 @@ def test_content_that_no_storage_has_says_so_until_it_is_back(gateway: Gateway, 
         assert "content-range" not in answer.headers
     await_true(lambda: code(user.fetch(url)) == (410, "CONTENT_LOST"), 60)
     assert gateway.query("SELECT COUNT(*) FROM replica WHERE missing_at IS NOT NULL") == [(1,)]
-    # who uploads the same has it again, and so has everybody
+    # an upload of the same content restores it, for all users
     other = gateway.user()
     other.upload(source)
     await_true(lambda: user.fetch(url).status_code == 200, 60)

@@ -1,4 +1,4 @@
-"""/d/<link token>/<name>, and the same by X-Accel-Redirect from the API."""
+"""/d/<link token>/<name>, also by X-Accel-Redirect from the API."""
 
 import json
 import uuid
@@ -26,7 +26,7 @@ def blob() -> str:
 
 @pytest.fixture(params=["link", "content"])
 def fetch(request: pytest.FixtureRequest, edge: Edge) -> Callable[..., Reply]:
-    """Asks for a link's content, by the link itself or through the API's answer to a bearer token."""
+    """Requests a link's content, by the link itself or through the API's response to a bearer token."""
 
     def by_link(token: str, method: str = "GET", **headers: str) -> Reply:
         return edge.ask(method, f"/d/{token}/name", headers={k.replace("_", "-"): v for k, v in headers.items()})
@@ -222,7 +222,7 @@ def test_a_file_that_the_disk_has_lost(edge: Edge, fetch: Fetch, blob: str) -> N
     token = edge.token("link", file=blob)
     reply = fetch(token)
     assert (reply.status, reply.code) == (503, "STORAGE_UNAVAILABLE")
-    # The API was asked for another replica, and has none. The disk is looked at each time.
+    # The API was asked for another replica, and has none. The disk is checked each time.
     edge.store(blob, CONTENT)
     assert fetch(token).body == CONTENT
     assert edge.api.targets_asked.count(blob) == 2

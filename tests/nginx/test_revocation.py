@@ -1,4 +1,4 @@
-"""The feed: what ends a token, what makes an edge forget, and what an edge does that cannot tell."""
+"""The feed: what ends a token, what makes an edge drop its cache, and what an edge does if it is unsure."""
 
 import json
 import signal
@@ -29,7 +29,7 @@ def prepare(edge: Edge) -> Edge:
 
 @pytest.fixture(scope="module")
 def revoking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edge]:
-    """An edge whose users come and go."""
+    """An edge with users that come and go."""
     edge = prepare(Edge(tmp_path_factory.mktemp("revoking"), change=QUICK))
     yield edge
     edge.stop()
@@ -70,7 +70,7 @@ def test_a_users_generation(revoking: Edge) -> None:
         assert call(revoking, sub=sub, gen=generation).status == (401 if ended else 200)
         assert put(revoking, sub=sub, gen=generation).status in ((403,) if ended else (201, 204))
     assert put(revoking, sub=sub, gen=2).code == "PART_URL_REVOKED"
-    # A lower one that comes late takes nothing back.
+    # A lower generation that arrives late changes nothing.
     revoking.api.revoke("user", sub, 1)
     assert call(revoking, sub=sub, gen=2).code == "TOKEN_REVOKED"
     revoking.api.revoke("user", sub, 4)
@@ -96,7 +96,7 @@ def test_a_link(revoking: Edge) -> None:
 
 
 class TestAFile:
-    """What is known of a user's files is asked for again when the feed says that something has changed."""
+    """The targets of a user's files are requested again when the feed reports a change."""
 
     def files(self, edge: Edge, owner: str, count: int = 3) -> list[str]:
         files = [new_id("f") for _ in range(count)]
@@ -146,7 +146,7 @@ class TestAFile:
         assert file in revoking.api.targets_asked
 
     def test_is_not_believed_where_it_was_answered_before_the_news(self, revoking: Edge) -> None:
-        """The API's answer leaves before the change, and arrives behind the news of it."""
+        """The API's response is sent before the change, and arrives after the news of it."""
         owner = new_id("d")
         (file,) = self.files(revoking, owner, 1)
         old, handle, release = revoking.api.targets[file], revoking.api.handle, threading.Event()
@@ -188,7 +188,7 @@ class TestAFile:
         assert self.get(revoking, file, gen=3).code == "LINK_REVOKED"
 
     def test_with_a_link_that_is_younger_than_the_truth_is_asked_for_once_a_second(self, revoking: Edge) -> None:
-        """As after the database came back from a copy."""
+        """As after a restore of the database from a copy."""
         (file,) = self.files(revoking, new_id("d"), 1)
         token, begun = revoking.token("link", file=file, gen=9), time.monotonic()
         asked = 0
@@ -233,7 +233,7 @@ def test_an_entry_ends_with_its_tokens(revoking: Edge) -> None:
 
 
 def test_the_workers_take_turns(revoking: Edge) -> None:
-    """Ten polls a second are asked for here; each of two workers alone would make as many."""
+    """Ten polls per second are configured; each of two workers alone would send as many."""
     before, begun = len(revoking.api.feed_asked), time.monotonic()
     wait_for(lambda: len(revoking.api.feed_asked) >= before + 20, "polls")
     assert time.monotonic() - begun > 1.5
@@ -249,7 +249,7 @@ def test_a_fresh_edge_serves_nothing_before_it_has_the_rows(make_edge: MakeEdge)
     edge.api.page = 10
     edge.api.start()
     wait_for(lambda: edge.get("/readyz").status == 200, "revocations")
-    # All pages came before the first token passed; the last row of each is told again.
+    # All pages arrived before the first token passed; the last row of each is sent again.
     assert edge.api.feed_asked[:3] == [0, 10, 19]
     assert [call(edge, sid=f"{n:032x}").status for n in (1, 10, 11, 25, 26)] == [401, 401, 401, 401, 200]
     assert put(edge).status == 201
@@ -257,7 +257,7 @@ def test_a_fresh_edge_serves_nothing_before_it_has_the_rows(make_edge: MakeEdge)
 
 
 def test_a_load_goes_on_from_its_last_good_page(make_edge: MakeEdge) -> None:
-    """However many pages are late, each is read once."""
+    """Each page is read once, however many are late."""
     edge = make_edge(api=False)
     edge.api.rows = [(n, "session", f"{n:032x}", 1, int(time.time()) + 600) for n in range(1, 51)]
     edge.api.page = 10
@@ -289,7 +289,7 @@ def test_a_load_begins_some_seconds_before_the_last_row(make_edge: MakeEdge) -> 
 
 
 def test_an_edge_that_hears_nothing(make_edge: MakeEdge) -> None:
-    """Calls go to the API in any case; signed URLs go on for lag + 3 s and SLUICE_LINK_GRACE."""
+    """Calls go to the API in any case. Signed URLs work for lag + 3 s, plus SLUICE_LINK_GRACE."""
     edge = prepare(make_edge(SLUICE_REVOCATION_LAG="1", SLUICE_LINK_GRACE="2"))
     edge.api.rows = [(20_000_000, "session", "0" * 32, 1, int(time.time()) + 60)]
     wait_for(lambda: 10_000_000 in edge.api.feed_asked, "newest row")
@@ -303,10 +303,10 @@ def test_an_edge_that_hears_nothing(make_edge: MakeEdge) -> None:
     assert download(edge).status == 200
     assert put(edge).status == 201
     wait_for(lambda: download(edge).status == 503, "end of the grace")
-    # A second more at most: that long a worker goes by what it found out.
+    # One second more at most: a worker uses its result that long.
     assert 4.5 < time.monotonic() - lost < 7.5
     assert (download(edge).code, put(edge).code) == ("API_UNAVAILABLE", "EDGE_STALE")
-    # What it may have missed in the meantime is read.
+    # Then the feed is read from the last position.
     edge.api.rows.append((19_000_000, "session", SID, 1, int(time.time()) + 60))
     edge.api.start()
     wait_for(lambda: call(edge).status == 401, "revocation")
@@ -314,7 +314,7 @@ def test_an_edge_that_hears_nothing(make_edge: MakeEdge) -> None:
 
 
 class TestAnEdgeThatCannotTell:
-    """The feed is broken, or its rows are too many: the API is asked for each request, and nobody is shut out."""
+    """The feed is broken, or it has too many rows: the API is asked for each request, and no valid token is refused."""
 
     @pytest.fixture(params=["deaf", "full"])
     def unsure(self, request: pytest.FixtureRequest, make_edge: MakeEdge) -> Edge:
@@ -418,7 +418,7 @@ def test_a_full_dict_pushes_no_revocation_out(make_edge: MakeEdge) -> None:
 
 
 def test_a_crowd_of_one_users_changes_takes_no_room(make_edge: MakeEdge) -> None:
-    """Ten thousand files of one account go to the trash: one row, one entry."""
+    """Ten thousand files of one account are trashed: one row, one entry."""
     edge = prepare(make_edge(change=SMALL_AND_QUICK))
     for _ in range(10):
         edge.api.revoke("user", SUB, 0, 120)
@@ -428,7 +428,7 @@ def test_a_crowd_of_one_users_changes_takes_no_room(make_edge: MakeEdge) -> None
 
 def test_expired_entries_make_room(make_edge: MakeEdge) -> None:
     edge = make_edge(change=SMALL_AND_QUICK)
-    # Lasting ones come first, so that the short ones do not simply fall off the end of the dict's list.
+    # Long-lived entries come first, so that the short ones do not simply fall off the end of the dict's list.
     edge.api.rows = [(n, "session", f"{n:032x}", 1, int(time.time()) + 600) for n in range(1, 51)]
     edge.api.wait_for_feed()
     for round_ in range(1, 6):

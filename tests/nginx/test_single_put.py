@@ -1,6 +1,6 @@
-"""A whole object by one PUT, through a real nginx into a real Ceph: what was signed is stored, and nothing else.
+"""A whole object by one PUT, through a real nginx into a real Ceph: only what was signed is stored.
 
-The endpoint is open to clients here, as a bucket with a public endpoint is: what a client has seen, it may try there.
+Clients can reach the endpoint here, like a bucket with a public endpoint, and may try everything that they have seen.
 """
 
 import hashlib
@@ -41,7 +41,7 @@ def storage(s3_config: S3Config, edge: Edge, request: pytest.FixtureRequest) -> 
 
 
 class Object:
-    """One upload of one PUT: its bytes, what names it, and its URL."""
+    """One upload by one PUT: its bytes, its names, and its URL."""
 
     def __init__(self, storage: S3Storage, edge: Edge, size: int = 64 * 1024, life: int = 60) -> None:
         self.storage, self.edge = storage, edge
@@ -67,7 +67,7 @@ class Object:
             return False
 
     def directly(self, tail: str = "", headers: Mapping[str, str] | None = None) -> Answer:
-        """What a client can try at the storage itself, with all that its token tells."""
+        """Attempts of a client at the storage itself, with all that its token reveals."""
         to, sha256 = self.claims.url, self.claims.sha256
         given = {"x-amz-content-sha256": sha256, "if-none-match": "*", "content-type": "application/octet-stream"}
         return ask("PUT", to + tail, {**given, **(headers or {})}, self.data)
@@ -91,7 +91,7 @@ def test_nothing_is_offered_if_it_is_turned_off(s3_config: S3Config) -> None:
 def test_nothing_is_offered_if_the_storage_compares_nothing(
     s3_config: S3Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By a storage that takes any body, and one that replaces objects."""
+    """A storage that accepts any body, and one that replaces objects."""
     part_url = part_urls.through_edge(TOKENS, "http://127.0.0.1", "main")
     for answers in ([200, 200, 412], [400, 200, 200], [400, 501, 501]):
         storage = S3Storage(s3_config, lambda: PREFIX, part_url=part_url)
@@ -207,7 +207,7 @@ def test_headers_of_the_clients_do_not_reach_the_storage(
 
 
 class TestTokens:
-    """What the storage would take from anybody, with any header, stands in the token; a client cannot read it."""
+    """The token contains a URL that the storage would accept with any header. A client cannot read it."""
 
     def test_say_nothing(self, thing: Object, s3_config: S3Config) -> None:
         token = thing.path.removeprefix("/p/")

@@ -1,4 +1,4 @@
-"""Where a blob lies: asked of the API once, kept for a while, and what happens when the API is away."""
+"""The place of a blob: requested from the API once, cached for a while, and what happens if the API is down."""
 
 import threading
 import time
@@ -45,7 +45,7 @@ def test_many_who_wait_ask_once_a_worker(make_edge: MakeEdge, blob: str) -> None
     with ThreadPoolExecutor(20) as pool:
         waiting = [pool.submit(download, edge, blob) for _ in range(20)]
         wait_for(lambda: edge.api.targets_asked, "question for the target")
-        # Answered by the same worker, so it has taken in what the pool had sent before.
+        # The same worker sent this response, so it has read all earlier responses of the pool.
         assert edge.get("/nothing").status == 404
         release.set()
         assert {future.result().body for future in waiting} == {b"content"}
@@ -71,7 +71,7 @@ def test_the_api_away(make_edge: MakeEdge, blob: str) -> None:
     reply = download(edge, "0" * 32)
     assert (reply.status, reply.code) == (503, "API_UNAVAILABLE")
     wait_for(lambda: all(download(edge, blob).status == 503 for _ in range(10)), "end of the grace in every worker")
-    # A second more at most: that long a worker keeps what it knows to itself.
+    # One second more at most: a worker keeps its result that long.
     assert 3.5 < time.monotonic() - known < 6
     assert download(edge, blob).code == "API_UNAVAILABLE"
     edge.api.start()

@@ -1,4 +1,4 @@
-"""Parts through a real nginx into a real Ceph: the storage's contract holds, and a part is what was signed."""
+"""Parts through a real nginx into a real Ceph: the storage fulfils its contract, and only signed parts are stored."""
 
 import hashlib
 import os
@@ -25,7 +25,7 @@ TOKENS = Tokens(make_tokens.KEYS)
 
 @pytest.fixture
 def config(s3_config: S3Config) -> S3Config:
-    """The bucket, whose public endpoint nobody reaches."""
+    """A bucket whose public endpoint cannot be reached."""
     return replace(s3_config, via_edge=True, public_endpoint="http://127.0.0.1:9")
 
 
