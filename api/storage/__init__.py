@@ -1,1 +1,1 @@
-"""Places for bytes, behind one contract; only the composition root knows which there are."""
+"""Storage backends behind one contract (`api.storage.base`). Only the composition root knows them all."""

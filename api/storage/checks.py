@@ -1,4 +1,4 @@
-"""What `storage check` tries on any storage that clients reach over HTTP, as a client does it."""
+"""Checks of `storage check` for every storage that clients reach over HTTP."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from api.storage.base import Finding, MultipartRef, MultipartStorage
 from api.storage.http import Answer, ask
 from api.storage.probe import ProbedStorage
 
-MAX_SKEW: Final = 300
-"""Seconds between our clock and the storage's; S3 and OSS refuse signatures that are 15 minutes off."""
+MAX_CLOCK_SKEW_SECONDS: Final = 300
+"""Largest accepted difference between this clock and the storage's. S3 and OSS refuse 15 minutes."""
 
-_LENGTH: Final = 4096
-_LIFE: Final = 900
-"""Seconds that a URL lives: more than clocks that are a little off may differ."""
+PROBE_BYTES: Final = 4096
+URL_LIFETIME_SECONDS: Final = 900
+"""Lifetime of a presigned URL; longer than usual clock differences."""
 
 
 def reach(about: str, endpoint: str, now: float) -> Iterator[Finding]:
-    """Whether an endpoint answers, and whether its clock agrees with ours."""
+    """Checks that an endpoint is reachable and that its clock agrees with this machine's."""
     begun = time.monotonic()
     try:
         answer = ask("GET", endpoint)
@@ -37,13 +37,13 @@ def reach(about: str, endpoint: str, now: float) -> Iterator[Finding]:
         return
     took = f"{(time.monotonic() - begun) * 1000:.0f} ms"
     if answer.status >= 500:
-        yield Finding(about, False, f"{endpoint} answers {answer.status}", "look into its own log, or its proxy's")
+        yield Finding(about, False, f"{endpoint} returns {answer.status}", "read its log, or its proxy's")
         return
     yield Finding(about, True, f"{endpoint} answers in {took}")
     with suppress(TypeError, ValueError):
         skew = parsedate_to_datetime(answer.headers.get("date", "")).timestamp() - now
         direction = "ahead of" if skew > 0 else "behind"
-        if abs(skew) > MAX_SKEW:
+        if abs(skew) > MAX_CLOCK_SKEW_SECONDS:
             text = f"{endpoint} is {abs(skew):.0f} s {direction} this machine: signatures are refused"
             yield Finding("clock", False, text, "set the clocks of both by NTP")
         else:
@@ -51,7 +51,7 @@ def reach(about: str, endpoint: str, now: float) -> Iterator[Finding]:
 
 
 def for_clients(endpoint: str, origins: Sequence[str]) -> Iterator[Finding]:
-    """Whether an endpoint means the same to clients as to us."""
+    """Checks that browsers can use an endpoint, too."""
     where = urlsplit(endpoint)
     for origin in origins:
         page = urlsplit(origin)
@@ -74,41 +74,41 @@ def _is_loopback(host: str | None) -> bool:
 
 
 def enforcement(storage: ProbedStorage) -> Finding:
-    """Whether the storage compares bodies with signed hashes, tried anew."""
+    """Probes whether the storage compares bodies with signed hashes."""
     try:
         binds = storage.probe()
     except StorageError as ex:
         return Finding("hashes", False, f"cannot be tried: {ex}", "see the other lines")
     if binds:
-        return Finding("hashes", True, "binds sha256: a wrong part is refused, nothing has to be read back")
+        return Finding("hashes", True, "binds sha256: wrong parts are refused, no object has to be read back")
     text = "does not bind sha256: wrong parts are stored, and every object is read back before it counts as verified"
-    return Finding("hashes", True, text, "nothing has to be done; an RGW or MinIO would spare the reading")
+    return Finding("hashes", True, text, "no action is needed; with RGW or MinIO, objects are not read back")
 
 
 def new_ref(prefix: str, length: int, *, binds_hash: bool) -> MultipartRef:
-    """A reference for an upload of one part that no row knows."""
+    """A reference for a test upload of one part, without a row in the database."""
     random = os.urandom(16).hex()
     return MultipartRef(random, f"{prefix}/probe/{random}", "", length, length, 1, "0" * 32, 0, binds_hash)
 
 
 def send(storage: MultipartStorage, ref: MultipartRef, data: bytes, headers: Mapping[str, str] | None = None) -> Answer:
-    """Signs the only part of an upload, and sends it as a client does. Raises StorageError."""
+    """Signs the only part of an upload and sends it like a client. Raises StorageError."""
     sign = storage.presign_at_storage if isinstance(storage, ProbedStorage) else storage.presign_part
-    signed = sign(ref, 1, hashlib.sha256(data).hexdigest(), int(time.time()) + _LIFE)
+    signed = sign(ref, 1, hashlib.sha256(data).hexdigest(), int(time.time()) + URL_LIFETIME_SECONDS)
     return ask("PUT", signed.url, {**signed.headers, **(headers or {})}, data)
 
 
 def round_trip(
     storage: MultipartStorage, prefix: str, origin: str, target_headers: Mapping[str, str] | None = None
 ) -> Iterator[Finding]:
-    """An upload of one part by its URL, complete, the object back by the edge's URL, delete.
+    """Uploads one part by its URL, completes it, reads the object by the edge's URL, and deletes it.
 
-    The answer to the part says whether a page of ``origin`` gets to see it.
+    The response to the part shows whether a page of ``origin`` can read the response.
 
     Args:
-        target_headers: what the edge sends along; None where the edge reads without a URL.
+        target_headers: headers that the edge sends; None if the edge reads without a URL.
     """
-    data = os.urandom(_LENGTH)
+    data = os.urandom(PROBE_BYTES)
     ref = new_ref(prefix, len(data), binds_hash=storage.enforces_sha256)
     step = "create"
     try:
@@ -131,7 +131,7 @@ def round_trip(
             storage.stat(ref.object_key)
             raise StorageError("the deleted object is still there")
     except StorageError as ex:
-        mend = "give the key the permissions that docs/storages.md names, and see the other lines"
+        mend = "give the key the permissions in docs/storages.md, and see the other lines"
         yield Finding("round trip", False, f"{step}: {ex}", mend)
         return
     yield Finding("round trip", True, "multipart create, part, complete, read, delete")
@@ -142,14 +142,14 @@ def round_trip(
 
 
 def _code(answer: Answer) -> str:
-    """What S3 and OSS call an error, from its XML."""
+    """The error code in the XML of S3 and OSS."""
     found = re.search(rb"<Code>(\w+)</Code>", answer.body)
     return found.group(1).decode() if found else ""
 
 
 def _reads(storage: MultipartStorage, ref: MultipartRef, data: bytes, headers: Mapping[str, str] | None) -> bool:
     with closing(storage.open(ref.object_key)) as reader:
-        direct = b"".join(iter(lambda: reader.read(_LENGTH), b""))
+        direct = b"".join(iter(lambda: reader.read(PROBE_BYTES), b""))
     if headers is None:
         return direct == data
     answer = ask("GET", storage.internal_uri(ref.object_key), headers)
@@ -157,9 +157,9 @@ def _reads(storage: MultipartStorage, ref: MultipartRef, data: bytes, headers: M
 
 
 def preflight(storage: MultipartStorage, prefix: str, origins: Sequence[str]) -> Iterator[Finding]:
-    """What a browser asks before it sends a part from a page of each origin."""
+    """Sends the preflight requests that browsers send before a part, for each origin."""
     ref = replace(new_ref(prefix, 1, binds_hash=True), multipart_id="preflight")
-    signed = storage.presign_part(ref, 1, "0" * 64, int(time.time()) + _LIFE)
+    signed = storage.presign_part(ref, 1, "0" * 64, int(time.time()) + URL_LIFETIME_SECONDS)
     headers = sorted(name.lower() for name in signed.headers)
     for origin in origins:
         missing = []
@@ -180,7 +180,7 @@ def preflight(storage: MultipartStorage, prefix: str, origins: Sequence[str]) ->
 
 
 def _not_allowed(answer: Answer, origin: str, method: str, headers: Sequence[str]) -> list[str]:
-    """What the answer to a preflight does not allow."""
+    """The method and headers that the response to a preflight does not allow."""
 
     def listed(name: str) -> set[str]:
         return {word.strip().lower() for word in answer.headers.get(f"access-control-allow-{name}", "").split(",")}

@@ -1,4 +1,4 @@
-"""One HTTP request as a client of a storage makes it: no SDK, no retries, no redirects, no proxies."""
+"""Single HTTP requests to a storage, without SDK, retries, redirects or proxies."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from urllib.parse import urlsplit
 
 from api.core.errors import StorageUnavailable
 
-TIMEOUT: Final = 10.0
-"""Seconds for a connection, and for each read."""
+TIMEOUT_SECONDS: Final = 10.0
+"""Timeout of connecting, and of each read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back; header names are in lower case."""
+    """A response; header names are in lower case."""
 
     status: int
     headers: Mapping[str, str]
@@ -26,12 +26,12 @@ class Answer:
 
 
 def ask(
-    method: str, url: str, headers: Mapping[str, str] | None = None, body: bytes = b"", timeout: float = TIMEOUT
+    method: str, url: str, headers: Mapping[str, str] | None = None, body: bytes = b"", timeout: float = TIMEOUT_SECONDS
 ) -> Answer:
-    """Sends a request and reads the whole answer.
+    """Sends a request and reads the whole response.
 
     Raises:
-        StorageUnavailable: there was no answer; the text says why, and never holds the URL's query.
+        StorageUnavailable: there was no response. The text gives the reason, and never contains the URL's query.
     """
     with _connection(url, timeout) as (connection, target):
         connection.request(method, target, body if method in ("PUT", "POST") else None, dict(headers or {}))
@@ -39,17 +39,18 @@ def ask(
 
 
 def put(url: str, headers: Mapping[str, str], length: int, body: Iterable[bytes], timeout: float) -> Answer:
-    """Sends a body of ``length`` bytes piece by piece, and reads the whole answer.
+    """Sends a body of ``length`` bytes in pieces, and reads the whole response.
 
-    What ``body`` raises goes through: the connection is closed before the last byte, so that nothing is stored.
+    If ``body`` raises, the exception is passed on, and the connection is closed before the last byte is sent. So
+    nothing is stored.
 
     Args:
-        timeout: seconds that one piece, or the answer, may take.
+        timeout: seconds that one piece, or the response, may take.
 
     Raises:
-        StorageUnavailable: there was no answer, or the body was not as long as it was said to be.
+        StorageUnavailable: there was no response, or the body did not have ``length`` bytes.
     """
-    with _connection(url, TIMEOUT) as (connection, target):
+    with _connection(url, TIMEOUT_SECONDS) as (connection, target):
         connection.putrequest("PUT", target, skip_accept_encoding=True)
         for name, value in ({"content-length": str(length)} | dict(headers)).items():
             connection.putheader(name, value)
@@ -59,19 +60,19 @@ def put(url: str, headers: Mapping[str, str], length: int, body: Iterable[bytes]
             try:
                 connection.send(piece)
             except (BrokenPipeError, ConnectionResetError):
-                # a server that says no before it has read everything is heard all the same
+                # if the server refused before it read the whole body, its response can still be read
                 with contextlib.suppress(OSError, http.client.HTTPException):
                     return _answer(connection)
                 raise
             length -= len(piece)
         if length:
-            raise StorageUnavailable("a body that is not as long as it was said to be")
+            raise StorageUnavailable("the body does not have the announced length")
         return _answer(connection)
 
 
 @contextlib.contextmanager
 def _connection(url: str, timeout: float) -> Iterator[tuple[http.client.HTTPConnection, str]]:
-    """A connection and the target to ask for, whose errors are ours."""
+    """Yields a connection and the request target. Translates errors."""
     parts = urlsplit(url)
     secure = parts.scheme == "https"
     connection = (http.client.HTTPSConnection if secure else http.client.HTTPConnection)(parts.netloc, timeout=timeout)
@@ -81,7 +82,7 @@ def _connection(url: str, timeout: float) -> Iterator[tuple[http.client.HTTPConn
     except ssl.SSLCertVerificationError as ex:
         raise StorageUnavailable(f"{parts.netloc}: the certificate is not trusted: {ex.verify_message}") from ex
     except (OSError, http.client.HTTPException) as ex:
-        raise StorageUnavailable(f"{parts.netloc} does not answer: {_reason(ex)}") from ex
+        raise StorageUnavailable(f"{parts.netloc} is unreachable: {_reason(ex)}") from ex
     finally:
         connection.close()
 

@@ -1,7 +1,7 @@
-"""Small requests to one server over connections that are kept: what an SDK spends on a call is ten times the call.
+"""Small requests to one server over keep-alive connections, without an SDK.
 
-A call that boto3 makes costs the API 1 to 2 ms of CPU, the same request on a kept connection 0.2. The few calls that
-every upload needs go this way; all others use the SDK.
+A call by boto3 costs 1 to 2 ms of CPU, the same request on a kept connection 0.2 ms. The few calls that every upload
+needs use this module; all others use the SDK.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from urllib.parse import urlsplit
 from api.core.errors import StorageUnavailable
 from api.storage.http import Answer
 
-_TRIES: Final = 3
-_AGAIN: Final = frozenset({500, 502, 503, 504})
-_MOST_IDLE: Final = 32
-_IDLE_SECONDS: Final = 30.0
-"""Servers close what is idle for longer (RGW after 65 s, nginx after 75): theirs is the race that this avoids."""
+MOST_TRIES: Final = 3
+RETRIED_STATUSES: Final = frozenset({500, 502, 503, 504})
+MOST_IDLE_CONNECTIONS: Final = 32
+IDLE_SECONDS: Final = 30.0
+"""Shorter than the servers' idle timeouts (RGW 65 s, nginx 75 s), so that no request meets a closing connection."""
 
 
 class KeptConnections:
-    """Connections to one server, for threads; a request that is not safe to repeat is sent ``once``.
+    """Keep-alive connections to one server; thread-safe.
 
     Args:
         base: scheme, host and port.
-        context: whom to believe under TLS; made when it is first needed.
+        context: creates the TLS context; only called for https.
         connect_timeout, read_timeout: seconds.
     """
 
@@ -61,28 +61,28 @@ class KeptConnections:
         once: bool = False,
         read_timeout: float | None = None,
     ) -> Answer:
-        """Sends a request and reads the whole answer; what a server was too busy for is asked again.
+        """Sends a request and reads the whole response. Retries if the server was too busy.
 
         Args:
-            target: makes path and query, anew for each try: a signature ages.
-            once: it is sent at most once, whatever comes of it.
-            read_timeout: seconds, instead of the usual ones.
+            target: returns path and query; called for each try, since signatures expire.
+            once: send the request at most once; for requests that are not safe to repeat.
+            read_timeout: seconds, instead of the default.
 
         Raises:
-            StorageUnavailable: there was no answer; the text never holds the query.
+            StorageUnavailable: there was no response. The text never contains the query.
         """
-        for tries_left in reversed(range(1 if once else _TRIES)):
+        for tries_left in reversed(range(1 if once else MOST_TRIES)):
             try:
                 answer = self._ask(method, target(), headers, body, read_timeout or self._read_timeout)
             except TimeoutError as ex:
-                raise StorageUnavailable(f"{self._host} does not answer: timeout") from ex
+                raise StorageUnavailable(f"{self._host} is unreachable: timeout") from ex
             except (OSError, http.client.HTTPException) as ex:
                 if not tries_left:
-                    raise StorageUnavailable(f"{self._host} does not answer: {type(ex).__name__}") from ex
+                    raise StorageUnavailable(f"{self._host} is unreachable: {type(ex).__name__}") from ex
             else:
-                if answer.status not in _AGAIN or not tries_left:
+                if answer.status not in RETRIED_STATUSES or not tries_left:
                     return answer
-            time.sleep(random.uniform(0.02, 0.1) * 2 ** (_TRIES - tries_left))  # noqa: S311 - jitter, not a secret
+            time.sleep(random.uniform(0.02, 0.1) * 2 ** (MOST_TRIES - tries_left))  # noqa: S311 - jitter, not a secret
         raise AssertionError("unreachable")
 
     def _ask(self, method: str, target: str, headers: Mapping[str, str], body: bytes, read_timeout: float) -> Answer:
@@ -96,26 +96,26 @@ class KeptConnections:
         except BaseException:
             connection.close()
             raise
-        if response.will_close or len(self._idle) >= _MOST_IDLE:
+        if response.will_close or len(self._idle) >= MOST_IDLE_CONNECTIONS:
             connection.close()
         else:
             self._idle.append((time.monotonic(), connection))
         return answer
 
     def _kept(self) -> http.client.HTTPConnection | None:
-        """The connection that was used last, while it is likely to be open."""
+        """The most recently used idle connection that is probably open; None if there is none."""
         while self._idle:
             try:
                 since, connection = self._idle.pop()
             except IndexError:
                 break
-            if time.monotonic() - since < _IDLE_SECONDS and not _hung_up(connection.sock):
+            if time.monotonic() - since < IDLE_SECONDS and not _hung_up(connection.sock):
                 return connection
             connection.close()
         return None
 
     def close(self) -> None:
-        """Closes what is idle; requests go on to make connections of their own."""
+        """Closes idle connections. Later requests open new ones."""
         while self._idle:
             with contextlib.suppress(IndexError):  # another thread took it
                 self._idle.pop()[1].close()
@@ -136,7 +136,7 @@ class KeptConnections:
 
 
 def _hung_up(sock: socket.socket) -> bool:
-    """Whether the other end has closed it, or sent what nobody asked for."""
+    """Whether the server has closed the connection, or sent unexpected data."""
     poll = select.poll()
     poll.register(sock, select.POLLIN)
     return bool(poll.poll(0))

@@ -1,12 +1,12 @@
-"""Where an object lies in its storage."""
+"""The layout of object keys."""
 
 from __future__ import annotations
 
 
 def object_key(prefix: str, upload_id: bytes) -> str:
-    """A new object's key: it ends with the id by which the storage's unfinished upload is known.
+    """A new object's key. It ends with the id of the upload, by which unfinished uploads are recognised.
 
     Args:
-        prefix: what every key of this deployment begins with.
+        prefix: the prefix of this deployment's keys.
     """
     return f"{prefix}/{upload_id[-1:].hex()}/{upload_id.hex()}"

@@ -1,8 +1,8 @@
-"""Storage ``memory``: for tests of everything above storage; it forgets all when the process ends.
+"""Storage ``memory``, for tests. Its objects are lost when the process ends.
 
-It behaves as ``local`` does: URLs are dead once complete or abort began, and complete compares every part; or it
-behaves as ``s3`` and ``oss`` do, whose complete compares nothing. With ``doubtful`` it loses bytes as Ceph RGW does: a
-complete can be cut off, and an abort of an upload that was left open takes the bytes of its object.
+By default it behaves like ``local``: part URLs become invalid when complete or abort begins, and complete compares
+every part. Or it behaves like ``s3`` and ``oss``, whose complete compares nothing. With ``doubtful`` it loses bytes
+like Ceph RGW: a complete can be interrupted, and aborting an upload that was left open deletes its object's bytes.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ class MemoryStorage(MultipartStorage, Copies):
     """See the module's docstring.
 
     Attributes:
-        cut: where the next completes are cut off: "unmade" before the object, "open" before the upload is closed,
-            "closed" before the answer; empty where they are not.
-        lost: keys of objects whose bytes are gone, although `stat` answers.
-        completes: the upload of every complete that was begun.
+        cut: where completes are interrupted: "unmade" before the object exists, "open" before the upload is closed,
+            "closed" before the response; empty means not at all.
+        lost: keys of objects whose bytes are gone although `stat` succeeds.
+        completes: the upload's id of every complete that was started.
     """
 
     reads_to_complete = True
@@ -54,7 +54,7 @@ class MemoryStorage(MultipartStorage, Copies):
         self._made_by: dict[str, str] = {}
 
     def put_part(self, ref: MultipartRef, number: int, data: bytes) -> None:
-        """What a PUT to a part's URL does."""
+        """Does what a PUT to a part's URL does."""
         with self._lock:
             if ref.upload_id not in self.uploads:
                 raise UploadGone(ref.upload_id)
@@ -65,11 +65,11 @@ class MemoryStorage(MultipartStorage, Copies):
         return self.largest_single
 
     def put_object(self, ref: MultipartRef, data: bytes) -> None:
-        """What a PUT to the only URL of an upload of one PUT does."""
+        """Does what the PUT of a single-PUT upload does."""
         self.objects.setdefault(ref.object_key, data)
 
     def check(self) -> None:
-        """Memory is always there."""
+        """Always usable."""
 
     def stat(self, object_key: str) -> int:
         return len(self._object(object_key))
@@ -112,9 +112,9 @@ class MemoryStorage(MultipartStorage, Copies):
     def write_part(self, ref: MultipartRef, number: int, body: Iterable[bytes], sha256: str) -> None:
         data = b"".join(body)
         if len(data) != digests.part_length(number, ref.size, ref.part_size):
-            raise StorageUnavailable("a body that is not as long as it was said to be")
+            raise StorageUnavailable("the body does not have the announced length")
         if ref.binds_hash and hashlib.sha256(data).hexdigest() != sha256:
-            raise StorageUnavailable("another SHA-256 than was signed")
+            raise StorageUnavailable("the body's SHA-256 is not the signed one")
         self.put_part(ref, number, data)
 
     def list_parts(self, ref: MultipartRef) -> dict[int, int]:

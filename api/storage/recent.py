@@ -1,4 +1,4 @@
-"""A storage's answers that are good for a moment: whoever asks what is there mostly completes right behind it."""
+"""A short-lived cache: a client that lists its parts usually completes immediately afterwards."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from collections import OrderedDict
 from contextlib import suppress
 from typing import Final, Generic, TypeVar
 
-_LIFE: Final = 2.0
-"""Seconds for which an answer is good: long enough for the call that asked."""
+LIFETIME_SECONDS: Final = 2.0
+"""Seconds for which an entry is valid; long enough for the same API call."""
 
 Answer = TypeVar("Answer")
 
 
 class Recent(Generic[Answer]):
-    """Answers by a key, each for one use; the oldest make room.
+    """Values by key, each for one use. If it is full, the oldest are dropped.
 
     Args:
-        most: how many are kept.
+        most: most entries.
     """
 
     def __init__(self, most: int) -> None:
@@ -25,13 +25,13 @@ class Recent(Generic[Answer]):
         self._kept: OrderedDict[str, tuple[float, Answer]] = OrderedDict()
 
     def keep(self, key: str, answer: Answer) -> None:
-        """Keeps what was just answered."""
+        """Stores a value."""
         self._kept[key] = (time.monotonic(), answer)
         while len(self._kept) > self._most:
             with suppress(KeyError):  # another thread was first
                 self._kept.popitem(last=False)
 
     def take(self, key: str) -> Answer | None:
-        """What is kept, once; None where there is nothing, or it is too old."""
+        """Removes and returns a value; None if there is none or it is too old."""
         kept = self._kept.pop(key, None)
-        return kept[1] if kept is not None and time.monotonic() - kept[0] < _LIFE else None
+        return kept[1] if kept is not None and time.monotonic() - kept[0] < LIFETIME_SECONDS else None

@@ -1,4 +1,4 @@
-"""The configured storages by name: which takes a new upload, which is read."""
+"""The configured storages by name, and the choice among them for writing and reading."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from api.core.models import Identity, Upload
 from api.storage.base import MultipartRef, MultipartStorage
 
 LATE_COMPLETE: Final = timedelta(days=1)
-"""So long a complete may be under way of which no answer came: a storage's daemon may stand still and go on."""
+"""A complete without a response may still take effect for this time: a storage's daemon may be paused meanwhile."""
 
-_FRESH: Final = 5.0
-"""Seconds for which a storage that answered, or did not, is not asked again."""
+HEALTH_CACHE_SECONDS: Final = 5.0
+"""Seconds for which the result of a storage's check is reused."""
 
 _log = logging.getLogger(__name__)
 
@@ -25,9 +25,9 @@ class Stores:
     """See the module's docstring.
 
     Args:
-        storages: by name; the first takes new uploads, and is read first.
+        storages: by name; the first takes new uploads and is preferred for reading.
         kinds: local, s3 or oss, by name.
-        tiers: names of storages that take new uploads of a tier's users instead.
+        tiers: by tier, the name of the storage that takes its users' new uploads instead.
     """
 
     def __init__(
@@ -46,17 +46,17 @@ class Stores:
         return iter(self._storages.items())
 
     def for_new_upload(self, tier: str) -> tuple[str, MultipartStorage]:
-        """Where a new upload of a tier's user goes."""
+        """The storage for a new upload of a user with this tier, as (name, storage)."""
         name = self._tiers.get(tier) or next(iter(self._storages))
         return name, self._storages[name]
 
     @property
     def for_new_uploads(self) -> frozenset[str]:
-        """Names of the storages that take new uploads of anybody."""
+        """Names of the storages that take new uploads."""
         return frozenset([next(iter(self._storages)), *self._tiers.values()])
 
     def room(self) -> int | None:
-        """The least room of the storages that know theirs. Raises StorageUnavailable."""
+        """The smallest free space of the storages that know it, in bytes. Raises StorageUnavailable."""
         known = [room for storage in self._storages.values() if (room := storage.room()) is not None]
         return min(known, default=None)
 
@@ -65,17 +65,17 @@ class Stores:
         return self._kinds.get(name, name)
 
     def named(self, name: str) -> MultipartStorage:
-        """Raises StorageUnavailable where a row names a storage that is not configured (any more)."""
+        """A storage by name. Raises StorageUnavailable if it is not configured (any more)."""
         try:
             return self._storages[name]
         except KeyError as ex:
             raise StorageUnavailable(f"storage {name} is not configured") from ex
 
     def in_order(self, replicas: Sequence[tuple[str, str]], suspects: Collection[str] = ()) -> list[tuple[str, str]]:
-        """Replicas as they are to be tried: in the storages' order, those whose storage does not answer last.
+        """Sorts replicas by preference: reachable storages first, and these in the configured order.
 
         Args:
-            suspects: names of storages that are tried after the others that answer.
+            suspects: names of storages with a suspect replica; they come after the other reachable ones.
         """
         ordered = sorted(
             (replica for replica in replicas if replica[0] in self._order), key=lambda replica: self._order[replica[0]]
@@ -85,22 +85,22 @@ class Stores:
         return ordered
 
     def answers(self, name: str) -> bool:
-        """Whether a storage is configured and can be used, asked every few seconds at most."""
+        """Whether a storage is configured and usable. Checked every few seconds at most."""
         if name not in self._storages:
             return False
         asked, answer = self._asked.get(name, (float("-inf"), False))
-        if time.monotonic() - asked > _FRESH:
+        if time.monotonic() - asked > HEALTH_CACHE_SECONDS:
             try:
                 self._storages[name].check()
                 answer = True
             except StorageError as ex:
-                _log.warning("a storage is away", extra={"storage": name, "error": str(ex)})
+                _log.warning("a storage is unavailable", extra={"storage": name, "error": str(ex)})
                 answer = False
             self._asked[name] = (time.monotonic(), answer)
         return answer
 
     def free_parts(self, upload: Upload) -> bool:
-        """Frees the parts of an upload that has ended; False where its storage could not be asked: the sweep will."""
+        """Frees the parts of an ended upload. Returns False if the storage failed; the sweep then frees them."""
         try:
             self.named(upload.storage).abort(multipart_ref(upload))
         except StorageError as ex:

@@ -1,7 +1,7 @@
-"""Whether a stored object can be what its row says, found out by a few cheap calls.
+"""Checks with a few cheap calls whether a stored object is whole.
 
-HEAD alone proves nothing: a Ceph whose complete was cut off answers HEAD for an object whose bytes are gone. So the
-first and the last byte are read as well. Only reading all of it, as the scrub does, compares every byte.
+HEAD alone is no proof: after an interrupted complete, Ceph returns 200 to HEAD although the object's bytes are gone. So
+the first and the last byte are read, too. Only the scrub compares every byte.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from api.storage.base import Storage
 
 
 def is_whole(storage: Storage, object_key: str, size: int) -> bool:
-    """Whether the object is there, has its size in bytes, and gives its first and last byte.
+    """Whether the object exists, has this size in bytes, and its first and last byte can be read.
 
     Raises:
-        StorageError: that cannot be told now. A disk that is not mounted, and a bucket that is away, have lost nothing.
+        StorageError: unknown now. An unmounted disk or an unreachable bucket has not lost the object.
     """
     try:
         if storage.stat(object_key) != size:

@@ -54,7 +54,7 @@ class Mending(Two):
 
 @pytest.fixture
 def gateway(environ: dict[str, str], servers: Servers, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mending]:
-    monkeypatch.setattr("api.storage.stores._FRESH", 0.0)
+    monkeypatch.setattr("api.storage.stores.HEALTH_CACHE_SECONDS", 0.0)
     monkeypatch.setattr(health, "HEALTH_CACHE_SECONDS", 0.0)
     more = {"SLUICE_SCRUB_RATE": str(10**12), "SLUICE_STORAGES": "local,second:s3"}
     ends = {f"SLUICE_S3_{name}": "x" for name in ("BUCKET", "ACCESS_KEY", "SECRET_KEY")}

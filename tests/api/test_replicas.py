@@ -17,7 +17,7 @@ from tests.conftest import Servers
 
 @pytest.fixture
 def gateway(servers: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Moving]:
-    monkeypatch.setattr("api.storage.stores._FRESH", 0.0)
+    monkeypatch.setattr("api.storage.stores.HEALTH_CACHE_SECONDS", 0.0)
     made = Moving.over(servers, tmp_path)
     yield made
     made.db.close()

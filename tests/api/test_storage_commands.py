@@ -78,7 +78,7 @@ def test_check_names_the_fault_and_how_to_mend_it_which_then_helps(run: Command,
 
     code, lines, _ = run("check", "main")
     assert code == 0, lines
-    assert "main: ok    hashes: binds sha256: a wrong part is refused, nothing has to be read back" in lines
+    assert "main: ok    hashes: binds sha256: wrong parts are refused, no object has to be read back" in lines
     assert lines[-1].startswith("main: note  download: was not tried: no gateway answers at http://127.0.0.1:9")
 
 

@@ -77,7 +77,7 @@ class Flaky(MemoryStorage):
 @pytest.fixture
 def gateway(servers: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Moving]:
     monkeypatch.setattr("api.blobs.copying.FIRST_PAUSE_SECONDS", 0.0)
-    monkeypatch.setattr("api.storage.stores._FRESH", 0.0)
+    monkeypatch.setattr("api.storage.stores.HEALTH_CACHE_SECONDS", 0.0)
     made = Moving(
         settings(fresh_database(servers), servers, tmp_path) | {"SLUICE_TEST_JOB_TRIES": "4"},
         local=Flaky(),

@@ -188,11 +188,11 @@ class TestCheck:
 
     def test_a_dead_endpoint(self, ready: S3Config) -> None:
         found = wrong(check(replace(ready, endpoint="http://127.0.0.1:9")))
-        assert found == {"endpoint": "127.0.0.1:9 does not answer: Connection refused"}
+        assert found == {"endpoint": "127.0.0.1:9 is unreachable: Connection refused"}
 
     def test_a_dead_endpoint_of_the_clients(self, ready: S3Config) -> None:
         found = wrong(check(replace(ready, public_endpoint="http://127.0.0.1:9")))
-        assert found == {"public endpoint": "127.0.0.1:9 does not answer: Connection refused"}
+        assert found == {"public endpoint": "127.0.0.1:9 is unreachable: Connection refused"}
 
     @pytest.mark.parametrize(("ahead", "direction"), [(1200, "behind"), (-1200, "ahead of")])
     def test_a_skewed_clock(self, ready: S3Config, ahead: float, direction: str) -> None:

@@ -1,9 +1,9 @@
---- API calls of one account under way at the same time.
--- The API has a few threads for all accounts. An account holds some of them at once (the tier's `calls`); a further
--- call waits here, which costs a connection and no thread, and is refused when it has waited for long or many wait
--- already.
--- Calls that need no token have a few places together, and of those who wait for them each network a few: a flood of
--- sign-ins delays sign-ins, not accounts.
+--- Limits the concurrent API calls of one account.
+-- The API has a few threads for all accounts. An account may use some of them at the same time (the tier's `calls`).
+-- A further call waits here, which costs a connection but no thread. It is refused if it waits too long, or if too many
+-- calls are waiting.
+-- All calls without a token share a few places, and only a few calls per network may wait for them. So a flood of
+-- sign-ins delays other sign-ins, but no signed-in account.
 
 local holds = require("sluice.limits.holds")
 local metrics = require("sluice.metrics")
@@ -13,11 +13,11 @@ local var = ngx.var
 
 local _M = {}
 
--- Calls without a token under way, and how many of one network may wait.
-local OF_STRANGERS, WAITING_OF_NETWORK = 3, 8
--- So many times the calls at once may wait, for so many seconds.
+-- Concurrent calls without a token, and calls of one network that may wait for a place.
+local STRANGERS_CALLS, WAITING_PER_NETWORK = 3, 8
+-- Waiting calls per concurrent call of the limit, and the longest wait in seconds.
 local WAITING_TIMES, WAIT_SECONDS = 16, 10
--- How often who waits looks again: a little later each time, so that those who came first look more often.
+-- Pauses between two tries of a waiting call, in seconds: each is longer than the one before.
 local FIRST_PAUSE, LONGEST_PAUSE = 0.002, 0.05
 
 local function take(key, most)
@@ -41,7 +41,7 @@ local function wait(key, most)
     return false
 end
 
--- Begins a call as soon as there is a place.
+-- Takes a place for a call; waits for one if necessary.
 local function begin(whose, most, may_wait)
     local key = "c:" .. whose
     local has_place = take(key, most)
@@ -66,7 +66,7 @@ end
 
 --- Begins a call of an account.
 -- @param account kind:id
--- @param most calls at once; nil where there is no limit
+-- @param most concurrent calls; nil if there is no limit
 -- @return nil, or an error code
 function _M.begin(account, most)
     return most and begin(account, most, always) or nil
@@ -78,8 +78,8 @@ end
 function _M.begin_stranger(network)
     local of_network = "w:network:" .. network
     local waits = false
-    local code = begin("strangers", OF_STRANGERS, function()
-        waits = take(of_network, WAITING_OF_NETWORK)
+    local code = begin("strangers", STRANGERS_CALLS, function()
+        waits = take(of_network, WAITING_PER_NETWORK)
         return waits
     end)
     if waits then
@@ -88,7 +88,7 @@ function _M.begin_stranger(network)
     return code
 end
 
---- The API has answered, or the request is over.
+--- Ends a call: the API has responded, or the request has ended.
 function _M.finish()
     local key = var.calling
     if key and key ~= "" then

@@ -1,13 +1,13 @@
---- How fast something may go on: one clock per subject in a shared dict, exact over all workers of an edge.
--- The generic cell rate algorithm (ITU-T I.371 annex A) in its virtual scheduling form. A clock says until when what
--- was let through has used up its subject's rate; each booking moves it on by its cost in seconds, in one atomic incr
--- that is check and count at once. A clock that time has caught up with is an entry that has expired, and the next
--- incr starts it at now: idle subjects take no memory, and nobody has to read before writing. Where two workers set
--- the entry's end at once, the sooner one may win: that forgives one cost at the end of a busy time, and never takes
--- one.
+--- Rate limits: one clock per subject in a shared dict, exact across all workers of an edge.
+-- The generic cell rate algorithm (ITU-T I.371 annex A) in its virtual scheduling form. A subject's clock is the time
+-- until which the accepted requests use up its rate. Each request advances the clock by its cost in seconds, in one
+-- atomic incr that both checks and counts. If the clock is in the past, its entry has expired, and the next incr starts
+-- it at the current time. So idle subjects need no memory, and no worker has to read before it writes. If two workers
+-- set an entry's expiry at the same time, the earlier expiry may win: this can waive one cost at the end of a busy
+-- time, and never adds one.
 --
--- What is evicted from the dict is forgiven as well. When the dict is broken (no memory at all), everything passes and
--- the journal says so: these limits protect speed, not content.
+-- If an entry is evicted, its costs are waived too. If the dict fails (no memory at all), all requests pass and the
+-- error log says so: these limits protect speed, not content.
 
 local journal = require("sluice.platform.journal")
 
@@ -17,11 +17,11 @@ local _M = {}
 
 local clocks = ngx.shared.clocks
 
--- An entry's life is counted in milliseconds, and none at all means for ever.
+-- Shortest expiry, in seconds: nginx counts milliseconds, and 0 would mean no expiry.
 local SHORTEST = 0.001
--- Costs are added to the seconds since 1970 in doubles.
+-- Tolerance in seconds, since costs are added to epoch seconds in doubles.
 local ROUNDING = 1e-6
--- A clock that is ahead by more than a limit allows and so many costs and seconds: the machine's own time was set back.
+-- If a clock is ahead of its limit by more than these costs and seconds, the machine's time was set back.
 local ASTRAY_COSTS, ASTRAY_SECONDS = 64, 60
 
 local function broken(err)
@@ -29,16 +29,16 @@ local function broken(err)
 end
 
 --- A limit.
--- @param rate so many a second
--- @param burst so many at once
+-- @param rate per second
+-- @param burst most at the same moment
 function _M.limit(rate, burst)
     return { cost = 1 / rate, tolerance = burst / rate, burst = burst }
 end
 
---- Lets one through, or not.
--- @param key whose clock
+--- Accepts or refuses one request.
+-- @param key of the clock
 -- @param limit what limit() made
--- @return nil where it may pass, otherwise the seconds until one may; and how far ahead the clock is
+-- @return nil if it may pass, otherwise the seconds until one may; and how far ahead the clock is, in seconds
 function _M.take(key, limit)
     local cost = limit.cost
     local now = ngx.now()
@@ -49,7 +49,7 @@ function _M.take(key, limit)
     end
     local ahead = at - now
     if ahead <= limit.tolerance + ROUNDING then
-        -- A clock that was just started has its end already.
+        -- A clock that was just started has its expiry already.
         if ahead > cost + ROUNDING then
             clocks:expire(key, max(ahead, SHORTEST))
         end
@@ -63,10 +63,10 @@ function _M.take(key, limit)
     return ahead - limit.tolerance, ahead - cost
 end
 
---- Books a cost, however far the clock is ahead.
+--- Books a cost without a limit.
 -- @param cost seconds
--- @param slack seconds that an idle clock lags behind: what lets a pace be kept by who is woken late
--- @return seconds until the booking's turn, 0 or less: now
+-- @param slack seconds that an idle clock may lag behind, so that a sender that is woken late can catch up
+-- @return seconds to wait; 0 or less means none
 function _M.book(key, cost, slack)
     local now = ngx.now()
     local at, err = clocks:incr(key, cost, now, cost + slack)
@@ -78,19 +78,19 @@ function _M.book(key, cost, slack)
     return at - now - cost
 end
 
---- Whether a clock that is booked with some slack was booked a moment ago.
+--- Whether a clock that is booked with slack is in use.
 function _M.is_running(key)
     return clocks:get(key) ~= nil
 end
 
---- Takes a booking back.
+--- Cancels a booking.
 function _M.unbook(key, cost)
     clocks:incr(key, -cost)
 end
 
---- What a client is told of a limit: RateLimit-Limit, -Remaining and -Reset of draft-ietf-httpapi-ratelimit-headers-06,
--- section 5: three fields, whole numbers, seconds until all of it is there again.
--- @param ahead what take() said
+--- Values of the headers RateLimit-Limit, -Remaining and -Reset (draft-ietf-httpapi-ratelimit-headers-06, section 5):
+-- whole numbers; Reset is the seconds until the whole burst is available again.
+-- @param ahead take()'s second result
 -- @return three numbers
 function _M.quota(limit, ahead)
     local remaining = floor((limit.tolerance - ahead) / limit.cost + ROUNDING)

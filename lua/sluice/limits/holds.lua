@@ -1,7 +1,7 @@
---- What is held for as long as something lasts: open downloads, reserved bytes. One sum per key over all workers.
--- Held when it begins and given back in the log phase, so no orderly end leaks. A worker that is killed gives nothing
--- back: once a second one worker looks whether every registered process lives. Where one does not, a new generation of
--- sums begins at nothing, and each worker adds what it holds itself; within a second or two all is as it should be.
+--- Counts what requests hold while they last: open downloads, reserved bytes. One sum per key, across all workers.
+-- A request takes an amount when it begins and gives it back in the log phase, so no regular end leaks. A killed worker
+-- gives nothing back. So once per second one worker checks whether every registered process is alive. If one is dead, a
+-- new generation of sums starts at zero, and each worker adds its own amounts. The sums are right again after 1 to 2 s.
 
 local ffi = require("ffi")
 local journal = require("sluice.platform.journal")
@@ -20,13 +20,13 @@ local feed = ngx.shared.feed
 local mine = {}
 local generation, prefix = 0, ""
 
--- Before any worker has died, keys are what they are: no string is made.
+-- Until a worker has died, keys have no prefix, which saves a string per call.
 local function current(key)
     return generation == 0 and key or prefix .. key
 end
 
---- Holds an amount.
--- @return the sum over all workers, this amount included; where it cannot be kept, the amount alone
+--- Adds an amount.
+-- @return the sum of all workers, including this amount; only the amount if the shared dict fails
 function _M.take(key, amount)
     mine[key] = (mine[key] or 0) + amount
     local sum, err = sums:incr(current(key), amount, 0)
@@ -42,7 +42,7 @@ function _M.give(key, amount)
     local left = (mine[key] or 0) - amount
     mine[key] = left > 0 and left or nil
     local sum = sums:incr(current(key), -amount)
-    -- What was evicted is begun anew by others, and not by whom it is given back.
+    -- If the entry was evicted, this incr may have started it below zero.
     if sum and sum < 0 then
         sums:delete(current(key))
     end
@@ -52,7 +52,7 @@ local function lives(pid)
     return ffi.C.kill(pid, 0) == 0 or ffi.errno() ~= ESRCH
 end
 
--- Looks for workers that have died in the middle of something.
+-- Starts a new generation for each worker that was killed.
 local function count_workers()
     for _, key in ipairs(feed:get_keys(0)) do
         local pid = key:match("^worker:(%d+)$")
@@ -90,7 +90,7 @@ function _M.start()
     timer.every(INTERVAL, check, "the census")
 end
 
---- The end of this worker: what it still holds will not be given back by anybody else.
+--- Ends this worker: gives back everything that it still holds.
 function _M.stop()
     feed:delete("worker:" .. ngx.worker.pid())
     for key, amount in pairs(mine) do

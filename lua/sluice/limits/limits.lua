@@ -1,4 +1,4 @@
---- How often something may be done. Counted in a shared dict: by each edge for itself, and forgotten with it.
+--- Limits how often a part is sent. Each edge counts in its own shared dict.
 
 local journal = require("sluice.platform.journal")
 
@@ -13,13 +13,13 @@ local function key_of(upload, part)
     return upload .. ":" .. part
 end
 
---- Counts a PUT that goes on to a proxied storage: a part that is sent again and again fills RGW 16 for good.
--- @return nil where it may go on, or the seconds until it may
+--- Counts a PUT to a proxied storage: on RGW 16, every repeated part takes up space permanently.
+-- @return nil if it may continue, or the seconds until it may
 function _M.count_try(upload, part)
     local key = key_of(upload, part)
     local count, err = tries:incr(key, 1, 0, WINDOW_SECONDS)
     if not count then
-        -- It protects space, not content: when it is broken, uploads go on.
+        -- This protects space, not content: if the dict fails, uploads continue.
         journal.note("could not count a part's tries: " .. err)
         return nil
     end
@@ -29,7 +29,7 @@ function _M.count_try(upload, part)
     return nil
 end
 
---- Takes a try back, of which the storage has kept nothing.
+--- Uncounts a try, if the storage has stored nothing.
 function _M.forgive_try(upload, part)
     tries:incr(key_of(upload, part), -1)
 end

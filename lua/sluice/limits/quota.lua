@@ -1,10 +1,10 @@
---- Daily and monthly traffic of a subject whose tier has a quota, in UTC.
--- What counts is what the API has booked, and what this edge has not reported yet, and what responses that are under
--- way here have reserved: the whole length when they begin, settled with what was sent at their end. Reserving is one
--- atomic sum (limits/holds.lua), made before it is compared, so a hundred downloads at once do not pass a quota
--- for one. The API's sums come with each report of usage, and are asked for when a subject is first seen and once a
--- minute. What other edges have not reported yet is not known here. When the API is away, what was known serves on; a
--- subject that is not known at all waits.
+--- Daily and monthly traffic quotas, in UTC.
+-- A subject's traffic is the sum of three: what the API has booked, what this edge has not reported yet, and what
+-- running responses have reserved. A response reserves its whole length when it begins; at its end, the bytes sent
+-- replace the reservation. Reserving is one atomic sum (limits/holds.lua) before the comparison, so a hundred
+-- concurrent downloads cannot pass a quota that has room for one. The API's sums come with each usage report. They are
+-- also fetched when a subject is first seen, and then once per minute. Traffic that other edges have not reported yet
+-- is unknown here. If the API is down, the last known sums are used; unknown subjects are refused for now.
 
 local cjson = require("cjson.safe")
 local semaphore = require("ngx.semaphore")
@@ -17,7 +17,7 @@ local _M = {}
 local DAY = 86400
 local FRESH_SECONDS, RETRY_SECONDS = 60, 5
 local WAIT_SECONDS = 4
--- Zeros are kept for a while: most subjects come again.
+-- Seconds for which zeros are kept, since most subjects come again.
 local IDLE_SECONDS = 600
 
 local sums = ngx.shared.quotas
@@ -55,7 +55,7 @@ local function ask(subject)
     return true
 end
 
--- One of a worker's requests asks, the others wait for its answer.
+-- One request per worker asks the API; the others wait for its result.
 local function ask_once(subject)
     local other = asking[subject]
     if other then
@@ -75,7 +75,7 @@ local function ask_once(subject)
     end
 end
 
--- What the API has booked for a subject, on this day and in its month; nil where nobody knows.
+-- Bytes that the API has booked for a subject on this day and in this month; nil if unknown.
 local function booked(subject)
     local of_day, of_month, fetched, same_day = kept(subject)
     if of_day and same_day and ngx.time() < fetched + FRESH_SECONDS then
@@ -105,7 +105,7 @@ end
 
 --- Reserves a response's length.
 -- @param tier with daily, monthly or both
--- @return nil; or an error code, and the seconds until it may be tried again
+-- @return nil; or an error code, and the seconds to wait before a retry
 function _M.reserve(subject, tier, length)
     local of_day, of_month = booked(subject)
     if not of_day then
@@ -125,7 +125,7 @@ function _M.reserve(subject, tier, length)
     return "QUOTA_EXCEEDED", wait
 end
 
---- The end of a response: what was sent takes the place of what was reserved.
+--- Ends a response: the bytes sent replace the reserved ones.
 function _M.settle(subject, length, sent)
     if sent > 0 then
         sums:incr("u:" .. subject, sent, 0)
@@ -133,14 +133,14 @@ function _M.settle(subject, length, sent)
     holds.give("q:" .. subject, length)
 end
 
---- Whether a subject has a quota that this edge looks after.
+--- Whether this edge knows a subject's traffic.
 function _M.is_known(subject)
     return sums:get("t:" .. subject) ~= nil
 end
 
---- A report was booked: what it held has become part of the API's sums.
+--- Moves the traffic of a booked report to the API's sums.
 -- @param rows the report's: kind, id, day, sent, received
--- @param totals kind, id, bytes of the day, of the month, for the subjects that are known here
+-- @param totals kind, id, bytes of the day, bytes of the month, for the subjects that are known here
 function _M.settle_flush(rows, totals)
     for _, total in ipairs(totals) do
         keep(total[1] .. ":" .. total[2], total[3], total[4], ngx.time())

@@ -1,8 +1,8 @@
---- Readers of links: strangers, who are counted apart from the owner's own downloads.
--- Each link has the `connections` of its owner's tier for its readers, and one network half of them per link, so that
--- nobody alone shuts a link for the others. All links of an account together have eight times as many. The owner pays
--- for readers, but once they have had half of a day's or a month's quota, no further one begins: that half is counted
--- by each edge for itself, since its start.
+--- Readers of links, who are counted separately from the owner's downloads.
+-- The readers of a link may have as many connections as the owner's tier allows (`connections`). One network may have
+-- half of them per link, so that one client cannot block a link for the others. All links of an account together may
+-- have eight times as many. Readers use the owner's quota. But if they have used half of the daily or monthly quota, no
+-- further download by a link begins. Each edge counts this half separately, since its start.
 -- What a reader holds until the end stands in $reading: "<link> <network> <account>".
 
 local holds = require("sluice.limits.holds")
@@ -42,7 +42,7 @@ local function take_all(most, of_link, of_network, of_account)
     return true
 end
 
--- When the day and the month end, and under which keys they are counted.
+-- The keys of the counters for the day and the month, and the seconds until each period ends.
 local function periods(account)
     local now = ngx.time()
     local date = os.date("!*t", now)
@@ -52,8 +52,8 @@ local function periods(account)
     }
 end
 
--- Whether readers have had their share.
--- @return nil; or the seconds until they may have some again
+-- Whether the readers have used up their share of the quota.
+-- @return nil; or the seconds until they may download again
 local function wait_for_share(account, allowed)
     for name, period in pairs(periods(account)) do
         local most = allowed[name]
@@ -64,7 +64,7 @@ local function wait_for_share(account, allowed)
     return nil
 end
 
---- The link of a request by one, or nil.
+--- The link of the request, or nil if it uses none.
 function _M.link()
     local link = var.reader
     return link ~= "" and link or nil
@@ -73,7 +73,7 @@ end
 --- Begins a response to a reader.
 -- @param account whose file it is
 -- @param allowed that account's tier
--- @return nil; or an error code, and the seconds until it may be tried again if that is known
+-- @return nil; or an error code, and the seconds to wait before a retry if known
 function _M.begin(link, account, allowed)
     local wait = allowed.quota and wait_for_share(account, allowed)
     if wait then
@@ -87,7 +87,7 @@ function _M.begin(link, account, allowed)
     return nil
 end
 
---- The end of a response.
+--- Ends a response.
 -- @param held what $reading says
 -- @param sent bytes
 -- @param has_quota whether the account's tier has one

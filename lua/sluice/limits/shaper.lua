@@ -1,10 +1,10 @@
---- One bandwidth budget per user, over all of that user's connections.
--- nginx' limit_rate counts for one connection and cannot be changed while it runs. So a user whose tier has a rate
--- gets downloads through here: a cosocket asks the edge's own inner server for the file's bytes (sendfile of local
--- storage, or the proxied storage), and before each piece its time is booked on the user's one clock. Users without a
--- rate never come here. A part's body cannot be paced, as nginx reads it without asking anybody: its time is booked
--- before it is let in, in slices that take turns with the user's other connections, and after MOST_WAIT at once for
--- what is left.
+--- One rate limit per user, shared by all of the user's connections.
+-- nginx's limit_rate applies to one connection and cannot be changed while it runs. So if a user's tier has a rate,
+-- this module sends the downloads: a cosocket reads the file from the edge's inner server (sendfile from local storage,
+-- or the proxied storage), and books the time of each piece on the user's clock before it sends it. Users without a
+-- rate do not use this module. nginx 1.22 cannot slow down a request body while reading. Instead, a part waits before
+-- it is accepted until the account has budget for it, in slices that alternate with the user's other connections. After
+-- MOST_WAIT seconds it is accepted on credit.
 
 local api = require("sluice.platform.api")
 local gcra = require("sluice.limits.gcra")
@@ -18,23 +18,23 @@ local ngx = ngx
 local _M = {}
 
 -- A piece takes a twentieth of a second, within these sizes.
-local PIECES_A_SECOND, SMALLEST, LARGEST = 20, 16 * 1024, 256 * 1024
--- Who is woken late makes up for it, up to so many seconds.
+local PIECES_PER_SECOND, SMALLEST, LARGEST = 20, 16 * 1024, 256 * 1024
+-- A sender that is woken late may catch up to this many seconds.
 local SLACK = 0.2
--- Seconds that a part waits for its time before it is let in on credit: less than clients wait for an answer.
+-- Seconds that a part waits before it is accepted on credit; less than the timeouts of clients.
 local MOST_WAIT = 20
--- Seconds of credit at which no further part is let in.
-local MOST_AHEAD = 60
+-- Seconds of credit after which further parts are refused.
+local MOST_CREDIT = 60
 local CONNECT_MS, SEND_MS, READ_MS = 1000, 5000, 65000
 
 local feed = ngx.shared.feed
 
 local function piece(rate)
-    return math.max(SMALLEST, math.min(LARGEST, math.floor(rate / PIECES_A_SECOND)))
+    return math.max(SMALLEST, math.min(LARGEST, math.floor(rate / PIECES_PER_SECOND)))
 end
 
--- The clock of a request, and the one that it shares the rate with: the owner's downloads and parts have one, readers
--- of the account's links the other. While both run, each has half of the rate.
+-- The clock of a request, and the other clock of the account: one is for the owner's downloads and parts, the other for
+-- readers of the account's links. While both are in use, each has half of the rate.
 local function clocks_of(account, is_reader)
     local own, links = "r:" .. account, "r:links:" .. account
     if is_reader then
@@ -47,7 +47,7 @@ local function cost(size, rate, other)
     return gcra.is_running(other) and 2 * size / rate or size / rate
 end
 
---- What the inner server is shown, so that nobody else who finds its socket is served.
+--- The secret that the inner server requires, so that other processes cannot use its socket.
 function _M.secret()
     local secret = feed:get("inner_secret")
     if not secret then
@@ -73,8 +73,8 @@ local function open(file, range)
     return socket
 end
 
--- Sends what the socket gives, and books it as it goes.
--- @return bytes that were sent and booked, and why it was not all where that was the storage's fault
+-- Sends the bytes of a socket, and books them piece by piece.
+-- @return bytes that were sent and booked; and the error, if the storage failed
 local function pump(socket, length, account, rate)
     local clock, other = clocks_of(account, readers.link() ~= nil)
     local most, left = piece(rate), length
@@ -88,7 +88,7 @@ local function pump(socket, length, account, rate)
         if not data then
             return length - left, "the storage stopped: " .. err
         end
-        -- Waits until the client has taken it: one piece of a response is in memory.
+        -- Waits until the client has received it, so that only one piece per response is in memory.
         if not ngx.print(data) or not ngx.flush(true) then
             return length - left
         end
@@ -98,10 +98,10 @@ local function pump(socket, length, account, rate)
     return length
 end
 
---- Asks for a file's bytes.
+--- Requests a file's bytes.
 -- @param range Range's value, or ""
 -- @param wanted number of bytes
--- @return a socket that gives them; or nil, the inner server's error code where it gave one, and what went wrong
+-- @return a socket to read them from; or nil, the inner server's error code if it sent one, and an error message
 function _M.ask(file, range, wanted)
     local socket, err = open(file, range)
     if not socket then
@@ -116,16 +116,16 @@ function _M.ask(file, range, wanted)
     return nil, body and body:match('"code":"([A-Z_]+)"'), "the inner server answered " .. tostring(status or length)
 end
 
---- Sends a file's bytes at the user's pace, once the headers stand.
--- @return bytes that were sent and booked, and why it was not all where that was the storage's fault
+--- Sends a file's bytes at the user's rate, after the headers were set.
+-- @return bytes that were sent and booked; and the error, if the storage failed
 function _M.send(socket, length, account, rate)
     local sent, err = pump(socket, length, account, rate)
     socket:close()
     return sent, err
 end
 
---- Waits until a part's time has come.
--- @return nil; or the seconds after which it may be tried again
+--- Waits until the account has budget for a part.
+-- @return nil; or the seconds to wait before a retry
 function _M.await_part(account, rate, length)
     local clock, other = clocks_of(account, false)
     local most = piece(rate)
@@ -134,9 +134,9 @@ function _M.await_part(account, rate, length)
         local size = math.min(most, left)
         local seconds = cost(size, rate, other)
         local wait = gcra.book(clock, seconds, SLACK)
-        if left == length and wait > MOST_AHEAD then
+        if left == length and wait > MOST_CREDIT then
             gcra.unbook(clock, seconds)
-            return math.ceil(wait - MOST_AHEAD)
+            return math.ceil(wait - MOST_CREDIT)
         end
         left = left - size
         if ngx.now() + wait > ends then

@@ -1,5 +1,5 @@
---- What a tier allows. Tokens name a tier and nothing more; its numbers come from the API (SLUICE_TIERS), when the
--- revocation feed says that they are others than those which the edge holds. A changed tier needs no new token.
+--- The limits of tiers. A token contains only a tier's name. The edge gets the limits from the API (SLUICE_TIERS)
+-- whenever the revocation feed announces a new version. So a changed tier needs no new tokens.
 
 local cjson = require("cjson.safe")
 local api = require("sluice.platform.api")
@@ -10,7 +10,7 @@ local _M = {}
 
 local feed = ngx.shared.feed
 
--- For an API that does not say: what the tier "default" has had since the beginning.
+-- For an old API that sends no tiers: the original limits of the tier "default".
 local BUILT_IN = { tiers = { default = { connections = 32 } } }
 local LIMITS = { "api", "part", "download" }
 
@@ -20,7 +20,7 @@ local function limit(pair)
     return type(pair) == "table" and pair[1] and pair[1] > 0 and gcra.limit(pair[1], pair[2]) or nil
 end
 
--- 0 stands for no limit.
+-- 0 means no limit.
 local function number(value)
     return type(value) == "number" and value > 0 and value or nil
 end
@@ -41,7 +41,7 @@ local function prepare(document)
     return made
 end
 
---- Looks whether the edge holds other tiers than this worker; a timer of the revocation feed does so.
+--- Updates this worker's tiers from the shared dict. The revocation feed's timer calls it.
 function _M.refresh()
     local held = feed:get("tiers_version") or ""
     if held == version then
@@ -52,33 +52,33 @@ function _M.refresh()
 end
 
 local function all()
-    -- Until the edge has got its tiers nobody is let in, so what is looked at here first is complete.
+    -- No request is accepted before the edge has its tiers, so they are complete here.
     if not version or version == "" then
         _M.refresh()
     end
     return current
 end
 
---- A tier's numbers: connections, rate and quotas where there are any, and the limits api, part and download.
--- @param name as a token says it; an unknown one, or none, is "default"
+--- A tier: connections, rate, quotas, and the limits api, part and download; nil means no limit.
+-- @param name from a token; an unknown name, or none, means "default"
 function _M.of(name)
     local tiers = all().tiers
     return tiers[name] or tiers.default
 end
 
---- The limits per address of what needs no token: signup, signin or refresh; nil where there is none.
+--- The limit per address for calls without a token: signup, signin or refresh; nil if there is none.
 function _M.public(name)
     return all()[name]
 end
 
---- Seconds between two reports of usage.
+--- Seconds between two usage reports.
 function _M.flush_seconds()
     return all().flush
 end
 
---- Gets the tiers where the API holds others than the edge.
--- @param wanted the version that the feed names; nil where it names none
--- @return true, or nil, err where the edge has none at all
+--- Fetches the tiers if the API has another version.
+-- @param wanted the version in the feed; nil if there is none
+-- @return true; or nil, err if the edge has no tiers at all
 function _M.load(wanted)
     local held = feed:get("tiers_version")
     if not wanted or wanted == held then

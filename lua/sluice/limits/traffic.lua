@@ -1,6 +1,6 @@
---- What a request may take, and what it took: tiers, limits, quotas and accounts, in the order in which a request meets
--- them. Everything is kept under the ids in a token's claims, or under the owner of the file that a link names, so a
--- user's sessions and links share one account, and a token that does not verify uses up nobody's.
+--- Applies limits and quotas to requests, and books their traffic. The functions are in the order in which a request
+-- calls them. All counts belong to the ids in a token's claims, or to the owner of the file of a link. So a user's
+-- sessions and links share one account, and a request with an invalid token uses no account's limits.
 --
 -- What a response holds until its end stands in $held, because nginx' variables outlive internal redirects: an account,
 -- "kind:id", for an open download; "=<bytes that are to come to local storage> account" for a part; or, for an open
@@ -23,9 +23,9 @@ local _M = {}
 local byte = string.byte
 local PART, MORE = byte("="), byte("+")
 
--- What the bodies hold that are on their way to local storage.
+-- Key of the bytes of all bodies that are arriving for local storage.
 local ARRIVING = "arriving"
--- The bodies of one part that are on their way, by upload and number.
+-- Prefix of the number of arriving bodies per part, by upload and part number.
 local BODIES, MOST_BODIES = "bodies:", 4
 
 local PREFIXES = { api = "a:", part = "p:", download = "d:" }
@@ -43,7 +43,7 @@ function _M.party(kind, id, name)
     return { account = account, tier = name, clocks = clocks }
 end
 
--- Headers are for who is refused, and for calls of the API, which cost more than they do.
+-- Only refused requests and API calls get these headers; for other requests they would cost too much.
 local function tell(limit, ahead)
     local header = ngx.header
     header["RateLimit-Limit"], header["RateLimit-Remaining"], header["RateLimit-Reset"] = gcra.quota(limit, ahead)
@@ -63,7 +63,7 @@ function _M.admit(kind, party)
     if not limit then
         return nil
     end
-    -- A link's readers have a clock for each link and network: they use up none of the owner's.
+    -- Readers have a clock per link and network, so that they do not use the owner's limit.
     local link = kind == "download" and readers.link()
     local clock = link and "d:" .. link .. var.client_network or party.clocks[kind]
     local wait, ahead = gcra.take(clock, limit)
@@ -76,7 +76,7 @@ function _M.admit(kind, party)
     return nil
 end
 
---- Counts a call that needs no token, by its address; of an IPv6 address by its network, which one machine has all of.
+--- Counts a call without a token, by IPv4 address or IPv6 network (one machine has all addresses of its network).
 -- @param kind signup, signin or refresh
 -- @return nil, or an error code
 function _M.admit_stranger(kind, code)
@@ -89,7 +89,7 @@ function _M.admit_stranger(kind, code)
     return wait and refuse(limit, wait, ahead, code) or nil
 end
 
--- Reserves a response's length where the tier has a quota.
+-- Reserves a response's length in the quota.
 local function reserve(account, allowed, length)
     local code, wait = quota.reserve(account, allowed, length)
     metrics.add("limits", "quota", code and "refused" or "passed")
@@ -131,9 +131,9 @@ local function disconnect(account, sent, has_quota)
     end
 end
 
---- Begins a response that sends a blob's bytes.
--- @param length of them, more than 0
--- @return nil, or an error code; the rate in bytes a second where the tier has one
+--- Begins a response with a blob's bytes.
+-- @param length number of bytes, more than 0
+-- @return nil, or an error code; and the tier's rate in bytes per second, if it has one
 function _M.begin(party, length)
     local allowed = tier.of(party.tier)
     local account = party.account
@@ -145,7 +145,7 @@ function _M.begin(party, length)
     if allowed.quota then
         code = reserve(account, allowed, length)
         if code then
-            -- Nothing was begun, so nothing is left for the end to settle.
+            -- The response has not begun, so the log phase must not settle it.
             disconnect(account, 0, false)
             var.held = ""
             return code
@@ -154,9 +154,9 @@ function _M.begin(party, length)
     return nil, allowed.rate
 end
 
---- Begins to take a part in.
--- A URL that takes 8 MiB must not hold the disk full of half-sent bodies. nginx' limit_conn would never forget those of
--- a worker that was killed.
+--- Begins to receive a part.
+-- Clients must not be able to fill the disk with unfinished bodies for the URL of one part. nginx's limit_conn would
+-- count the requests of a killed worker permanently.
 -- @return an error code; or nil, and the bytes of all bodies on their way to local storage, if this one goes there
 function _M.begin_part(part)
     if part.to then
@@ -172,7 +172,7 @@ function _M.begin_part(part)
     return nil, holds.take(ARRIVING, part.size)
 end
 
---- Notes bytes that usage holds already.
+--- Records bytes that usage has already counted.
 function _M.note_booked(bytes)
     local held = var.held
     local reserved, account = held:match("^%+(%S+) %S+ (%S+)$")
@@ -188,7 +188,7 @@ local function settle_rare(held, sent)
     return account, sent - tonumber(booked), reserved >= 0
 end
 
---- The log phase: books what was moved, and gives back what was held.
+--- Log phase: books the bytes of the request, and releases everything that it holds.
 function _M.finish()
     calls.finish()
     local account = var.held
@@ -206,7 +206,7 @@ function _M.finish()
         usage.add(sender, 0, tonumber(received) or 0)
         return
     end
-    -- The body of a refusal is not traffic.
+    -- The body of an error response is not counted as traffic.
     local sent = ngx.status < 400 and tonumber(var.body_bytes_sent) or 0
     local moved, reserved = sent, nil
     if first == MORE then

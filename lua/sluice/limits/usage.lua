@@ -1,9 +1,9 @@
---- How many bytes went to and came from whom: counted by each worker for itself, put together once a second in a list
--- that all workers share, and reported to the API in batches every few seconds, by one worker at a time.
--- The response path pays one addition in a Lua table. A batch has a number that is never used again, so that the API
--- books it once however often it is sent. A worker that is killed loses its last second; a machine that is, its last
--- flush. A worker that ends orderly reports before; what comes later than that, or finds no API, goes to a file that
--- the next flush takes up, of this nginx or of the one that is started after it.
+--- Counts the bytes sent and received per subject, and reports them to the API.
+-- Each worker counts in a Lua table, so a response costs one addition. Once per second it moves its counts to a list
+-- in a shared dict. Every few seconds one worker at a time reports the list in batches. A batch has a unique number, so
+-- the API books it only once even if it is sent repeatedly. If a worker is killed, the counts of its last second are
+-- lost; if the machine fails, those since the last report. A worker that ends regularly reports its counts. If it is
+-- too late for that, or the API is down, it writes them to a file, which the next report sends, even after a restart.
 
 local cjson = require("cjson.safe")
 local api = require("sluice.platform.api")
@@ -26,7 +26,7 @@ local feed = ngx.shared.feed
 local mine, count = {}, 0
 local sending = false
 
---- Counts what a finished response, or a piece of one, has moved.
+--- Counts the bytes of a finished response, or of a piece of one.
 -- @param subject kind:id
 -- @param sent, received bytes
 function _M.add(subject, sent, received)
@@ -42,7 +42,7 @@ function _M.add(subject, sent, received)
     end
 end
 
--- Hands this worker's counts over. What finds no room stays here, and is tried again.
+-- Moves this worker's counts to the list. If the list is full, they stay here until the next try.
 local function push()
     if count == 0 then
         return
@@ -71,7 +71,7 @@ local function push()
     end
 end
 
--- The name of this edge's batches; kept as long as the shared memory is.
+-- The id of this edge in its batches; it lives as long as the shared memory.
 local function edge()
     local id = feed:get("usage_edge")
     if not id then
@@ -81,7 +81,7 @@ local function edge()
     return id
 end
 
--- The next batch out of the list, one row per subject and day; nil where there is nothing.
+-- The next batch from the list, with one row per subject and day; nil if the list is empty.
 local function compose()
     local rows, found = {}, 0
     while found < BATCH_ROWS do
@@ -112,19 +112,19 @@ local function compose()
             table.insert(totals, { row[1], row[2] })
         end
     end
-    -- An empty list would be written as an object.
+    -- cjson would encode an empty list as an object.
     return cjson.encode({
         edge = edge(), sequence = feed:incr("usage_sequence", 1, 0), rows = list, totals = totals[1] and totals,
     })
 end
 
--- @return whether the API has it, or will never take it
+-- @return whether the batch is done: the API has booked it, or will never accept it
 local function send(batch)
     local status, body = api.post("/internal/usage", batch)
     if status == 200 then
         local answer = cjson.decode(body)
         local reported = cjson.decode(batch)
-        -- What an nginx before this one has left behind was never part of what is not reported here.
+        -- Batches from before a restart are not part of this edge's unreported sums.
         local rows = reported.edge == edge() and reported.rows or {}
         quota.settle_flush(rows, type(answer) == "table" and answer.totals or {})
         return true
@@ -136,7 +136,7 @@ local function send(batch)
     return false
 end
 
--- What workers left behind that found no API.
+-- Sends the file of workers that ended while the API was down.
 local function send_file()
     local path = settings.usage_file
     local taken = path .. ".taken"
@@ -197,7 +197,7 @@ end
 
 local function tick(premature)
     push()
-    -- The workers take turns: a flush each so many seconds for all of them. Whoever ends does not wait.
+    -- The workers share one flush per interval. A worker that ends does not wait for its turn.
     if premature or feed:safe_add("usage_turn", true, tier.flush_seconds() - 0.5) then
         flush()
     end
@@ -208,7 +208,7 @@ function _M.start()
     timer.every(1, tick, "the usage reports")
 end
 
--- Everything that is not reported yet, a batch a line.
+-- Writes everything that is not reported yet to the file, one batch per line.
 local function write_down()
     local batches, batch = {}, queue:get("inflight")
     queue:delete("inflight")
@@ -223,7 +223,7 @@ local function write_down()
     end
     local file, err = io.open(settings.usage_file, "a")
     if file then
-        -- In one write: other workers append as well.
+        -- In a single write, since other workers append too.
         file:setvbuf("full", #text + 1)
         file:write(text)
         file:close()
@@ -232,9 +232,9 @@ local function write_down()
     end
 end
 
---- The end of this worker, when nobody can be asked any more: what is left goes to the file.
--- Workers end at the same moment. Whoever is refused the lock has handed its counts over before; so whoever had it
--- looks at the list once more after it gave the lock back.
+--- Ends this worker, when the API cannot be called any more: writes the remaining counts to the file.
+-- Workers end at the same time. A worker that does not get the lock has moved its counts to the list before. So the
+-- worker that had the lock checks the list again after it has released it.
 function _M.stop()
     push()
     repeat

@@ -1,5 +1,5 @@
---- Asks the API, over its unix socket or one of its instances by TCP.
--- For the edge's own questions only: clients' requests go by proxy_pass.
+--- Internal requests to the API, over its unix socket, or over TCP to one of its instances.
+-- Clients' requests use proxy_pass instead.
 
 local semaphore = require("ngx.semaphore")
 local instances = require("sluice.platform.instances")
@@ -10,14 +10,14 @@ local _M = {}
 local CONNECT_MS, SEND_MS, READ_MS = 500, 500, 2000
 local MAX_BODY = 16 * 1024 * 1024
 local MAX_HEADERS = 100
--- Questions that requests cause, at the same time from one worker: more of them wait. So the feed, which does not wait,
--- finds few before it.
-local MOST_CAUSED, WAIT_SECONDS = 8, 2
+-- Most concurrent internal requests per worker that clients' requests cause; further ones wait. So the revocation feed,
+-- which has no such limit, has few requests before it.
+local MOST_FOR_REQUESTS, WAIT_SECONDS = 8, 2
 
-local places = semaphore.new(MOST_CAUSED)
+local places = semaphore.new(MOST_FOR_REQUESTS)
 
---- Reads the status line and the headers of an answer.
--- @return status, and Content-Length where there is one; or nil, err
+--- Reads the status line and the headers of a response.
+-- @return status, and Content-Length if there is one; or nil, err
 function _M.read_head(socket)
     local line, err = socket:receive("*l")
     if not line then
@@ -46,8 +46,8 @@ local function read_answer(socket)
     if not status then
         return nil, length
     end
-    -- HTTP/1.0 was asked, so an answer without a length would end with the connection; the API always sends one, and
-    -- without it a cut answer could not be told from a whole one.
+    -- The request is HTTP/1.0, so a response without a length would end with the connection, and a truncated one would
+    -- look complete. The API always sends the length.
     if not length or length > MAX_BODY then
         return nil, "no usable Content-Length"
     end
@@ -61,7 +61,7 @@ local function read_answer(socket)
     return status, body
 end
 
--- One question and its answer.
+-- One request and its response.
 local function ask(method, path, body)
     local socket = ngx.socket.tcp()
     socket:settimeouts(CONNECT_MS, SEND_MS, READ_MS)
@@ -92,7 +92,7 @@ function _M.get(path)
     return ask("GET", path)
 end
 
---- The same for what a client's request causes: so many at once.
+--- GET on behalf of a client's request; limited in concurrency.
 function _M.get_for_request(path)
     local ok, err = places:wait(WAIT_SECONDS)
     if not ok then
@@ -108,7 +108,7 @@ end
 
 --- POST to the API.
 -- @param body JSON
--- @return status and body, or nil, err: then it may have been taken or not
+-- @return status and body; or nil, err: then it is unknown whether the API has processed it
 function _M.post(path, body)
     return ask("POST", path, body)
 end

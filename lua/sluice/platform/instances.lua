@@ -1,7 +1,7 @@
---- The API's instances, where it is reached by TCP (SLUICE_API_ADDRESS): which there are, and which take requests.
--- Twice a second one worker asks DNS for the name's addresses and each of them for /healthz. An instance that is told
--- to stop says so there for a while before it closes (SLUICE_API_DRAIN): by then nothing is sent to it any more.
--- Those that are well stand in a shared dict; when none is, all of them do: an answer is better than a guess.
+--- The API's instances, if it is reached over TCP (SLUICE_API_ADDRESS), and which of them are healthy.
+-- Twice per second one worker resolves the name and requests /healthz from each address. An instance that was told to
+-- stop reports this there before it closes (SLUICE_API_DRAIN), so that it gets no more requests by then. The healthy
+-- instances are stored in a shared dict. If none is healthy, all are stored, since one of them may still respond.
 
 local balancer = require("ngx.balancer")
 local journal = require("sluice.platform.journal")
@@ -14,17 +14,17 @@ local _M = {}
 
 local INTERVAL = 0.5
 local CONNECT_MS, SEND_MS, READ_MS = 500, 500, 1000
--- A worker that dies while it asks blocks the others for this long.
+-- If a worker is killed during a check, the others are blocked for this time.
 local LOCK_SECONDS = 5
 
--- "No live upstreams", which nginx answers with 502; the Lua module has no name for it, and any other ends in 500.
+-- NGX_BUSY, "no live upstreams": nginx returns 502. The Lua module has no name for it, and other codes return 500.
 local NGX_BUSY = -3
 
 local shared = ngx.shared.instances
 local next_first = 0
 
--- The API answers the edge's own questions by a listener of their own, with threads of their own
--- (api/gunicorn_conf.py): no crowd of clients' calls delays them, and one that is busy is not ill.
+-- The API has a separate listener and threads for internal requests (api/gunicorn_conf.py). So clients' calls do not
+-- delay them, and a busy instance is not taken for an unhealthy one.
 local function own_port(port)
     return tonumber(port) + 1
 end
@@ -44,12 +44,12 @@ local function ask()
     local host, port = settings.api_address:match("^(.*):(%d+)$")
     local addresses, err = resolver.fresh(host)
     if not addresses then
-        -- Those that were there are as good a guess as any; the dict keeps them.
+        -- The dict keeps the previous instances.
         return nil, "could not find the API's address: " .. err
     end
     table.sort(addresses)
     local asked, all, well = {}, {}, {}
-    -- At once: one that hangs must not make the others old news.
+    -- In parallel, so that an instance that hangs does not delay the check of the others.
     for i, address in ipairs(addresses) do
         asked[i] = ngx.thread.spawn(is_well, address, port)
         all[i] = address .. ":" .. port
@@ -70,7 +70,7 @@ local function poll(premature)
     end
 end
 
--- Addresses and ports in the order in which this request tries them.
+-- Addresses and ports, in the order in which this request tries them (round robin).
 local function in_turn()
     local found = {}
     for address, port in (shared:get("serving") or ""):gmatch("(%S+):(%d+)") do
@@ -84,7 +84,7 @@ local function in_turn()
     return order
 end
 
---- Gives a client's request to an instance: each one's turn comes; after one that could not be reached, the next.
+--- Chooses an instance for a client's request, round robin. If it is unreachable, chooses the next one.
 function _M.balance()
     local ctx = ngx.ctx
     if not ctx.instances then

@@ -1,6 +1,6 @@
---- What went wrong, in the error log: one line a second for the same thing, with its count, and no request line.
--- nginx quotes the request in each message that a request writes, and a link's request line is a secret. So messages
--- are noted here and written by a timer, which has no request.
+--- Writes failures to the error log: at most one line per second and message, with its count.
+-- If a request logs a message, nginx adds the request line, and a link's request line is a secret. So messages are
+-- collected here and written by a timer, which has no request.
 
 local timer = require("sluice.platform.timer")
 
@@ -10,7 +10,7 @@ local MAX_KINDS = 50
 local counts, kinds = {}, 0
 
 --- Notes a failure.
--- @param message what failed, with nothing of the client's in it
+-- @param message what failed; it must not contain data from the client
 function _M.note(message)
     local count = counts[message]
     if count then

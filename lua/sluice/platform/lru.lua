@@ -1,7 +1,7 @@
---- A worker's memory of a bounded number of things, the least recently used of which goes when it is full.
--- A Lua table that is filled to its last slot, as one with a power of two of keys is, is built anew as a whole whenever
--- a key takes another's place: at 8,192 tokens that was 200 to 400 µs of CPU for each new one. A quarter of the slots
--- free, it happens once in thousands of times.
+--- A least recently used cache per worker, with a bounded number of entries.
+-- If a Lua table is completely full, as with a power of two of keys, it is rebuilt whenever a key replaces another one:
+-- with 8,192 tokens this took 200 to 400 µs of CPU per new token. With a quarter of the slots free, it is rebuilt only
+-- once in thousands of replacements.
 
 local lrucache = require("resty.lrucache")
 

@@ -1,4 +1,4 @@
---- Bytes that nobody can guess, from the libcrypto that nginx has loaded.
+--- Cryptographically secure random bytes, from the libcrypto that nginx has loaded.
 
 local ffi = require("ffi")
 

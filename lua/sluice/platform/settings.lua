@@ -1,12 +1,12 @@
---- What the edge was told in nginx's configuration (nginx/snippets/lua.conf), read once at start.
+--- The edge's settings from nginx's configuration (nginx/snippets/lua.conf), read once at the start.
 
 local _M = {}
 
 -- As api/core/keys.py: shorter ones could be guessed.
 local SHORTEST_KEY = 32
 
---- The keys in a file, as api/core/keys.py has them: oldest first, a line or a comma between. When one begins to sign
--- ("from=") is no business of the edge.
+--- The keys in a file, in the format of api/core/keys.py: oldest first, separated by lines or commas. The edge ignores
+-- the times from which keys sign ("from=").
 -- @return a list, or nil, err
 function _M.read_keys(path)
     local file, err = io.open(path, "r")

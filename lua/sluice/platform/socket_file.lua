@@ -1,6 +1,6 @@
---- A unix socket's file that a killed nginx has left behind: nginx would not start again while it is there.
--- Called while the configuration is read, before nginx listens. Reloads and `nginx -t` come here too, so a socket at
--- which somebody answers stays.
+--- Removes a unix socket's file that a killed nginx has left behind: nginx would not start while it exists.
+-- Called while the configuration is read, before nginx listens. Reloads and `nginx -t` call it too, so the file is kept
+-- if a process listens on the socket.
 
 local ffi = require("ffi")
 
@@ -15,11 +15,11 @@ local _M = {}
 
 local AF_UNIX, SOCK_STREAM, ECONNREFUSED = 1, 1, 111
 
---- Removes a socket's file that nobody listens at.
+--- Removes a socket's file if no process listens on it.
 -- @param path at most 107 bytes
 function _M.remove_stale(path)
     if #path > 107 then
-        return -- nginx will say so
+        return -- nginx will report that
     end
     local address = ffi.new("struct sluice_sockaddr_un", AF_UNIX, path)
     local socket = ffi.C.socket(AF_UNIX, SOCK_STREAM, 0)

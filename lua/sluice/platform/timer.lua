@@ -1,4 +1,4 @@
---- What a worker does again and again, for as long as it lives.
+--- Periodic work of a worker.
 
 local _M = {}
 
@@ -8,15 +8,15 @@ local function report(ok, err, what)
     end
 end
 
---- Runs something every so many seconds; the first time after as many.
--- @param run is given whether the worker ends, and it is run for that
+--- Runs a function periodically, first after one interval.
+-- @param run called with true if the worker is ending, otherwise false
 -- @param what names it in the error log
 function _M.every(seconds, run, what)
     local ok, err = ngx.timer.every(seconds, run)
     report(ok, err, what)
 end
 
---- The same, with a first time at once.
+--- Runs a function periodically, first immediately.
 function _M.at_once_and_every(seconds, run, what)
     local ok, err = ngx.timer.at(0, run)
     report(ok, err, what)

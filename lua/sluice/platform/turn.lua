@@ -1,15 +1,15 @@
---- What one worker does for all of them: they take turns by a lock in a shared dict.
+--- Work that one worker does for all: they take turns with a lock in a shared dict.
 
 local journal = require("sluice.platform.journal")
 
 local _M = {}
 
---- Does a piece of work unless another worker has done it in this interval, or is about to.
--- @param dict where the key "lock" is
--- @param most seconds that a worker which dies meanwhile blocks the others for
--- @param interval in which the workers' timers run
+--- Runs a function, unless another worker has run it in this interval or is running it.
+-- @param dict that holds the key "lock"
+-- @param most seconds for which a worker that is killed meanwhile blocks the others
+-- @param interval of the workers' timers, in seconds
 -- @param work returns true, or nil and what failed
--- @param failure what the journal says before that
+-- @param failure prefix of the message in the error log
 -- @return whether it was this worker's turn
 function _M.take(dict, most, interval, work, failure)
     if not dict:add("lock", true, most) then

@@ -1,5 +1,5 @@
---- Questions to DNS and its answers, as bytes (RFC 1035 section 4).
--- In LuaJIT alone, so that it can be tested outside nginx.
+--- Encodes DNS queries and decodes responses (RFC 1035 section 4).
+-- It needs only LuaJIT, so that it can be tested outside nginx.
 
 local bit = require("bit")
 
@@ -8,7 +8,7 @@ local _M = {}
 _M.A, _M.AAAA = 1, 28
 _M.NO_ADDRESS = "DNS knows no address"
 
--- Seconds that an answer is kept, whatever its own time says.
+-- Limits of the time for which a result is kept, in seconds, whatever its TTL is.
 local SHORTEST, LONGEST = 5, 300
 
 local function number(text, at, length)
@@ -19,7 +19,7 @@ local function number(text, at, length)
     return value
 end
 
--- Where a name in a message ends. A pointer is its last piece (section 4.1.4).
+-- The position after a name in a message. A pointer is always the last piece (section 4.1.4).
 local function skip_name(message, at)
     while true do
         local length = message:byte(at)
@@ -47,7 +47,7 @@ end
 
 --- The question section for a name.
 -- @param kind A or AAAA
--- @return its bytes, or nil where the name is none
+-- @return its bytes, or nil if the name is invalid
 function _M.question(name, kind)
     local labels = {}
     for label in name:gmatch("[^.]+") do
@@ -59,15 +59,15 @@ function _M.question(name, kind)
     return table.concat(labels) .. "\0" .. string.char(0, kind, 0, 1)
 end
 
---- A message that asks it, and no more than that.
+--- A query message with one question.
 -- @param id two bytes
 function _M.message(id, question)
     return id .. "\1\0\0\1\0\0\0\0\0\0" .. question
 end
 
---- Reads an answer.
--- @param message what came
--- @return addresses and the seconds that they hold, or nil, err; err is "another" for what answers another question
+--- Decodes a response.
+-- @param message the received bytes
+-- @return addresses and the seconds for which they are valid; or nil, err: "another" for another query's response
 function _M.read(message, id, question, kind)
     if #message < 12 + #question or message:sub(1, 2) ~= id or message:byte(3) < 128
         or message:sub(13, 12 + #question):lower() ~= question:lower() then
@@ -82,7 +82,7 @@ function _M.read(message, id, question, kind)
     for _ = 1, number(message, 7, 2) do
         at = skip_name(message, at)
         if not at or #message < at + 9 then
-            break -- cut to what fits into a datagram: some addresses are enough
+            break -- truncated to the size of a datagram: some addresses are enough
         end
         local length = number(message, at + 8, 2)
         local data = message:sub(at + 10, at + 9 + length)

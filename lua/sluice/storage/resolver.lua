@@ -1,6 +1,6 @@
 --- Addresses of storages' endpoints: /etc/hosts, then DNS at SLUICE_RESOLVER.
--- nginx' own resolver serves `proxy_pass` alone, which keeps no connection to a name that it looked up; the balancer
--- that keeps them (nginx.conf) wants an address, and is not allowed to wait for one.
+-- nginx's resolver works only for `proxy_pass`, which then keeps no connections open. The balancer that keeps
+-- connections (nginx.conf) needs an address, and cannot wait for a look-up.
 
 local ffi = require("ffi")
 local dns = require("sluice.storage.dns")
@@ -13,14 +13,14 @@ local _M = {}
 
 -- A datagram may get lost.
 local TRIES, TIMEOUT_MS = 2, 1000
--- Seconds that an answer which is over serves on when DNS fails.
-local GRACE = 10
+-- Seconds for which an expired result is used again if DNS fails.
+local STALE_SECONDS = 10
 local ASKING_SECONDS = 10
 
 local cache = lru.new(256)
 local asking = {}
 
--- What the machine's own file says, as every other program of it does.
+-- The names in /etc/hosts, which other programs use too.
 local function read_hosts(path)
     local known, file = {}, io.open(path, "r")
     for line in file and file:lines() or function() end do
@@ -40,7 +40,7 @@ local hosts = read_hosts("/etc/hosts")
 
 local random = ffi.new("unsigned char[2]")
 
--- One question to one server. A late answer to what was asked before may come first.
+-- Sends one query to one server. A late response to an earlier query may arrive first.
 local function exchange(socket, name, kind)
     local question = dns.question(name, kind)
     if not question then
@@ -94,7 +94,7 @@ local function look_up(name)
     return nil, problem
 end
 
--- What needs no DNS: an address, or a name of the machine's own file.
+-- Addresses that need no DNS: the host is an address, or is in /etc/hosts.
 local function known(host)
     if host:match("^%d+%.%d+%.%d+%.%d+$") or host:sub(1, 1) == "[" then
         return { host }
@@ -102,7 +102,7 @@ local function known(host)
     return hosts[host:lower()]
 end
 
---- The addresses of a host as they are now, whatever DNS said before and for how long.
+--- The current addresses of a host, without the cache.
 -- @return a list of addresses, or nil, err
 function _M.fresh(host)
     local addresses = known(host)
@@ -125,7 +125,7 @@ function _M.addresses(host)
         return found
     end
     local now = ngx.now()
-    -- While one asks again, the others go on with what was.
+    -- While one request resolves it again, the others use the expired result.
     if old and (asking[name] or 0) > now then
         return old
     end
@@ -137,7 +137,7 @@ function _M.addresses(host)
         cache:set(name, addresses, more)
     elseif old then
         addresses = old
-        cache:set(name, old, GRACE)
+        cache:set(name, old, STALE_SECONDS)
     end
     return addresses, more
 end
