@@ -84,7 +84,7 @@ def test_no_figure_is_lost(chinese: Path, english: Path) -> None:
 
 @pages
 def test_links_stay_in_chinese(chinese: Path, english: Path) -> None:
-    """A page links to its own English page, and to no other English page that exists in Chinese."""
+    """A page links to the English page of the same name, and to no other English page that exists in Chinese."""
     assert linked(chinese) & set(PAGES.values()) == {english}
 
 
