@@ -119,7 +119,7 @@ class TestLocal:
         code, said = self.check(run)
         assert code == 0
         assert "filesystem: is the same for all of them" in said
-        assert run("init", "local")[:2] == (0, ["incoming, parts, assembling, objects are there"])
+        assert run("init", "local")[:2] == (0, ["incoming, parts, assembling, objects exist"])
         root = Path(environ["SLUICE_STORAGE_ROOT"])
         assert [path for path in root.rglob("*") if path.is_file()] == [], "nothing stays behind"
 

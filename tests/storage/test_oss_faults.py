@@ -143,7 +143,7 @@ class TestRetries:
     def test_a_storage_that_says_nothing_is_given_up(
         self, make_oss: MakeOSS, standin: Standin, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(oss, "_TIMEOUTS", (5, 0.2))
+        monkeypatch.setattr(oss, "TIMEOUTS_SECONDS", (5, 0.2))
         storage = make_oss()
         started = time.monotonic()
         standin.fail("head", "hang", times=3)

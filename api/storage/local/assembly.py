@@ -1,8 +1,8 @@
-"""Many part files into one object: copied, hashed and written back at the same time, in constant memory.
+"""Assembles part files into one object: copies, hashes and writes back concurrently, in constant memory.
 
-Three things overlap: this thread copies parts inside the kernel, two threads hash them, one writes back to the disk
-what was copied. hashlib, reads and fdatasync all let go of the GIL. The hash of the object as a whole is not made here:
-it goes from front to back in one thread, and `done` does not wait for that.
+Three steps overlap: this thread copies parts inside the kernel, two threads hash them, and one writes the copied data
+back to the disk. hashlib, reads and fdatasync all release the GIL. The hash of the whole object is computed later by a
+worker, since it needs a sequential pass and a complete request should not wait for it.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ from typing import Final
 
 from api.core import digests
 
-_BUFFER: Final = 256 * 1024
-_HASHING: Final = 2
-_LOOKAHEAD: Final = 8
-"""Parts that are copied before they are hashed, at most."""
-_WRITEBACK: Final = 64 * 1024**2
-"""Bytes copied between two requests to write them to the disk."""
+READ_BUFFER_BYTES: Final = 256 * 1024
+HASH_THREADS: Final = 2
+MOST_UNHASHED_PARTS: Final = 8
+"""Most parts that are copied but not hashed yet."""
+WRITEBACK_BYTES: Final = 64 * 1024**2
+"""Bytes that are copied between two calls of fdatasync."""
 _NO_KERNEL_COPY: Final = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 class _Hashers(threading.local):
-    """A buffer for each thread that hashes."""
+    """A buffer per hashing thread."""
 
     def __init__(self) -> None:
-        self.buffer = memoryview(bytearray(_BUFFER))
+        self.buffer = memoryview(bytearray(READ_BUFFER_BYTES))
 
     def feed(self, sink: Callable[[memoryview], None], descriptor: int, offset: int, length: int) -> None:
         while length > 0:
-            count = os.preadv(descriptor, [self.buffer[: min(length, _BUFFER)]], offset)
+            count = os.preadv(descriptor, [self.buffer[: min(length, READ_BUFFER_BYTES)]], offset)
             if count == 0:
                 return
             sink(self.buffer[:count])
@@ -74,10 +74,10 @@ def hash_file(path: Path, size: int, part_size: int, keep_alive: Callable[[], No
 
 
 class _Pending:
-    """Parts that are being hashed, in order; each holds its file open until it is settled.
+    """Parts that are being hashed, in order. Each keeps its file open until it is done.
 
     Attributes:
-        wrong: numbers of the parts that were not what they should be.
+        wrong: numbers of the parts with a wrong hash.
     """
 
     def __init__(self, pool: ThreadPoolExecutor, hashes: list[bytes], keep_alive: Callable[[], None]) -> None:
@@ -88,11 +88,11 @@ class _Pending:
         self.wrong: list[int] = []
 
     def add(self, number: int, source: int, length: int) -> None:
-        """Begins to hash a part, whose open file it takes over."""
+        """Starts to hash a part. Takes ownership of its open file."""
         self._parts.append((number, source, self._pool.submit(_hashers.sha256, source, 0, length)))
 
     def settle(self, most: int) -> None:
-        """Waits until at most so many are left."""
+        """Waits until at most ``most`` parts are left."""
         while len(self._parts) > most:
             number, source, sha256 = self._parts.popleft()
             try:
@@ -103,7 +103,7 @@ class _Pending:
             self._keep_alive()
 
     def drop(self) -> None:
-        """Gives up what is left, after a failure."""
+        """Drops the remaining parts, after a failure."""
         while self._parts:
             _, source, sha256 = self._parts.popleft()
             sha256.cancel() or sha256.exception()
@@ -111,11 +111,11 @@ class _Pending:
 
 
 class Assembly:
-    """One object in the making.
+    """The assembly of one object.
 
     Args:
         folder: holds the parts, named by their numbers.
-        target: the object's file; what an earlier try left in it is hashed and, where it is right, kept.
+        target: the object's file. If an earlier try has copied parts to it, they are kept if their hash is right.
     """
 
     def __init__(self, folder: Path, target: Path, size: int, part_size: int) -> None:
@@ -125,12 +125,12 @@ class Assembly:
         self._part_size = part_size
 
     def run(self, hashes: list[bytes], keep_alive: Callable[[], None]) -> list[int]:
-        """Copies, hashes and syncs; answers the numbers of the parts that are not what ``hashes`` says."""
+        """Copies, hashes and syncs. Returns the numbers of the parts with a wrong hash."""
         with ExitStack() as stack:
             self._target = os.open(self._target_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             stack.callback(os.close, self._target)
             disk = stack.enter_context(ThreadPoolExecutor(1))
-            pending = _Pending(stack.enter_context(ThreadPoolExecutor(_HASHING)), hashes, keep_alive)
+            pending = _Pending(stack.enter_context(ThreadPoolExecutor(HASH_THREADS)), hashes, keep_alive)
             stack.callback(pending.drop)
             self._copy_all(hashes, pending, disk)
             os.ftruncate(self._target, self._size)
@@ -151,13 +151,13 @@ class Assembly:
             if not self._kept(found, offset, length, expected):
                 self._copy(source, offset, length)
                 unsynced += length
-            if unsynced >= _WRITEBACK and (written is None or written.done()):
+            if unsynced >= WRITEBACK_BYTES and (written is None or written.done()):
                 written = disk.submit(os.fdatasync, self._target)
                 unsynced = 0
-            pending.settle(_LOOKAHEAD)
+            pending.settle(MOST_UNHASHED_PARTS)
 
     def _kept(self, found: int, offset: int, length: int, expected: bytes) -> bool:
-        """Whether an earlier try copied this part already, and rightly so."""
+        """Whether an earlier try has copied this part correctly."""
         return found >= offset + length and _hashers.sha256(self._target, offset, length) == expected
 
     def _copy(self, source: int, offset: int, length: int) -> None:
@@ -168,7 +168,7 @@ class Assembly:
             except OSError as ex:
                 if ex.errno not in _NO_KERNEL_COPY:
                     raise
-                count = os.pwrite(self._target, os.pread(source, _BUFFER, done), offset + done)
+                count = os.pwrite(self._target, os.pread(source, READ_BUFFER_BYTES, done), offset + done)
             if count == 0:
                 raise OSError(errno.EIO, "a part became shorter while it was copied")
             done += count

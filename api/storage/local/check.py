@@ -11,7 +11,7 @@ from api.storage.base import Finding
 
 
 def examine(root: Path, folders: Sequence[str], min_free: int) -> Iterator[Finding]:
-    """Folders that can be written, one filesystem, room.
+    """Checks that the folders are writable and on one filesystem, and that there is free space.
 
     Args:
         min_free: bytes that must stay free.
@@ -19,7 +19,9 @@ def examine(root: Path, folders: Sequence[str], min_free: int) -> Iterator[Findi
     paths = [root / name for name in folders]
     wrong = [path for path in paths if not os.access(path, os.R_OK | os.W_OK | os.X_OK)]
     for path in wrong:
-        yield Finding("folders", False, f"{path} cannot be written", "it must belong to whom nginx and the API run as")
+        yield Finding(
+            "folders", False, f"{path} cannot be written", "it must belong to the user that nginx and the API run as"
+        )
     if wrong:
         return
     yield Finding("folders", True, f"{', '.join(folders)} below {root} can be written")
@@ -36,7 +38,7 @@ def examine(root: Path, folders: Sequence[str], min_free: int) -> Iterator[Findi
 
 
 def _cannot_rename(paths: Sequence[Path]) -> str:
-    """Why a file cannot go the way of a part, through each of the folders; empty where it can."""
+    """Renames a file through all folders, like a part. Returns the error; empty if there is none."""
     place = paths[0] / f"check-{os.urandom(8).hex()}"
     try:
         place.write_bytes(b"x")

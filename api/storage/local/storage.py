@@ -7,9 +7,9 @@ Under the root, all on one filesystem, all owned by the one user that nginx and 
     assembling/<upload id>/       the same folder once complete or abort began; no PUT reaches it
     objects/<object key>          finished objects, read only
 
-`create` makes the upload's part folder and PUT makes none, so that renaming the folder away ends every part URL
-at once. The object is assembled beside the parts, from bytes that were hashed as they were copied, is synced, and
-appears under its key by one rename. Until that rename the parts stay, so that a crash costs time and nothing else.
+`create` makes the upload's part folder, and PUT never makes one. So renaming the folder invalidates all part URLs
+immediately. The object is assembled next to the parts and hashed while it is copied. It is synced, and appears under
+its key by one rename. The parts are kept until that rename, so a crash only costs time.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ from api.storage.local.check import examine
 _OBJECT: Final = ".object"
 _LOCK: Final = ".lock"
 _DISCARDED: Final = ".discarded-"
-_FEW_PARTS: Final = 16
+MOST_PARTS_DELETED_INLINE: Final = 16
 _SMALL: Final = 64 * 1024**2
-"""Bytes up to which an object's whole SHA-256 is found at once, not by a worker."""
+"""Size in bytes up to which complete computes the SHA-256 of the whole object. Above, a worker does."""
 _FOLDERS: Final = ("incoming", "parts", "assembling", "objects")
-_DEAD_AFTER: Final = 86_400.0
-"""Seconds without a byte after which a body in incoming/ is what a killed nginx left.
+DEAD_BODY_SECONDS: Final = 86_400.0
+"""If a body in incoming/ got no byte for this time, a killed nginx has left it behind.
 
-No row knows of bodies, and their times are the kernel's, so that an mtime may be trusted here.
+Bodies have no row in the database. Their mtime comes from the kernel, so it can be trusted here.
 """
 
 PartURL = Callable[[MultipartRef, int, int, int], str]
@@ -62,7 +62,7 @@ def _own_errors() -> Iterator[None]:
 
 
 class _Range:
-    """A reader that ends after so many bytes."""
+    """A reader of ``length`` bytes from ``offset``."""
 
     def __init__(self, path: Path, offset: int, length: int) -> None:
         self._file = path.open("rb", buffering=0)
@@ -83,10 +83,10 @@ class LocalStorage(MultipartStorage, Administered):
     """See the module's docstring.
 
     Args:
-        root: the folder; its four sub-folders are made.
+        root: the folder; its four subfolders are created.
         part_url: signs a part's URL at the edge.
-        min_free: bytes that assembling leaves free on the disk.
-        prefix: answers what this deployment's keys begin with; empty where the folder is all its own.
+        min_free: bytes on the disk that must stay free.
+        prefix: returns the prefix of this deployment's keys; empty if no other deployment uses the folder.
     """
 
     reads_to_complete = True
@@ -119,7 +119,7 @@ class LocalStorage(MultipartStorage, Administered):
             os.statvfs(self._root)
 
     def check_room(self, size: int, part_count: int) -> None:
-        # parts and the object that is assembled from them lie side by side for a while; one part is renamed
+        # the parts and the assembled object exist at the same time; a single part is only renamed
         with _own_errors():
             self._need(size * (2 if part_count > 1 else 1))
 
@@ -135,7 +135,7 @@ class LocalStorage(MultipartStorage, Administered):
         room = self._room()
         if room < size:
             free = room + self._min_free
-            raise StorageFull(f"{size} bytes and {self._min_free} to spare are needed, {free} are free")
+            raise StorageFull(f"{size} bytes are needed and {self._min_free} must stay free, {free} are free")
 
     def stat(self, object_key: str) -> int:
         with _own_errors():
@@ -157,8 +157,8 @@ class LocalStorage(MultipartStorage, Administered):
     def list_objects(self, after: str = "") -> Iterator[str]:
         prefix = self._prefix()
         objects = self._root / "objects"
-        if not objects.is_dir():  # a disk that is not mounted has lost nothing
-            raise StorageUnavailable("there is no folder of objects")
+        if not objects.is_dir():  # the disk may not be mounted; its objects are not lost
+            raise StorageUnavailable("the folder of objects is missing")
         if not prefix:
             yield from _keys_below(objects, "", after)
         elif (objects / prefix).is_dir():
@@ -180,7 +180,7 @@ class LocalStorage(MultipartStorage, Administered):
         return SignedPart(self._part_url(ref, number, length, expires_at), {})
 
     def write_part(self, ref: MultipartRef, number: int, body: Iterable[bytes], sha256: str) -> None:
-        # as nginx does it: the body arrives beside, and a rename makes it the part
+        # like nginx: the body is written to incoming/ and then renamed
         length = digests.part_length(number, ref.size, ref.part_size)
         with _own_errors():
             descriptor, name = tempfile.mkstemp(prefix=f"{ref.upload_id}-", dir=self._root / "incoming")
@@ -189,7 +189,7 @@ class LocalStorage(MultipartStorage, Administered):
             for piece in _into(descriptor, body):
                 length -= piece
             if length:
-                raise StorageUnavailable("a part that is not as long as it was said to be")
+                raise StorageUnavailable("the part does not have the announced length")
             try:
                 arriving.rename(self._parts(ref) / str(number))
             except FileNotFoundError as ex:
@@ -204,7 +204,7 @@ class LocalStorage(MultipartStorage, Administered):
                     return {int(e.name): e.stat().st_size for e in entries if e.name.isdecimal()}
             except ObjectNotFound:
                 continue
-        self.check()  # a disk that is not mounted has lost nothing
+        self.check()  # the disk may not be mounted; the upload is not lost then
         raise UploadGone(ref.upload_id)
 
     def complete(self, ref: MultipartRef, hashes: bytes, keep_alive: Callable[[], None]) -> Completed:
@@ -224,8 +224,8 @@ class LocalStorage(MultipartStorage, Administered):
         return Completed(verified=True, sha256=sha256, hash_later=sha256 is None)
 
     def _discard(self, private: Path, part_count: int) -> None:
-        """Deletes the parts of an object that is made; many of them while the caller goes on."""
-        if part_count <= _FEW_PARTS:
+        """Deletes the parts of a finished object; many parts in a background thread."""
+        if part_count <= MOST_PARTS_DELETED_INLINE:
             shutil.rmtree(private)
             return
         discarded = private.with_name(f"{_DISCARDED}{private.name}")
@@ -233,7 +233,7 @@ class LocalStorage(MultipartStorage, Administered):
         threading.Thread(target=shutil.rmtree, args=(discarded, True), name="discard", daemon=True).start()
 
     def _take_private(self, ref: MultipartRef) -> Path | None:
-        """Moves the part folder to where no PUT reaches it; None where there is no such folder any more."""
+        """Moves the part folder out of the reach of PUTs. Returns None if the folder is gone."""
         private = self._private(ref)
         try:
             self._parts(ref).rename(private)
@@ -242,14 +242,14 @@ class LocalStorage(MultipartStorage, Administered):
         except OSError as ex:
             if ex.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
-            # a `create` that came late, after the folder was moved away, has made it anew
+            # a late `create` has made the folder again after it was moved
             shutil.rmtree(self._parts(ref))
         return private if private.exists() else None
 
     @staticmethod
     @contextlib.contextmanager
     def _alone(private: Path) -> Iterator[None]:
-        """Holds the folder's lock: a lease that ran out must not let two processes assemble one object."""
+        """Holds the folder's lock, so that two processes never assemble one object, even if a lease has expired."""
         lock = os.open(private / _LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -260,17 +260,17 @@ class LocalStorage(MultipartStorage, Administered):
             os.close(lock)
 
     def _completed_before(self, ref: MultipartRef, hashes: bytes, keep_alive: Callable[[], None]) -> Completed:
-        """What a complete left behind that crashed after its rename: the object, whose bytes are read once more."""
+        """The object of a complete that crashed after its rename. Reads and compares it again."""
         path = self._object(ref.object_key)
         if not path.exists():
             raise UploadGone(ref.upload_id)
         found, sha256 = hash_file(path, ref.size, ref.part_size, keep_alive)
         if found != digests.split(hashes):
-            raise StorageUnavailable(f"{ref.object_key} does not hold what was assembled")
+            raise StorageUnavailable(f"{ref.object_key} does not contain the assembled parts")
         return Completed(verified=True, sha256=sha256)
 
     def _check_parts(self, ref: MultipartRef, private: Path) -> None:
-        """Every part is there with its length, and there is room for the object."""
+        """Checks that every part exists with its length, and that there is space for the object."""
         wrong = [
             number
             for number in range(1, ref.part_count + 1)
@@ -286,7 +286,7 @@ class LocalStorage(MultipartStorage, Administered):
                 raise
 
     def _reopen(self, ref: MultipartRef, wrong: list[int]) -> None:
-        """Drops the wrong parts and lets PUT reach the folder again."""
+        """Deletes the wrong parts and moves the folder back, so that PUTs reach it. Raises PartMismatch."""
         private = self._private(ref)
         for name in (_OBJECT, _LOCK, *map(str, wrong)):
             (private / name).unlink(missing_ok=True)
@@ -296,7 +296,7 @@ class LocalStorage(MultipartStorage, Administered):
     def _assemble(
         self, ref: MultipartRef, private: Path, hashes: list[bytes], keep_alive: Callable[[], None]
     ) -> bytes | None:
-        """Hashes and copies in one pass; answers the whole object's SHA-256, where it is small."""
+        """Hashes and copies in one pass. Returns the whole object's SHA-256 if it is small."""
         source = private / (_OBJECT if ref.part_count > 1 else "1")
         sha256: bytes | None = None
         if ref.part_count > 1:
@@ -334,7 +334,7 @@ class LocalStorage(MultipartStorage, Administered):
                 yield from sorted(name for name in os.listdir(self._root / folder) if not name.startswith("."))
 
     def drop_dead_bodies(self) -> int:
-        count, before = 0, time.time() - _DEAD_AFTER
+        count, before = 0, time.time() - DEAD_BODY_SECONDS
         with contextlib.suppress(ObjectNotFound), _own_errors(), os.scandir(self._root / "incoming") as entries:
             for entry in entries:
                 with contextlib.suppress(FileNotFoundError):
@@ -342,7 +342,7 @@ class LocalStorage(MultipartStorage, Administered):
                         os.unlink(entry)
                         count += 1
         for folder in (self._root / "assembling").glob(f"{_DISCARDED}*"):
-            shutil.rmtree(folder, ignore_errors=True)  # whoever was at it may have been killed
+            shutil.rmtree(folder, ignore_errors=True)  # the process that was deleting it may have been killed
         return count
 
     # -- for operators
@@ -352,22 +352,22 @@ class LocalStorage(MultipartStorage, Administered):
         return str(self._root)
 
     def init(self, origins: Sequence[str]) -> Iterator[str]:
-        yield f"{', '.join(_FOLDERS)} are there"  # they were made when this was
+        yield f"{', '.join(_FOLDERS)} exist"  # the constructor has created them
 
     def checks(self, origins: Sequence[str]) -> Iterator[Finding]:
         return examine(self._root, _FOLDERS, self._min_free)
 
 
 def _keys_below(folder: Path, before: str, after: str) -> Iterator[str]:
-    """Object keys of the files below a folder, in the order of their bytes; one folder's names are held at a time.
+    """Object keys of the files below a folder, in byte order.
 
     Args:
-        before: what the keys of this folder begin with.
-        after: only keys behind this one.
+        before: the prefix of this folder's keys.
+        after: yield only keys behind this one.
     """
     try:
         with _own_errors(), os.scandir(folder) as entries:
-            # a folder stands where the keys that it begins do: "a-b" comes before "a/b"
+            # a folder sorts like its keys: "a-b" comes before "a/b"
             names = sorted(f"{e.name}/" if e.is_dir(follow_symlinks=False) else e.name for e in entries)
     except ObjectNotFound:
         return
@@ -381,7 +381,7 @@ def _keys_below(folder: Path, before: str, after: str) -> Iterator[str]:
 
 
 def _into(descriptor: int, body: Iterable[bytes]) -> Iterator[int]:
-    """Writes pieces into a file, which it closes; answers the length of each."""
+    """Writes pieces to a file and closes it. Yields the length of each piece."""
     with open(descriptor, "wb", buffering=0) as file:
         for piece in body:
             left = memoryview(piece)
@@ -399,7 +399,7 @@ def _size(path: Path) -> int | None:
 
 
 def _sync(path: Path) -> None:
-    """Makes a file's bytes, or a folder's entries, survive a loss of power."""
+    """Syncs a file or a folder, so that it survives a power failure."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

@@ -1,29 +1,31 @@
-"""Storage ``oss``: Aliyun OSS. The only importer of oss2, which makes the calls; part URLs are signed by `oss_v4`.
+"""Storage ``oss``: Aliyun OSS. The only module that imports oss2. Part URLs are signed by `api.storage.oss.v4`.
 
-Not run against the real OSS by its authors: signatures stand on the official vectors and on oss2's results, the rest on
-Alibaba's documentation and a strict stand-in (tests/storage/oss_standin.py). Live tests are switched on by environment.
+It was not run against the real OSS by its authors. Signatures are tested with the official vectors and oss2's results,
+all else with Alibaba's documentation and a strict stand-in (tests/storage/oss_standin.py). Environment variables enable
+live tests.
 
-OSS compares a body with nothing that we could sign but its MD5, which nobody has: a blob is read back before it counts
-as verified. A part's URL binds upload, part number and exact length (V4; V1, for old accounts, cannot bind the length,
-and complete looks at the lengths in either case), and a client that adds ``x-oss-*`` headers or a Content-Type is
-refused.
+The only hash in a signature that OSS compares with a body is MD5, which clients do not compute. So a blob is read back
+before it counts as verified. A part's URL binds upload, part number and exact length (with V4; V1, for old accounts,
+cannot bind the length; complete checks the lengths in any case). OSS refuses a client that adds ``x-oss-*`` headers or
+a Content-Type.
 
 Permissions needed: oss:PutObject, GetObject, DeleteObject, AbortMultipartUpload, ListParts, ListMultipartUploads,
 ListObjects.
 
-What is done about the traps of OSS and oss2:
+Pitfalls of OSS and oss2, and how this module handles them:
 
-- oss2 repeats nothing: calls that may be repeated are, three times, with pauses.
-- oss2's ``connect_timeout`` is the time of every read as well, unless it is a pair.
-- oss2's list of parts leaves out their CRC64: the answer is parsed here.
-- OSS goes on with a complete whose client has gone away, and answers a repeated one with 404: after any error the
-  object is looked at first. If it is there with its size and CRC64, it is there for good: by its documentation ("After
-  CompleteMultipartUpload, no operation is allowed with the upload ID", page AbortMultipartUpload) an abort deletes
-  nothing then, and a rule that aborts uploads neither, unlike with Ceph's RGW. It is read back all the same. If neither
-  object nor upload is there, an earlier complete may be at work still: `_LOOKS` looks, over half an hour, decide.
-- A range past the end is answered with the whole object, unless ``x-oss-range-behavior: standard`` is sent. It is part
-  of the signature: who uses `internal_uri` must send `TARGET_HEADERS`.
-- requests takes passwords from ~/.netrc and puts them in the place of our signature; oss2 logs headers at DEBUG.
+- oss2 never retries. This module tries calls that are safe to repeat up to three times, with pauses.
+- oss2's ``connect_timeout`` is also the read timeout, unless it is a pair.
+- oss2's list of parts omits their CRC64, so the response is parsed here.
+- OSS continues a complete after the client has disconnected, and returns 404 to a repeated one. So after any error the
+  object is checked first. If it exists with its size and CRC64, it is permanent: by the documentation ("After
+  CompleteMultipartUpload, no operation is allowed with the upload ID", page AbortMultipartUpload) neither an abort nor
+  a lifecycle rule that aborts uploads deletes anything then, unlike with Ceph's RGW. It is read back nevertheless. If
+  neither object nor upload exists, an earlier complete may still be running: `LOOKS_FOR_OBJECT` checks decide, over
+  half an hour.
+- For a range past the end, OSS returns the whole object, unless ``x-oss-range-behavior: standard`` is sent. That header
+  is part of the signature, so requests to `internal_uri` must send `TARGET_HEADERS`.
+- requests replaces the signature by passwords from ~/.netrc, unless it has another auth. oss2 logs headers at DEBUG.
 """
 
 from __future__ import annotations
@@ -55,21 +57,21 @@ from api.storage.oss.v4 import Presigner, encode_path
 from api.storage.s3.sigv4 import MAX_EXPIRES, Credentials
 
 TARGET_LIFE: Final = lifetimes.TARGET
-"""Seconds that a GET signed for the edge lives; the edge asks again long before."""
+"""Lifetime of a presigned GET for the edge, in seconds. The edge requests a new one long before."""
 
 TARGET_HEADERS: Final[Mapping[str, str]] = {"x-oss-range-behavior": "standard"}
-"""What must be sent with such a GET: it is signed."""
+"""Signed headers that must be sent with such a GET."""
 
 _CRC: Final = "x-oss-hash-crc64ecma"
-_TIMEOUTS: Final = (3, 60)
-"""Seconds for a connection, and for each read."""
+TIMEOUTS_SECONDS: Final = (3, 60)
+"""Timeouts of connecting and of each read."""
 
-_LOOKS: Final = 10
-"""Looks for the object of a complete whose answer was lost, until it counts as gone; a job's pauses double."""
+LOOKS_FOR_OBJECT: Final = 10
+"""Checks for the object after a lost response to a complete, until it counts as gone. A job's pauses double."""
 
-_TRIES: Final = 3
-_PAUSE: Final = 0.2
-"""Seconds that the first pause has at most; each further one twice as many."""
+MOST_TRIES: Final = 3
+FIRST_PAUSE_SECONDS: Final = 0.2
+"""Longest first pause. Each further pause is twice as long."""
 
 _T = TypeVar("_T")
 _log = logging.getLogger(__name__)
@@ -82,22 +84,22 @@ def _own_errors() -> Iterator[None]:
         yield
     except OssError as ex:
         raise translate(type(ex).__name__, ex.status, ex.code, ex.request_id) from ex
-    except OSError as ex:  # a body that broke off; requests' errors are OSErrors
+    except OSError as ex:  # the body was interrupted; errors of requests are OSErrors
         raise Passing(type(ex).__name__) from ex
     except (ElementTree.ParseError, RuntimeError, ValueError) as ex:
-        raise Passing(f"an answer that cannot be read: {type(ex).__name__}") from ex
+        raise Passing(f"a response that cannot be parsed: {type(ex).__name__}") from ex
 
 
 class OSSStorage(MultipartStorage, Administered):
     """See the module's docstring.
 
     Args:
-        prefix: answers what this deployment's keys begin with.
+        prefix: returns the prefix of this deployment's keys.
         now: epoch seconds.
         sleep: waits between two tries.
 
     Raises:
-        ConfigError: settings that oss2 or OSS would not take.
+        ConfigError: oss2 or OSS would not accept the settings.
     """
 
     def __init__(
@@ -121,10 +123,10 @@ class OSSStorage(MultipartStorage, Administered):
         self._presigners: dict[tuple[str, int, int], Presigner] = {}
 
     def _connect(self, endpoint: str) -> Any:
-        """A Bucket on one endpoint; oss2 has one for both signing and calling, so there are two of it."""
+        """A Bucket for one endpoint. oss2 uses the same endpoint to sign and to call, so two buckets are needed."""
         given = self._settings
         session = oss2.Session(pool_size=32)
-        session.session.auth = lambda request: request  # or ~/.netrc's entry for the host would take its place
+        session.session.auth = lambda request: request  # otherwise requests would use ~/.netrc
         try:
             if given.session_token:
                 auth = oss2.StsAuth(given.access_key, given.secret_key, given.session_token, given.signature)
@@ -135,15 +137,15 @@ class OSSStorage(MultipartStorage, Administered):
                 endpoint,
                 given.bucket,
                 session=session,
-                connect_timeout=_TIMEOUTS,
-                enable_crc=False,  # it would be crcmod's; see `crc64`
+                connect_timeout=TIMEOUTS_SECONDS,
+                enable_crc=False,  # it would use crcmod; see `crc64`
                 region=given.region,
             )
         except OssError as ex:
             raise ConfigError([f"SLUICE_OSS_BUCKET {given.bucket} or the endpoint {endpoint}: {ex.body}"]) from ex
 
-    def _call(self, call: Callable[[], _T], tries: int = _TRIES) -> _T:
-        """Calls what may be repeated, again where the failure may be over in a moment."""
+    def _call(self, call: Callable[[], _T], tries: int = MOST_TRIES) -> _T:
+        """Runs a call that is safe to repeat. Retries it after failures that may be temporary."""
         for done in range(1, tries + 1):
             try:
                 with _own_errors():
@@ -155,8 +157,8 @@ class OSSStorage(MultipartStorage, Administered):
         raise AssertionError
 
     def _pause(self, done: int) -> None:
-        # the whole span at random, so that many who failed together do not come back together
-        self._sleep(random.uniform(0, _PAUSE * 2 ** (done - 1)))  # noqa: S311 - no secret
+        # fully random, so that many calls that failed together are not repeated together
+        self._sleep(random.uniform(0, FIRST_PAUSE_SECONDS * 2 ** (done - 1)))  # noqa: S311 - no secret
 
     # -- objects
 
@@ -171,13 +173,13 @@ class OSSStorage(MultipartStorage, Administered):
         try:
             return self._call(lambda: self._internal.head_object(object_key))
         except Unsaid:
-            self.check()  # raises where it is the bucket that is missing
+            self.check()  # raises if the bucket is missing
             raise
 
     def stat(self, object_key: str) -> int:
         length = self._head(object_key).content_length
         if length is None:
-            raise StorageUnavailable("an answer without a length")
+            raise StorageUnavailable("a response without a length")
         return int(length)
 
     def open(self, object_key: str, offset: int = 0, length: int | None = None) -> Reader:
@@ -196,8 +198,8 @@ class OSSStorage(MultipartStorage, Administered):
             return Nothing()
         if answer.status != (200 if whole else 206) or answer.content_length is None:
             answer.close()
-            raise StorageUnavailable(f"a range was answered with {answer.status}, {answer.content_length} bytes")
-        crc = answer.headers.get(_CRC) if whole else None  # of the whole object, in every answer
+            raise StorageUnavailable(f"a range got status {answer.status}, {answer.content_length} bytes")
+        crc = answer.headers.get(_CRC) if whole else None  # every response has that of the whole object
         return Body(answer, answer.content_length, None if crc is None else int(crc))
 
     def delete(self, object_key: str) -> None:
@@ -205,8 +207,8 @@ class OSSStorage(MultipartStorage, Administered):
             self._call(lambda: self._internal.delete_object(object_key).resp.read())
 
     def internal_uri(self, object_key: str) -> str:
-        """A signed GET; it must be sent with `TARGET_HEADERS`."""
-        # one URL a quarter of its life: what the edge caches by it stays the same
+        """A presigned GET, to be sent with `TARGET_HEADERS`."""
+        # the URL changes only once per quarter of its lifetime, since the edge uses it as a cache key
         now = int(self._now())
         signed_at = now - now % (TARGET_LIFE // 4)
         if self._settings.signature == "v1":
@@ -220,7 +222,7 @@ class OSSStorage(MultipartStorage, Administered):
             page = self._call(partial(self._internal.list_objects, prefix=prefix, marker=after, max_keys=1000))
             keys = [str(entry.key) for entry in page.object_list]
             if keys and keys[0] <= after:
-                raise StorageUnavailable("a list that goes back")
+                raise StorageUnavailable("a list that is not in order")
             yield from keys
             if not page.is_truncated or not keys:
                 return
@@ -238,7 +240,7 @@ class OSSStorage(MultipartStorage, Administered):
     def _sign_v1(
         bucket: Any, method: str, object_key: str, expires_at: int, params: dict[str, str], headers: Mapping[str, str]
     ) -> str:
-        expires = min(expires_at - int(time.time()), MAX_EXPIRES)  # oss2 takes any, and adds the time again
+        expires = min(expires_at - int(time.time()), MAX_EXPIRES)  # oss2 accepts any, and adds the current time
         if expires < 1:
             raise ValueError(f"a URL lives 1 to {MAX_EXPIRES} seconds, not {expires}")
         url: str = bucket.sign_url(method, object_key, expires, dict(headers), params, slash_safe=True)
@@ -281,7 +283,7 @@ class OSSStorage(MultipartStorage, Administered):
                 answer = self._internal.upload_part(ref.object_key, ref.multipart_id, number, sent)
                 answer.resp.read()
         except StorageError:
-            sent.reraise()  # what the body raised was not the connection's fault
+            sent.reraise()  # if the body raised, that is the cause
             raise
         if answer.crc is not None and int(answer.crc) != sent.crc:
             raise PartMismatch([number])
@@ -299,7 +301,7 @@ class OSSStorage(MultipartStorage, Administered):
         return found
 
     def _page(self, ref: MultipartRef, after: int) -> tuple[dict[int, Part], int | None]:
-        """A thousand parts, and the number behind which to go on."""
+        """A page of 1,000 parts, and the number behind which the next page begins."""
         if not ref.multipart_id:
             raise UploadGone("it was never made")
         params = {"uploadId": ref.multipart_id, "max-parts": "1000", "part-number-marker": str(after)}
@@ -315,8 +317,8 @@ class OSSStorage(MultipartStorage, Administered):
             try:
                 return self._completed_before(ref)
             except UploadGone as ex:
-                if 0 < ref.completes_sent < _LOOKS:
-                    raise Passing(f"an earlier complete may be at work still: {ex}") from ex
+                if 0 < ref.completes_sent < LOOKS_FOR_OBJECT:
+                    raise Passing(f"an earlier complete may still be running: {ex}") from ex
                 raise
         numbers = range(1, ref.part_count + 1)
         lengths = {number: digests.part_length(number, ref.size, ref.part_size) for number in numbers}
@@ -326,19 +328,19 @@ class OSSStorage(MultipartStorage, Administered):
         parts = [listed[number] for number in numbers]
         sums = [(part.crc, part.size) for part in parts if part.crc is not None]
         crc = crc64.combine(sums) if len(sums) == len(parts) else None
-        for done in range(1, _TRIES + 1):
+        for done in range(1, MOST_TRIES + 1):
             try:
                 self._complete_once(ref, parts)
                 break
             except StorageError as ex:
-                _log.warning("complete failed; the object decides", extra={"error": str(ex)})
+                _log.warning("complete failed; checking the object", extra={"error": str(ex)})
                 try:
                     return self._completed_before(ref, crc)
                 except UploadGone:
                     if not isinstance(ex, Passing):
-                        # after a try whose answer was lost, "no such upload" may mean that it is still at work
+                        # after a lost response, "no such upload" may mean that the complete is still running
                         raise ex if done == 1 and not ref.completes_sent else Passing(f"not known yet: {ex}") from ex
-                    if done == _TRIES:
+                    if done == MOST_TRIES:
                         raise ex from None
             self._pause(done)
             keep_alive()
@@ -351,17 +353,17 @@ class OSSStorage(MultipartStorage, Administered):
             self._internal.complete_multipart_upload(ref.object_key, ref.multipart_id, infos, headers).resp.read()
 
     def _completed_before(self, ref: MultipartRef, crc: int | None = None) -> Completed:
-        """What an earlier complete left, whose answer was lost. Raises UploadGone where there is no object."""
+        """The object of an earlier complete whose response was lost. Raises UploadGone if there is none."""
         try:
             return self._judge(ref, self._head(ref.object_key), crc)
         except ObjectNotFound as ex:
             raise UploadGone(str(ex)) from ex
 
     def _judge(self, ref: MultipartRef, head: Any, crc: int | None) -> Completed:
-        """The object is what our own create call made of the parts: right size, no encoding, their CRC64.
+        """Checks the object: right size, no encoding, and the CRC64 of its parts.
 
-        Where the CRC64 is another one, a repeated complete finds the object and no parts to compare it with;
-        reading back then says what it holds.
+        If the CRC64 differs, a repeated complete finds the object but no parts to compare. Reading it back then shows
+        whether it is right.
         """
         encoding = head.headers.get("content-encoding")
         if head.content_length != ref.size or encoding:
@@ -371,7 +373,7 @@ class OSSStorage(MultipartStorage, Administered):
         return Completed(verified=False, sha256=None)
 
     def abort(self, ref: MultipartRef) -> None:
-        # a create whose answer was lost left an upload that no row names: all of the key's are aborted
+        # a lost response to a create leaves an upload without a row, so all uploads of the key are aborted
         for key, multipart_id in self._open_uploads(ref.object_key):
             if key == ref.object_key:
                 self._abort(key, multipart_id)
@@ -408,7 +410,7 @@ class OSSStorage(MultipartStorage, Administered):
         return oss_admin.examine(self, self, self._settings, self._prefix(), origins, dict(TARGET_HEADERS), self._now())
 
     def make_bucket(self) -> bool:
-        """See `oss_admin.WholeBucket`; so the next two."""
+        """See `oss_admin.WholeBucket`, also for the next two."""
         try:
             self.check()
         except StorageUnavailable as ex:
@@ -419,7 +421,7 @@ class OSSStorage(MultipartStorage, Administered):
         return False
 
     def read_configuration(self, name: str) -> bytes | None:
-        # oss2 parses these into shapes of its own, which would lose what it does not know
+        # oss2's parser would lose the elements that it does not know
         ask = partial(self._internal._do, "GET", self._settings.bucket, "", params={name: ""})
         try:
             body: bytes = self._call(lambda: ask().read())
@@ -436,8 +438,8 @@ class OSSStorage(MultipartStorage, Administered):
 
 
 def _base(endpoint: str, bucket: str) -> str:
-    """What the addresses of a bucket's objects begin with; the bucket is the host's first label."""
+    """The start of the URLs of a bucket's objects. The bucket is the host's first label."""
     parts = urlsplit(endpoint)
-    if is_ip_or_localhost(parts.netloc):  # so does oss2
+    if is_ip_or_localhost(parts.netloc):  # like oss2
         return f"{parts.scheme}://{parts.netloc}/{bucket}/"
     return f"{parts.scheme}://{bucket}.{parts.netloc}/"
