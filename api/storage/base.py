@@ -1,7 +1,7 @@
-"""The storage contract: small capability classes, of which a backend takes on what it can do.
+"""The storage contract: small capability classes, which a backend implements as far as it can.
 
-A backend raises nothing but `api.core.errors.StorageError` and its children. Object keys are made by the server from
-``[a-z0-9/-]``, are random and never used twice. What a backend can do is asked with ``isinstance``, never listed.
+A backend raises only `api.core.errors.StorageError` and its subclasses. The server makes object keys from
+``[a-z0-9/-]``; they are random and never used again. Test with ``isinstance`` what a backend can do.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Reader(Protocol):
         """Up to ``size`` bytes; empty at the end."""
 
     def close(self) -> None:
-        """Frees the connection or file behind it."""
+        """Closes the connection or file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +31,10 @@ class MultipartRef:
 
     Attributes:
         upload_id: our upload's id, 32 hexadecimal characters.
-        multipart_id: what `MultipartStorage.create` answered, or SINGLE_PUT.
+        multipart_id: the result of `MultipartStorage.create`, or SINGLE_PUT.
         user_id: the user's id, 32 hexadecimal characters.
         generation: the user's token generation.
-        tier: the user's, which the edge limits parts by.
+        tier: the user's tier, by which the edge limits parts.
         session_id: of the session that part URLs are made for, 32 hexadecimal characters; zeros where nobody signed in.
         binds_hash: the upload's part URLs make the storage compare each body with its SHA-256.
         completes_sent: completes of this upload that may have reached the storage before, answered or not.
@@ -55,13 +55,13 @@ class MultipartRef:
 
     @property
     def is_single(self) -> bool:
-        """The object is one PUT, whose only part is the whole: nothing is created, joined or aborted."""
+        """Whether the object is stored by one PUT: there is no multipart upload to create, complete or abort."""
         return self.multipart_id == SINGLE_PUT
 
 
 @dataclass(frozen=True, slots=True)
 class SignedPart:
-    """A URL that takes exactly one part: send these headers and the bytes by PUT."""
+    """A URL for exactly one part. Send the bytes by PUT, with these headers."""
 
     url: str
     headers: Mapping[str, str]
@@ -73,12 +73,12 @@ EdgePartURL = Callable[[MultipartRef, int, int, int, SignedPart], str]
 
 @dataclass(frozen=True, slots=True)
 class Completed:
-    """An object as it was made.
+    """The result of a complete.
 
     Attributes:
-        verified: every byte was compared with the parts' hashes, by the storage or while assembling.
-        sha256: of the whole object, where the bytes were read anyway.
-        hash_later: the object is large and cheap to read: a worker is to find its whole SHA-256.
+        verified: True if every byte was compared with the parts' hashes, by the storage or while assembling.
+        sha256: SHA-256 of the whole object, if the bytes were read anyway.
+        hash_later: True if a worker should compute the SHA-256 of the whole, since the object is large.
     """
 
     verified: bool
@@ -91,7 +91,7 @@ class Storage(abc.ABC):
 
     @abc.abstractmethod
     def check(self) -> None:
-        """Raises StorageUnavailable, with the reason, where the storage cannot be used at this moment."""
+        """Raises StorageUnavailable, with the reason, if the storage cannot be used now."""
 
     @abc.abstractmethod
     def stat(self, object_key: str) -> int:
@@ -103,11 +103,11 @@ class Storage(abc.ABC):
 
     @abc.abstractmethod
     def delete(self, object_key: str) -> None:
-        """Deletes an object; one that is not there is deleted already."""
+        """Deletes an object. Succeeds if there is none."""
 
     @abc.abstractmethod
     def internal_uri(self, object_key: str) -> str:
-        """What the edge needs in order to read the object."""
+        """The URI by which the edge reads the object."""
 
     @abc.abstractmethod
     def list_objects(self, after: str = "") -> Iterator[str]:
@@ -122,9 +122,9 @@ class MultipartStorage(Storage):
     """A storage that takes an object in parts, which clients send to it directly.
 
     Attributes:
-        leaks_resent_parts: a part that is sent a second time takes up room for good, and nothing counts how often it
-            is: URLs are given out sparingly.
-        reads_to_complete: complete reads the bytes, so that a large upload's takes long.
+        leaks_resent_parts: True if uploading a part twice leaks the first copy permanently (Ceph RGW 16). The API
+            then gives out few URLs per part.
+        reads_to_complete: True if complete reads the bytes, so that it takes long for large uploads.
     """
 
     leaks_resent_parts: bool = False
@@ -141,27 +141,27 @@ class MultipartStorage(Storage):
     @property
     @abc.abstractmethod
     def enforces_sha256(self) -> bool:
-        """A part's URL makes the storage refuse a body with another SHA-256; found by probing."""
+        """Whether a part's URL makes the storage refuse a body with another SHA-256; found by probing."""
 
     def room(self) -> int | None:
-        """Bytes that it takes until only its reserve is free, below 0 where less is; None where it does not know."""
+        """Free bytes above the reserve, below 0 if there are fewer; None if unknown."""
         return None
 
     def check_room(self, size: int, part_count: int) -> None:
-        """Raises StorageFull where a new upload of this size would not fit; most storages do not know."""
+        """Raises StorageFull if a new upload of this size would not fit. Most storages do not know."""
 
     @abc.abstractmethod
     def create(self, ref: MultipartRef) -> str:
-        """Opens the upload for parts; answers the storage's own id for it, which is never empty.
+        """Opens the upload for parts. Returns the storage's id for it, which is never empty.
 
-        Safe to repeat when the answer was lost.
+        Safe to repeat if the response was lost.
         """
 
     @abc.abstractmethod
     def presign_part(self, ref: MultipartRef, number: int, sha256: str, expires_at: int) -> SignedPart:
         """A URL for one part, its exact length and, where enforced, its hash; good until ``expires_at`` (epoch).
 
-        Signed without asking the storage: it is the hottest thing that the API does.
+        Signed without a request to the storage, since this is the API's most frequent operation.
         """
 
     @abc.abstractmethod

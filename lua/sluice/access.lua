@@ -1,6 +1,6 @@
---- Who may do what at the edge. The only file that ends a request.
--- A location's function decides, and either lets nginx go on or names an error code and leaves for /_error, where
--- refuse() answers. By that way nginx sends no "100 Continue" to a client whose body is not wanted.
+--- Access control of the edge. The only file that ends a request.
+-- A location's function either lets nginx continue, or sets an error code and redirects to /_error, where refuse()
+-- sends the response. So nginx sends no "100 Continue" to a client whose body is refused.
 
 local api = require("sluice.platform.api")
 local calls = require("sluice.limits.calls")
@@ -23,8 +23,8 @@ local get_method = ngx.req.get_method
 
 local _M = {}
 
--- Calls that are there before anybody has a token; an Authorization header, even a bad one, means nothing to them.
--- Each with the limit per address that it has beside nginx' own, if any, and the code that says so.
+-- Calls without a token; they ignore an Authorization header, even an invalid one. Each with its limit per address, in
+-- addition to nginx's limits, and the error code of that limit.
 local PUBLIC = {
     ["POST /api/v1/users"] = { "signup", "SIGNUPS_LIMITED" },
     ["POST /api/v1/sessions"] = { "signin", "SIGNIN_LIMITED" },
@@ -32,10 +32,10 @@ local PUBLIC = {
     ["GET /api/v1/openapi.json"] = {},
 }
 
--- What the API's framework knows; it calls anything else malformed.
+-- Methods that the API's framework knows; it treats all others as malformed.
 local METHODS = { GET = true, HEAD = true, POST = true, PUT = true, PATCH = true, DELETE = true, OPTIONS = true }
 
--- Bytes of the longest Authorization header that is looked at; an access token has at most 2,048.
+-- Longest Authorization header that is parsed, in bytes; an access token has at most 2,048.
 local MAX_AUTHORIZATION = 2560
 
 local BEARER_PROBLEMS = {
@@ -47,13 +47,13 @@ local NOT_ON_ERRORS = {
     "ETag", "Content-Disposition", "Accept-Ranges", "Cache-Control", "X-Request-Id", "WWW-Authenticate",
 }
 
--- Content-Security-Policy of what is no download, as in gateway.conf.template.
+-- Content-Security-Policy of responses that are no downloads, as in gateway.conf.template.
 local POLICY = "default-src 'none'; frame-ancestors 'none'"
 
--- Said of a link before any header is set.
+-- Errors of links that are decided before any response header was set.
 local BARE = { LINK_INVALID = true, LINK_EXPIRED = true, LINK_REVOKED = true }
 
--- Removes what stands there already: the blob's, what nginx' add_header gave a 416 and gives again, a storage's.
+-- Removes headers that are already set: the blob's, a storage's, and those that nginx's add_header sets again.
 local function clear_headers(header, code)
     for _, name in ipairs(NOT_ON_ERRORS) do
         header[name] = nil
@@ -63,7 +63,7 @@ local function clear_headers(header, code)
     end
 end
 
--- Answers with an error.
+-- Sends an error response.
 -- @param is_bare whether no header is set yet, and no body comes
 local function answer(route, code, is_bare)
     metrics.add("failures", route ~= "" and route or "other", code)
@@ -109,7 +109,7 @@ local function decide(decision)
     end
     if code then
         if BARE[code] and var.route == "link" and not var.http_content_length and not var.http_transfer_encoding then
-            -- At once: what is forged costs no more than what is good.
+            -- Immediately, so that a forged token costs no more than a valid one.
             return answer("link", code, true)
         end
         var.failure = code
@@ -121,7 +121,7 @@ local function decide(decision)
     end
 end
 
--- Answers a PUT whose bytes are there: an earlier one's answer was lost.
+-- Responds to a PUT whose bytes are already stored, because the response to an earlier PUT was lost.
 local function finish_stored()
     clear_headers(ngx.header)
     ngx.header["Content-Length"] = 0
@@ -166,10 +166,10 @@ local function decide_ready()
     return not (revocation.has_begun() and revocation.is_sure(0)) and "EDGE_STALE" or nil
 end
 
--- Answers a download whose bytes are sent by Lua.
+-- Responds to a download whose bytes are sent by Lua.
 local function decide_paced()
     local code, is_cut = download.send_paced()
-    -- Too short: nginx hangs up, so that nobody takes it for the whole.
+    -- Too short: nginx closes the connection, so that no client takes it for the whole file.
     return is_cut and ngx.exit(ngx.ERROR) or code
 end
 
@@ -183,7 +183,7 @@ function _M.bearer()
     return decide(decide_bearer)
 end
 
---- Whether the edge itself is ready; the API is asked about the rest.
+--- Readiness of the edge itself; the API reports on all else.
 function _M.ready()
     return decide(decide_ready)
 end
@@ -198,7 +198,7 @@ function _M.link()
     return decide(link.decide)
 end
 
---- A download by the link that the API answered a bearer token with.
+--- A download by the link that the API returned for a bearer token.
 function _M.content()
     calls.finish()
     -- What the API said about its own answer came along with its X-Accel-Redirect.
@@ -206,17 +206,17 @@ function _M.content()
     return decide(link.decide_content)
 end
 
---- A download at the pace of its tier's rate.
+--- A download limited to its tier's rate.
 function _M.paced()
     return decide(decide_paced)
 end
 
---- The edge's own question for a paced download's bytes.
+--- The inner request for the bytes of a rate-limited download.
 function _M.inner()
     return decide(link.decide_inner)
 end
 
---- The figures of this edge, and of the API and the workers that count with it.
+--- The metrics of this edge, and of the API and the workers.
 function _M.metrics()
     local method = get_method()
     if method ~= "GET" and method ~= "HEAD" then
@@ -230,10 +230,10 @@ function _M.metrics()
         status == 200 and body or "")
 end
 
---- Answers a refusal: Lua's code, or the one for nginx's status.
+--- Sends an error response: Lua's code, or the one for nginx's status.
 function _M.refuse()
     if ngx.is_subrequest then
-        -- A piece in the middle of an answer: it ends there, short of its length.
+        -- A piece in the middle of a response: the response ends here, shorter than announced.
         return ngx.exit(ngx.ERROR)
     end
     local route = var.route
@@ -245,7 +245,7 @@ function _M.refuse()
         local place
         code, place = failure.code_of(route, ngx.status)
         if not code then
-            -- Forgets nginx' error.
+            -- Clears nginx's error.
             ngx.status = 0
             return ngx.exec(place)
         end

@@ -256,7 +256,7 @@ class TestSettings:
         standin.fail("complete", "lost")
         storage.complete(sent.ref, sent.hashes, nothing)
         storage.internal_uri(sent.ref.object_key)
-        assert "the object decides" in caplog.text
+        assert "checking the object" in caplog.text
         for word in ("authorization", "signature=", "OSS4", ACCOUNT.access_key):
             assert word.lower() not in caplog.text.lower()
 
