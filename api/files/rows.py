@@ -1,4 +1,4 @@
-"""Users' files: named entries that point at blobs."""
+"""Rows of users' files: named entries that refer to blobs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _BY_NAME = "FROM file f FORCE INDEX (file_by_name)"
 # files.
 _BLOB = "STRAIGHT_JOIN `blob` b FORCE INDEX (PRIMARY) ON b.id = f.blob_id"
 SEARCHED = 10_000
-"""Entries that one list looks at, if no index has its order: a search, a digest, the trash by name."""
+"""Most entries that a list reads if no index has its order: a search, a digest, the trash by name."""
 # Those that are looked at, before they are sorted: an account may have a million files on one content, or in its trash.
 _OF_DIGEST = (
     "FROM (SELECT of.id FROM `blob` ob FORCE INDEX (blob_by_digest) STRAIGHT_JOIN file of FORCE INDEX (file_blob) "
@@ -85,34 +85,34 @@ def by_id(db: Statements, file_id: bytes, user_id: bytes) -> File | None:
 
 
 def any_on(db: Statements, storage: str) -> File | None:
-    """Some file that can be downloaded and lies on this storage alone."""
+    """Any downloadable file that is on this storage only."""
     row = db.one(_ANY_ON, (storage, storage))
     return _file(row) if row else None
 
 
 def rename(db: Statements, file_id: bytes, user_id: bytes, name: str, now: datetime) -> bool:
-    """False where there is no such live file."""
+    """Renames a live file. Returns False if there is none."""
     return db.execute(_RENAME, (name, to_row(now), file_id, user_id)) == 1
 
 
 def trash(db: Statements, file: File, now: datetime) -> bool:
-    """Moves a live file to the trash and ends its links' generation; False where it changed meanwhile."""
+    """Moves a live file to the trash and ends its links' generation. Returns False if it changed meanwhile."""
     moment = to_row(now)
     return db.execute(_TRASH, (moment, moment, file.id, file.user_id, file.link_generation)) == 1
 
 
 def end_links(db: Statements, file: File) -> bool:
-    """Makes the links of a file's present generation old ones; False where somebody else just did."""
+    """Invalidates the links of the file's current generation. Returns False if another call just did."""
     return db.execute(_END_LINKS, (file.id, file.user_id, file.link_generation)) == 1
 
 
 def restore(db: Statements, file_id: bytes, user_id: bytes, now: datetime) -> bool:
-    """Back from the trash; False where it is not there."""
+    """Restores a file from the trash. Returns False if it is not in the trash."""
     return db.execute(_RESTORE, (to_row(now), file_id, user_id)) == 1
 
 
 Key = tuple[str | bytes, ...]
-"""Where an entry stands in a listing: its values of `_key_columns`, a moment as text."""
+"""An entry's position in a listing: its values of `_key_columns`, with times as text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +173,7 @@ def page(db: Statements, query: Query) -> Page:
 
 
 def _key_columns(query: Query) -> tuple[tuple[str, ...], bool]:
-    """What a listing is in order of, and whether it ascends."""
+    """The columns that a listing is sorted by, and whether it ascends."""
     if query.order == "name":
         return ("name", "id"), True
     if query.trashed and query.digest is None:
@@ -194,7 +194,7 @@ def _key_of(file: File, columns: Sequence[str]) -> Key:
 
 
 def _beyond(columns: Sequence[str], key: Key, comparison: str) -> tuple[str, list[object]]:
-    """A condition on what stands before (<) or behind (>) a key."""
+    """A condition for entries before (<) or behind (>) a key."""
     if len(columns) == 1:
         return f"f.{columns[0]} {comparison} %s", [*key]
     first, second = columns
@@ -204,7 +204,7 @@ def _beyond(columns: Sequence[str], key: Key, comparison: str) -> tuple[str, lis
 
 
 def _end_of_search(db: Statements, query: Query) -> Key | None:
-    """The last entry that a search looks at; None where it comes to the list's end. Read from the index alone."""
+    """The last entry that a search reads; None if it reaches the end of the list. Uses only the index."""
     if query.text is None or _is_few(query):
         return None
     where, args = _conditions(query)
@@ -219,7 +219,7 @@ def _end_of_search(db: Statements, query: Query) -> Key | None:
 
 
 def _is_few(query: Query) -> bool:
-    """Whether what is looked at was taken before it is sorted."""
+    """Whether the entries are limited before they are sorted."""
     return query.digest is not None or (query.trashed and query.order == "name")
 
 
@@ -232,7 +232,7 @@ def _source(query: Query) -> tuple[str, list[object]]:
 
 
 def _conditions(query: Query) -> tuple[list[str], list[object]]:
-    """Whose files, live or not, and behind what."""
+    """Conditions for the user, live or trashed files, and the start position."""
     where = ["f.user_id = %s", f"f.trashed_at IS {'NOT NULL' if query.trashed else 'NULL'}"]
     args: list[object] = [query.user_id]
     if query.after:

@@ -21,10 +21,10 @@ from api.files.names import check_name, in_path
 from api.files.target_rows import Linked
 
 LONGEST_URL: Final = 997
-"""Characters of a link, so that it fits into a line of a mail (RFC 5322 section 2.1.1)."""
+"""Longest link in characters, so that it fits into one line of a mail (RFC 5322 section 2.1.1)."""
 
 _REDIRECT_LIFE: Final = 60
-"""Seconds that the link behind GET /files/{id}/content is good: nginx uses it at once."""
+"""Lifetime of the link behind GET /files/{id}/content in seconds: nginx uses it immediately."""
 
 # What a browser may show in place; everything else is saved. Nothing here can run script in a page's origin.
 _INLINE: Final = frozenset(
@@ -136,7 +136,7 @@ class Files:
         return file
 
     def rename(self, identity: Identity, file_id: bytes, name: str) -> File:
-        """Gives a live file another name. Raises Problem NAME_INVALID, FILE_NOT_FOUND."""
+        """Renames a live file. Raises Problem NAME_INVALID, FILE_NOT_FOUND."""
         check_name(name)
         self._live(identity, file_id)
         rows.rename(self._db, file_id, identity.user_id, name, self._clock())
@@ -171,7 +171,7 @@ class Files:
         self._db.transaction(body)
 
     def restore(self, identity: Identity, file_id: bytes) -> File:
-        """Takes a file out of the trash; its earlier links stay dead. Raises Problem FILE_NOT_FOUND."""
+        """Restores a file from the trash. Its earlier links stay invalid. Raises Problem FILE_NOT_FOUND."""
         rows.restore(self._db, file_id, identity.user_id, self._clock())
         return self._live(identity, file_id)
 

@@ -1,4 +1,4 @@
-"""Uploads and the hashes of their parts."""
+"""Rows of uploads and of their parts' hashes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ COLUMNS = (
     "id, user_id, state, name, folder_id, content_type, size, digest, part_size, part_count, storage, object_key, "
     "multipart_id, open_key, binds_hash, nonce, challenge_expires_at, file_id, created_at, updated_at, expires_at"
 )
-"""Those of a new row, in the order of `row_of`."""
+"""The columns of a new row, in the order of `row_of`."""
 OPEN_TOTALS = (
     "SELECT COUNT(*) AS uploads, COALESCE(SUM(c.part_count), 0) AS parts FROM upload c "
     f"WHERE c.user_id = %s AND c.state IN {_OPEN}"
@@ -40,7 +40,7 @@ _RESIZE = (
 )
 _BY_ID = f"SELECT {AS_VALUE} FROM upload u WHERE u.id = %s AND u.user_id = %s"
 FEW_PARTS = 64
-"""Parts of an upload whose hashes are read along with its row, whether they are needed or not."""
+"""Up to this number of parts, an upload's hashes are read together with its row."""
 _FEW_PACKED = f"IF(u.part_count <= {FEW_PARTS}, {_PACKED}, NULL)"
 _WITH_FEW_HASHES = f"SELECT {AS_VALUE}, {_FEW_PACKED} FROM upload u WHERE u.id = %s AND u.user_id = %s"
 _MANY_WITH_FEW_HASHES = f"SELECT {AS_VALUE}, {_FEW_PACKED} FROM upload u WHERE u.user_id = %s AND u.id IN "
@@ -123,7 +123,7 @@ _FAIL = (
 
 
 def of_value(packed: str) -> Upload:
-    """Takes `AS_VALUE` apart."""
+    """Parses a value of `AS_VALUE`."""
     values = json.loads(packed)
     for place in (*_BYTES, *_TEXTS):
         values[place] = None if values[place] is None else bytes.fromhex(values[place])
@@ -164,14 +164,14 @@ def row_of(upload: Upload, open_key: bytes | None) -> tuple[object, ...]:
 
 
 def open_totals(db: Statements, user_id: bytes) -> tuple[int, int]:
-    """How many unfinished uploads a user has, and how many parts these have."""
+    """Number of a user's unfinished uploads, and of their parts."""
     row = db.one(OPEN_TOTALS, (user_id,))
     assert row is not None
     return row.uploads, int(row.parts)
 
 
 def set_opened(db: Statements, upload_id: bytes, multipart_id: str) -> bool:
-    """The storage takes parts for it now; False where another call has said so before."""
+    """Saves the id of the storage's multipart upload. Returns False if another call has saved one."""
     return db.execute(_OPENED, (multipart_id, upload_id)) == 1
 
 
@@ -196,7 +196,7 @@ def with_few_hashes(db: Statements, upload_id: bytes, user_id: bytes) -> tuple[U
 
 
 def many_with_few_hashes(db: Statements, ids: Sequence[bytes], user_id: bytes) -> list[tuple[Upload, bytes | None]]:
-    """The same for several; what is not this user's is left out."""
+    """Several uploads of this user; ids of other users' uploads are ignored."""
     rows = db.all(f"{_MANY_WITH_FEW_HASHES}({placeholders(len(ids))})", [user_id, *ids])
     return [_few(row) for row in rows]
 
@@ -213,7 +213,7 @@ def hashes(db: Statements, upload_id: bytes) -> bytes:
 
 
 def leased(db: Statements, upload_id: bytes, owner: bytes) -> tuple[Upload, bytes] | None:
-    """The same, for the process that holds the lease."""
+    """The hashes, for the process that holds the lease."""
     row = db.one(_LEASED, (upload_id, owner))
     return (of_value(row[0]), row[1] or b"") if row else None
 
@@ -234,7 +234,7 @@ def page(db: Statements, user_id: bytes, after: bytes | None, state: str | None,
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """What is written down of some parts, by number.
+    """The records of some parts, by number.
 
     Attributes:
         hashes: hexadecimal.
@@ -258,7 +258,7 @@ class Signing:
 
 
 def _recorded(packed: bytes | str | None) -> Recorded:
-    """Takes apart runs of hexadecimal digits: 4 of part number, 64 of hash, 2 of signings."""
+    """Parses runs of hexadecimal digits: 4 for the part number, 64 for the hash, 2 for the number of signings."""
     text = packed.decode() if isinstance(packed, bytes) else packed or ""
     hashes, signed = {}, {}
     for i in range(0, len(text), 70):
@@ -268,7 +268,7 @@ def _recorded(packed: bytes | str | None) -> Recorded:
 
 
 def _numbers(numbers: Collection[int]) -> tuple[str, list[int]]:
-    """A condition on part numbers that looks at no more rows than a few times as many as there are numbers."""
+    """A condition for part numbers that reads only a few times as many rows as there are numbers."""
     first, last = min(numbers), max(numbers)
     if last - first < 2 * len(numbers):
         return "BETWEEN %s AND %s", [first, last]
@@ -276,7 +276,7 @@ def _numbers(numbers: Collection[int]) -> tuple[str, list[int]]:
 
 
 def for_signing(db: Statements, upload_id: bytes, user_id: bytes, numbers: Collection[int]) -> Signing | None:
-    """The upload and what is recorded of these parts, and maybe of some between them."""
+    """The upload and the records of these parts, perhaps with some between them."""
     condition, args = _numbers(numbers)
     row = db.one(_FOR_SIGNING + condition + _SIGNED_UPLOAD, [*args, upload_id, user_id])
     return Signing(of_value(row[0]), _recorded(row[1])) if row else None
@@ -296,7 +296,7 @@ def record_parts(db: Statements, upload_id: bytes, hashes: Mapping[int, str]) ->
 
 
 def recorded_of(db: Statements, upload_id: bytes, numbers: Collection[int]) -> Recorded:
-    """What is recorded of these parts, and maybe of some between them."""
+    """The records of these parts, perhaps with some between them."""
     condition, args = _numbers(numbers)
     row = db.one(_RECORDED_OF + condition, [upload_id, *args])
     assert row is not None
@@ -307,22 +307,22 @@ def recorded_of(db: Statements, upload_id: bytes, numbers: Collection[int]) -> R
 
 
 def set_challenge(db: Statements, upload_id: bytes, nonce: bytes, expires_at: datetime, now: datetime) -> bool:
-    """A new nonce for an upload that is still proving."""
+    """Sets a new nonce for an upload in the state proving."""
     return db.execute(_CHALLENGE, (nonce, to_row(expires_at), to_row(now), upload_id)) == 1
 
 
 def consume_challenge(db: Statements, upload_id: bytes, nonce: bytes, now: datetime) -> bool:
-    """Uses up a challenge, before it is judged; False where somebody did so already."""
+    """Uses up a challenge before it is checked. Returns False if another call has used it."""
     return db.execute(_CONSUME, (to_row(now), upload_id, nonce)) == 1
 
 
 def skip_proof(db: Statements, upload_id: bytes, now: datetime) -> None:
-    """The client would rather upload."""
+    """proving → uploading: the client uploads instead of proving."""
     db.execute(_SKIP_PROOF, (to_row(now), upload_id))
 
 
 def set_received(db: Statements, upload_id: bytes, received: bytes, now: datetime) -> None:
-    """What the storage answered when it was asked."""
+    """Saves the storage's list of received parts."""
     db.execute(_ASKED, (received, to_row(now), upload_id))
 
 
@@ -333,7 +333,7 @@ def begin_finalizing(
     lease: tuple[bytes, datetime] | None,
     now: datetime,
 ) -> bool:
-    """uploading → finalizing; False where the upload is in another state by now.
+    """uploading → finalizing. Returns False if the upload is in another state.
 
     Who holds the lease is about to send a complete: that is written down in the same statement.
     """
@@ -343,12 +343,12 @@ def begin_finalizing(
 
 
 def take_lease(db: Statements, upload_id: bytes, owner: bytes, now: datetime, until: datetime) -> bool:
-    """Makes this process the one that finalizes, which is about to complete; False if another is busy with it."""
+    """Takes the lease for finalizing, before a complete. Returns False if another process holds it."""
     return db.execute(_TAKE_LEASE, (owner, to_row(until), upload_id, to_row(now))) == 1
 
 
 def extend_lease(db: Statements, upload_id: bytes, owner: bytes, until: datetime) -> bool:
-    """Still busy; False where the lease was lost."""
+    """Extends the lease. Returns False if it was lost."""
     return db.execute(_EXTEND_LEASE, (to_row(until), upload_id, owner)) == 1
 
 
@@ -363,23 +363,23 @@ def begin_copy(db: Statements, upload_id: bytes, owner: bytes, copy_key: str, un
 
 
 def copy_key(db: Statements, upload_id: bytes) -> str | None:
-    """The key under which an upload's object is to be brought; None where no complete was ever in doubt."""
+    """The key of the copy of an upload's object; None if no complete was ever doubtful."""
     key: str | None = db.value(_COPY_KEY, (upload_id,))
     return key
 
 
 def release_lease(db: Statements, upload_id: bytes, owner: bytes) -> None:
-    """Nobody is busy with it any more."""
+    """Releases the lease."""
     db.execute(_RELEASE_LEASE, (upload_id, owner))
 
 
 def is_finalizing(db: Statements, upload_id: bytes) -> bool:
-    """Whether it is still to be finalized."""
+    """Whether the upload is still in the state finalizing."""
     return db.one(_IS_FINALIZING, (upload_id,)) is not None
 
 
 def stuck(db: Statements, now: datetime) -> list[bytes]:
-    """Up to 100 uploads that are to be finalized, that nobody is busy with, and that no job is about."""
+    """Up to 100 uploads in the state finalizing, without a lease and without a job."""
     return db.column(_STUCK, (to_row(now),))
 
 
@@ -389,17 +389,17 @@ def reopen(db: Statements, upload_id: bytes, owner: bytes, received: bytes, fail
 
 
 def take_back(db: Statements, upload_id: bytes, owner: bytes, received: bytes, now: datetime) -> bool:
-    """finalizing → uploading, as if nobody had begun."""
+    """finalizing → uploading: undoes the start of finalizing."""
     return db.execute(_TAKE_BACK, (received, None, to_row(now), upload_id, owner)) == 1
 
 
 def set_done(db: Statements, upload_id: bytes, owner: bytes, file_id: bytes, now: datetime) -> bool:
-    """finalizing → done; False where the lease was lost."""
+    """finalizing → done. Returns False if the lease was lost."""
     return db.execute(_DONE, (file_id, to_row(now), upload_id, owner)) == 1
 
 
 def set_done_instantly(db: Statements, upload_id: bytes, file_id: bytes, now: datetime) -> bool:
-    """uploading → done by a proof; False where the upload moved on meanwhile."""
+    """uploading → done, by a proof. Returns False if the upload's state has changed."""
     return db.execute(_DONE_INSTANTLY, (file_id, to_row(now), upload_id)) == 1
 
 

@@ -148,7 +148,7 @@ class TestLocal:
         monkeypatch.setattr("os.access", lambda path, mode: "parts" not in str(path) and allowed(path, mode))
         code, said = self.check(run)
         assert code == EXIT_FAILED
-        assert "/parts cannot be written (it must belong to whom nginx and the API run as)" in said
+        assert "/parts cannot be written (it must belong to the user that nginx and the API run as)" in said
 
 
 # -- the known state of a storage, without a call to it
@@ -175,7 +175,7 @@ def health(database: Database, **storages: MultipartStorage) -> Health:
 def test_what_a_probe_found_is_noted(gateway_database: Database, found: bool, note: str) -> None:
     storage = Asked(lambda: found)
     asked = health(gateway_database, main=storage, local=MemoryStorage())
-    assert asked.notes() == {"storage:main": "not probed yet: what is uploaded meanwhile is read back"}
+    assert asked.notes() == {"storage:main": "not probed yet: until then uploads are read back"}
     assert storage.asked == 0
     for thread in asked.probe_in_background():
         thread.join(5)
