@@ -78,8 +78,9 @@ end
 -- @param party whose limits hold (traffic.party)
 -- @param found the file's target
 -- @param first, last the range, or nil for the whole
+-- @param reader who downloads by a link (readers.of); nil for an owner's own
 -- @return an error code; or nil and the location that sends the bytes; or nil, nil and the status of an answer without
-function _M.deliver(party, found, first, last)
+function _M.deliver(party, found, first, last, reader)
     -- Most are whole: what costs least comes first.
     if found.path and local_file.problem(found.path, found.size) then
         local code
@@ -95,7 +96,7 @@ function _M.deliver(party, found, first, last)
     local length = first and last - first + 1 or found.size
     local is_head = get_method() == "HEAD"
     if length > 0 and not is_head then
-        local code, rate = traffic.begin(party, length)
+        local code, rate = traffic.begin(party, length, reader)
         if code then
             return code
         elseif rate then

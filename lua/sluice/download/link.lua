@@ -8,6 +8,7 @@
 local conditional = require("sluice.download.conditional")
 local download = require("sluice.download.download")
 local metrics = require("sluice.metrics")
+local readers = require("sluice.limits.readers")
 local revocation = require("sluice.identity.revocation")
 local settings = require("sluice.platform.settings")
 local shaper = require("sluice.limits.shaper")
@@ -69,14 +70,14 @@ local function settled(link, told)
 end
 
 -- What the request asks for of a file.
-local function answer(party, found, disposition)
+local function answer(party, found, disposition, reader)
     local header = ngx.header
     header["ETag"] = found.etag
     -- On a 304 too: caches take its headers over, and after an X-Accel-Redirect the API's own type stands there.
     header["Content-Type"] = found.content_type
     header["Content-Disposition"] = disposition == "inline" and found.inline or found.attachment
     if var.is_plain == "1" then
-        return download.deliver(party, found)
+        return download.deliver(party, found, nil, nil, reader)
     end
     -- nginx would compare it with an mtime, or with nothing.
     if var.http_if_unmodified_since then
@@ -91,7 +92,7 @@ local function answer(party, found, disposition)
     if verdict then
         return verdict
     end
-    return download.deliver(party, found, first, last)
+    return download.deliver(party, found, first, last, reader)
 end
 
 -- Decides about a download.
@@ -119,15 +120,14 @@ local function decide(is_owner, told)
         return code
     end
     var.user, var.subject = found.owner, link.file
-    if not is_owner then
-        var.reader = link.jti
-    end
     local party = is_owner and found.by_owner or found.by_link
-    code = traffic.admit("download", party)
+    -- Readers have a clock and connections of their own for each link and network: they use up none of the owner's.
+    local reader = not is_owner and readers.of(link.jti, var.client_network, party.account) or nil
+    code = traffic.admit("download", party, reader)
     if code then
         return code
     end
-    return answer(party, found, link.disp)
+    return answer(party, found, link.disp, reader)
 end
 
 --- Decides about a download by a link that anybody may hold.

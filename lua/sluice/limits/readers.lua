@@ -3,9 +3,11 @@
 -- half of them per link, so that one client cannot block a link for the others. All links of an account together may
 -- have eight times as many. Readers use the owner's quota. But if they have used half of the daily or monthly quota, no
 -- further download by a link begins. Each edge counts this half separately, since its start.
--- What a reader holds until the end stands in $reading: "<link> <network> <account>".
+-- What a reader holds until the end stands in a table of the worker, and its number in $reading, because variables of
+-- nginx survive internal redirects. A worker that is killed forgets it together with its part of the sums (holds.lua).
 
 local holds = require("sluice.limits.holds")
+local lru = require("sluice.platform.lru")
 
 local var = ngx.var
 
@@ -16,8 +18,27 @@ local DAY = 86400
 
 local sums = ngx.shared.quotas
 
-local function keys(link, network, account)
-    return "l:" .. link .. account, "n:" .. link .. network .. account, "s:" .. account
+-- The last network of each busy link, with the names that it is counted under: most requests need no new text.
+local seen = lru.new(4096)
+-- Readers of responses that are under way, by number.
+local reading, last = {}, 0
+
+--- A reader of a link.
+-- @param link the link's id
+-- @param network the client's
+-- @param account whose file it is
+-- @return account, and the names of the clock and of the three sums under which it is counted
+function _M.of(link, network, account)
+    local reader = seen:get(link)
+    if not reader or reader.network ~= network or reader.account ~= account then
+        local text = ngx.encode_base64(network, true)
+        reader = {
+            network = network, account = account, clock = "d:" .. link .. network, of_link = "l:" .. link .. account,
+            of_network = "n:" .. link .. text .. account, of_account = "s:" .. account,
+        }
+        seen:set(link, reader)
+    end
+    return reader
 end
 
 local function take(key, most)
@@ -28,15 +49,15 @@ local function take(key, most)
     return false
 end
 
-local function take_all(most, of_link, of_network, of_account)
-    if not take(of_link, most) then
+local function take_all(most, reader)
+    if not take(reader.of_link, most) then
         return false
-    elseif not take(of_network, math.max(NETWORK_LEAST, math.floor(most * NETWORK_SHARE))) then
-        holds.give(of_link, 1)
+    elseif not take(reader.of_network, math.max(NETWORK_LEAST, math.floor(most * NETWORK_SHARE))) then
+        holds.give(reader.of_link, 1)
         return false
-    elseif not take(of_account, most * ALL_LINKS) then
-        holds.give(of_link, 1)
-        holds.give(of_network, 1)
+    elseif not take(reader.of_account, most * ALL_LINKS) then
+        holds.give(reader.of_link, 1)
+        holds.give(reader.of_network, 1)
         return false
     end
     return true
@@ -64,43 +85,51 @@ local function wait_for_share(account, allowed)
     return nil
 end
 
---- The link of the request, or nil if it uses none.
-function _M.link()
-    local link = var.reader
-    return link ~= "" and link or nil
+--- Whether a response under way is a reader's.
+function _M.is_reading()
+    local held = var.reading
+    return held ~= nil and held ~= ""
 end
 
 --- Begins a response to a reader.
--- @param account whose file it is
--- @param allowed that account's tier
+-- @param reader what of() made
+-- @param allowed the account's tier
 -- @return nil; or an error code, and the seconds to wait before a retry if known
-function _M.begin(link, account, allowed)
-    local wait = allowed.quota and wait_for_share(account, allowed)
+function _M.begin(reader, allowed)
+    local wait = allowed.quota and wait_for_share(reader.account, allowed)
     if wait then
         return "QUOTA_EXCEEDED", wait
     end
-    local network = ngx.encode_base64(var.client_network, true)
-    if not take_all(allowed.connections or math.huge, keys(link, network, account)) then
+    if not take_all(allowed.connections or math.huge, reader) then
         return "CONNECTIONS_LIMITED"
     end
-    var.reading = string.format("%s %s %s", link, network, account)
+    last = last + 1
+    reading[last] = reader
+    var.reading = last
     return nil
 end
 
 --- Ends a response.
--- @param held what $reading says
 -- @param sent bytes
 -- @param has_quota whether the account's tier has one
-function _M.finish(held, sent, has_quota)
-    local link, network, account = held:match("^(%S+) (%S+) (%S+)$")
-    for _, key in ipairs({ keys(link, network, account) }) do
-        holds.give(key, 1)
+-- @return whether it was a reader's
+function _M.finish(sent, has_quota)
+    local number = tonumber(var.reading)
+    local reader = number and reading[number]
+    if not reader then
+        return false
     end
+    reading[number] = nil
+    var.reading = ""
+    holds.give(reader.of_link, 1)
+    holds.give(reader.of_network, 1)
+    holds.give(reader.of_account, 1)
     if has_quota and sent > 0 then
-        for _, period in pairs(periods(account)) do
+        for _, period in pairs(periods(reader.account)) do
             sums:incr(period.key, sent, 0, period.seconds)
         end
     end
+    return true
 end
 
 return _M

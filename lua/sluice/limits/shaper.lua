@@ -76,7 +76,7 @@ end
 -- Sends the bytes of a socket, and books them piece by piece.
 -- @return bytes that were sent and booked; and the error, if the storage failed
 local function pump(socket, length, account, rate)
-    local clock, other = clocks_of(account, readers.link() ~= nil)
+    local clock, other = clocks_of(account, readers.is_reading())
     local most, left = piece(rate), length
     while left > 0 do
         local size = math.min(most, left)

@@ -57,16 +57,16 @@ end
 
 --- Counts a request.
 -- @param kind api, part or download
+-- @param party whose limit holds
+-- @param reader who downloads by a link (readers.of); nil for all others
 -- @return nil, or an error code
-function _M.admit(kind, party)
+function _M.admit(kind, party, reader)
     local limit = tier.of(party.tier)[kind]
     if not limit then
         return nil
     end
     -- Readers have a clock per link and network, so that they do not use the owner's limit.
-    local link = kind == "download" and readers.link()
-    local clock = link and "d:" .. link .. var.client_network or party.clocks[kind]
-    local wait, ahead = gcra.take(clock, limit)
+    local wait, ahead = gcra.take(reader and reader.clock or party.clocks[kind], limit)
     metrics.add("limits", kind, wait and "refused" or "passed")
     if wait then
         return refuse(limit, wait, ahead, "REQUESTS_LIMITED")
@@ -102,10 +102,9 @@ local function reserve(account, allowed, length)
 end
 
 -- Counts an open download.
-local function connect(account, allowed)
-    local link = readers.link()
-    if link then
-        local code, wait = readers.begin(link, account, allowed)
+local function connect(account, allowed, reader)
+    if reader then
+        local code, wait = readers.begin(reader, allowed)
         if code then
             metrics.add("limits", wait and "quota" or "connections", "refused")
             ngx.header["Retry-After"] = wait
@@ -122,22 +121,19 @@ local function connect(account, allowed)
 end
 
 local function disconnect(account, sent, has_quota)
-    local held = var.reading
-    if held and held ~= "" then
-        readers.finish(held, sent, has_quota)
-        var.reading = ""
-    else
+    if not readers.finish(sent, has_quota) then
         holds.give(account, 1)
     end
 end
 
 --- Begins a response with a blob's bytes.
 -- @param length number of bytes, more than 0
+-- @param reader as for admit()
 -- @return nil, or an error code; and the tier's rate in bytes per second, if it has one
-function _M.begin(party, length)
+function _M.begin(party, length, reader)
     local allowed = tier.of(party.tier)
     local account = party.account
-    local code = connect(account, allowed)
+    local code = connect(account, allowed, reader)
     if code then
         return code
     end
