@@ -149,7 +149,7 @@ def _trashed(bench: Bench) -> Iterator[Row]:
             cursor.execute("UPDATE revocation SET noted_at = NOW(6) WHERE kind = 'user'")
             connection.commit()
             cursor.execute("SELECT COUNT(*) FROM revocation")
-            (rows,) = cursor.fetchone()
+            ((rows,),) = cursor.fetchall()
         time.sleep(3)  # until the feed was read
         _ask(bench.stack.port, links, {410})
         _ask(bench.stack.port, [kept], {200})

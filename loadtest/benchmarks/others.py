@@ -39,8 +39,9 @@ def run_accel(bench: Bench) -> Sequence[Row]:
         links.append(client.link(client.upload(content, f"accel {number}.bin")))
         paths.append(f"/accel/{bench.object_key(content)}")
     socket = bench.peer.folder / "accel.sock"
-    command = [ROOT / ".venv/bin/gunicorn", "-w", "2", "-k", "gthread", "--threads", "8", "--umask", "0", "--bind",
-               f"unix:{socket}", "--chdir", ROOT / "loadtest/peers", "--no-control-socket", "accel:app"]  # fmt: skip
+    bind = f"unix:{socket}"
+    options = ["-w", "2", "-k", "gthread", "--threads", "8", "--umask", "0", "--bind", bind, "--no-control-socket"]
+    command: list[str | Path] = [ROOT / ".venv/bin/gunicorn", *options, "--chdir", ROOT / "loadtest/peers", "accel:app"]
     with program.serving(command, None, bench.folder, ready=socket.exists) as server:
         ours, peer = Load(bench.stack.port, links), Load(bench.peer.port, paths)
         pids = [*bench.peer.workers, *server.pids]
@@ -60,7 +61,7 @@ def run_accel(bench: Bench) -> Sequence[Row]:
 def _tus(bench: Bench, kind: str, where: str, environment: dict[str, str]) -> Iterator[tuple[int, Server, Path]]:
     folder = program.need("tus") / "tus"
     port = free_port()
-    command = [program.node(), folder / "server.mjs", kind, where, str(port)]
+    command: list[str | Path] = [program.node(), folder / "server.mjs", kind, where, str(port)]
     with program.serving(command, port, bench.folder, environment) as server:
         yield port, server, folder
 
@@ -157,7 +158,7 @@ def run_giftless(bench: Bench) -> Sequence[Row]:
     s3, folder, port = S3(bench.stack), program.need("giftless"), free_port()
     config = bench.folder / "giftless.yaml"
     config.write_text(_GIFTLESS.format(endpoint=s3.endpoint))
-    command = [
+    command: list[str | Path] = [
         folder / "bin/giftless-gunicorn",
         "-w",
         "2",

@@ -130,7 +130,7 @@ class _Contest:
     def _up(self, who: str, source: Path, name: str) -> Run:
         amount = self._amount
         if who == "sluice":
-            words = ["put", "-rq", source] if amount.many else ["put", "-q", source, "--name", name]
+            words: list[str | Path] = ["put", "-rq", source] if amount.many else ["put", "-q", source, "--name", name]
             return self._sluice(*words, "--parallel", str(amount.at_once))
         if who == "parts":
             return self._parts_up(source, name)
@@ -207,9 +207,9 @@ def rows(amount: Amount, way: str, pairs: dict[str, Pairs]) -> Iterator[Row]:
         yield replace(row, notes=f"CPU in {amount.cpu_unit}, of all processes; {notes}" if notes else "")
         what, notes = "the same", ""
     if aws := pairs.get("awscli"):
-        peaks = [Spread.of([sample.peak / MIB for sample in samples]) for samples in (aws.ours, aws.peer)]
-        yield Row(f"{way}-{amount.name}-memory", "peak memory of `sluice` meanwhile; awscli's", "MiB", *peaks,
-                  limit="below the peer's", holds=peaks[0].most < peaks[1].most)  # fmt: skip
+        own, theirs = (Spread.of([sample.peak / MIB for sample in samples]) for samples in (aws.ours, aws.peer))
+        yield Row(f"{way}-{amount.name}-memory", "peak memory of `sluice` meanwhile; awscli's", "MiB", own, theirs,
+                  limit="below the peer's", holds=own.most < theirs.most)  # fmt: skip
 
 
 def _shares(who: str, samples: Sequence[Sample]) -> str:

@@ -22,7 +22,7 @@ Signed = tuple[str, Mapping[str, str]]
 """A URL and the headers to send with it."""
 
 
-class _BoundAuth(S3SigV4QueryAuth):
+class _BoundAuth(S3SigV4QueryAuth):  # type: ignore[misc]  # botocore has no types
     """botocore's signer, with the body's hash: its default presigned URLs bind no hash."""
 
     def payload(self, request: Any) -> str:

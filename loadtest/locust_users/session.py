@@ -55,7 +55,7 @@ class Account(FastHttpUser):
     @property
     def options(self) -> Namespace:
         """The run's options."""
-        found = self.environment.parsed_options
+        found: Namespace | None = self.environment.parsed_options
         assert found is not None
         return found
 

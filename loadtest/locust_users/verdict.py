@@ -30,7 +30,7 @@ def problems(stats: RequestStats, options: Namespace) -> Iterator[str]:
 
 def summary(stats: RequestStats) -> str:
     """A table with a line per route and storage."""
-    lines = [_HEAD]
+    lines: list[tuple[str, ...]] = [_HEAD]
     for entry in [*_entries(stats), stats.total]:
         times = [f"{entry.get_response_time_percentile(share):.0f}" for share in (0.5, 0.95, 0.99)]
         speed = entry.avg_content_length * entry.total_rps / 1e6

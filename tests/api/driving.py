@@ -154,11 +154,12 @@ def swept(gateway: Gateway, user: User) -> None:
 
 def sign_in(gateway: Gateway, user: User) -> dict[str, Any]:
     body = {"username": user.name, "password": user.password}
-    user.session = gateway.http.simulate_post("/api/v1/sessions", json=body).json
+    session: dict[str, Any] = gateway.http.simulate_post("/api/v1/sessions", json=body).json
+    user.session = session
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(network_rows, "MOST", 0)
         gateway.http.simulate_post("/api/v1/sessions", json=body, headers={"X-Real-IP": "10.1.1.1"})
-    return user.session
+    return session
 
 
 def sessions(gateway: Gateway, user: User) -> None:

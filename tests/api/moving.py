@@ -84,7 +84,7 @@ class Moving(Gateway):
         sql = (
             "SELECT r.storage, r.object_key FROM replica r JOIN file f ON f.blob_id = r.blob_id WHERE f.id = UNHEX(%s)"
         )
-        return dict(self.rows(sql, file["id"]))  # type: ignore[arg-type]
+        return dict(self.rows(sql, file["id"]))
 
     def figures(self, transfer_id: bytes) -> dict[str, int]:
         """The counts in a transfer's row."""

@@ -33,8 +33,8 @@ def keys(gateway: Gateway, count: int) -> list[str]:
     return made
 
 
-def sweep(gateway: Gateway, **options: bool) -> dict[str, int]:
-    found = gateway.services.sweep.by_hand(lambda kind, text: None, **options)
+def sweep(gateway: Gateway, accept: bool = False) -> dict[str, int]:
+    found = gateway.services.sweep.by_hand(lambda kind, text: None, accept=accept)
     assert found is not None
     return dict(found)
 

@@ -83,6 +83,7 @@ def test_a_content_length_that_is_none_is_refused(gateway: Gateway, length: str)
     environ["CONTENT_LENGTH"] = length.encode().decode("latin-1")  # Falcon's test client would not send it
     started = falcon.testing.StartResponseMock()
     (body,) = gateway.http.app(environ, started)
+    assert started.status is not None
     assert started.status.startswith("400 ")
     assert json.loads(body)["error"]["code"] == "BODY_INVALID"
 

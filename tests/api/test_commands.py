@@ -108,7 +108,7 @@ def test_keys_that_are_given_inline_cannot_be_rotated(run: Command) -> None:
 def test_keys_of_a_file_are_rotated_and_retired(run: Command, tmp_path: Path) -> None:
     path = tmp_path / "keys"
     path.write_text("k" * 64 + "\n")
-    environ = config.load.__defaults__[0]
+    (environ,) = config.load.__defaults__ or ()
     del environ["SLUICE_SECRET_KEYS"]
     environ["SLUICE_SECRET_KEYS_FILE"] = str(path)
     assert run("keys", "retire")[0] == EXIT_FAILED

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from api.core.errors import StorageFull, StorageUnavailable
+from api.storage.base import MultipartRef, SignedPart
 from tests.api.conftest import Content, Gateway, User, Watch, error, together
 
 DIGEST = "d" * 64
@@ -78,10 +79,13 @@ class TestFoundAgain:
             return "fast"
 
         real = gateway.storage.presign_part
+
+        def sign(ref: MultipartRef, *more: Any) -> SignedPart:
+            signed.append(ref.multipart_id)
+            return real(ref, *more)
+
         monkeypatch.setattr(gateway.storage, "create", create)
-        monkeypatch.setattr(
-            gateway.storage, "presign_part", lambda ref, *more: signed.append(ref.multipart_id) or real(ref, *more)
-        )
+        monkeypatch.setattr(gateway.storage, "presign_part", sign)
         assert user.post("/uploads", {"name": "a", "size": content.size, "resume_key": "k"}).status_code == 503
         (upload,) = (item["id"] for item in user.get("/uploads").json["items"])
         parts.append(user.post(f"/uploads/{upload}/parts", {"parts": content.hashes([1])}).status_code)

@@ -6,6 +6,7 @@ import hashlib
 import io
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -268,8 +269,8 @@ class TestOneTry:
             upload = user.create(content, digest=content.digest)
             right = content.prove(upload["challenge"])
             together(
-                lambda u=user, up=upload, b=right: u.post(f"/uploads/{up['id']}/proof", b),
-                lambda u=user, up=upload, b=right: u.post(f"/uploads/{up['id']}/proof", b | {"proof": "0" * 64}),
+                partial(user.post, f"/uploads/{upload['id']}/proof", right),
+                partial(user.post, f"/uploads/{upload['id']}/proof", right | {"proof": "0" * 64}),
             )
             state = user.get(f"/uploads/{upload['id']}").json["state"]
             assert state in ("done", "uploading")

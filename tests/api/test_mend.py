@@ -133,10 +133,10 @@ class TestAnEdgesReport:
         (blob,) = jobs.due(gateway.db, "mend", gateway.clock(), timedelta(seconds=-1), 10)
         real = gateway.second.stat
 
-        def late(key: str) -> int:
+        def late(object_key: str) -> int:
             gateway.second.stat = real  # type: ignore[method-assign]
             gateway.named("local", "missing")
-            return real(key)
+            return real(object_key)
 
         gateway.second.stat = late  # type: ignore[method-assign]
         assert gateway.services.runner.run("mend", blob)
@@ -237,7 +237,7 @@ class TestABrokenReplica:
 def test_a_storage_that_cannot_be_used_has_lost_nothing(gateway: Mending, file: dict[str, Any]) -> None:
     """Even if the storage says that the object does not exist: an unmounted disk does the same."""
     gateway.named("local", "missing")
-    gateway.storage.away = True  # type: ignore[attr-defined]
+    gateway.storage.away = True
     gateway.storage.objects.clear()
     for _ in range(3):
         assert len(gateway.mend()) == 1

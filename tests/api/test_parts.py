@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 
+from api.storage.base import MultipartRef
 from tests.api.conftest import KEY, Content, Gateway, User, error, together
 
 SIZE = 5 * 8 * 1024**2
@@ -25,7 +27,7 @@ def sign(user: User, upload: dict[str, Any], parts: dict[str, str]) -> Any:
 
 def recorded(gateway: Gateway, upload: dict[str, Any]) -> dict[int, str]:
     sql = "SELECT part_number, LOWER(HEX(sha256)) FROM upload_part WHERE upload_id = UNHEX(%s)"
-    return dict(gateway.rows(sql, upload["id"]))  # type: ignore[arg-type]
+    return dict(gateway.rows(sql, upload["id"]))
 
 
 class TestWrittenOnce:
@@ -47,7 +49,7 @@ class TestWrittenOnce:
     ) -> None:
         for number in "12345":
             answers = together(
-                lambda n=number: sign(user, upload, {n: HASH}), lambda n=number: sign(user, upload, {n: OTHER})
+                partial(sign, user, upload, {number: HASH}), partial(sign, user, upload, {number: OTHER})
             )
             assert sorted(answer.status_code for answer in answers) == [200, 409]
             won = HASH if answers[0].status_code == 200 else OTHER
@@ -189,7 +191,12 @@ class TestAStorageThatLeaksWhatIsSentAgain:
     ) -> None:
         asked: list[str] = []
         list_parts = gateway.storage.list_parts
-        monkeypatch.setattr(gateway.storage, "list_parts", lambda ref: asked.append("") or list_parts(ref))
+
+        def ask(ref: MultipartRef) -> dict[int, int]:
+            asked.append("")
+            return list_parts(ref)
+
+        monkeypatch.setattr(gateway.storage, "list_parts", ask)
         for number in "12345":
             sign(user, upload, {number: HASH})
         assert not asked

@@ -319,7 +319,7 @@ class TestRaces:
         uploads = [begin(user, [content])[0] for user in users]
         for upload in uploads:
             put(gateway, upload["id"], content)
-        answers = together(*[lambda u=u, i=i: end(u, [i["id"]]) for u, i in zip(users, uploads, strict=True)])  # type: ignore[misc]
+        answers = together(*[lambda u=u, i=i: end(u, [i["id"]]) for u, i in zip(users, uploads, strict=True)])
         assert [items[0]["upload"]["state"] for items in answers] == ["done"] * 4
         blobs = gateway.rows("SELECT id FROM `blob` WHERE digest = UNHEX(%s)", content.digest)
         assert len(blobs) == 1

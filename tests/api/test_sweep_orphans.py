@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
 from api.core.errors import StorageUnavailable
 from api.core.models import new_id
 from api.sweep import rows as listings
+from api.sweep.run import Run
 from tests.api.conftest import Content, Gateway, User
 from tests.api.sweeping import DAY, HOUR, doubts, keys, left, sweep, swept_gateway
 
@@ -49,14 +49,14 @@ class TestAge:
         gateway.db.execute("DELETE FROM replica")
         sweep(gateway)
         gateway.clock.turn(DAY)
-        real = gateway.services.sweep._orphans.remove  # type: ignore[attr-defined]
+        real = gateway.services.sweep._orphans.remove
 
-        def late(*args: Any) -> None:
+        def late(run: Run, names: list[str]) -> None:
             insert = "INSERT INTO replica (blob_id, storage, object_key, created_at) VALUES (%s, 'local', %s, NOW(6))"
             gateway.db.execute(insert, (blob, key))
-            real(*args)
+            real(run, names)
 
-        gateway.services.sweep._orphans.remove = late  # type: ignore[attr-defined]
+        gateway.services.sweep._orphans.remove = late  # type: ignore[method-assign]
         assert "objects_orphaned" not in sweep(gateway)
         assert key in gateway.storage.objects
 

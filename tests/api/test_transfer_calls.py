@@ -11,6 +11,7 @@ import pytest
 
 from api import __main__ as command
 from api import app
+from api.core import config
 from tests.api.conftest import User, error
 from tests.api.moving import Moving
 from tests.conftest import Servers
@@ -153,8 +154,8 @@ def test_what_is_not_there_is_said(admin: User) -> None:
 class TestCommands:
     @pytest.fixture
     def run(self, gateway: Moving, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
-        monkeypatch.setattr(app, "compose", lambda config: gateway.services)
-        monkeypatch.setattr(command.config, "load", lambda: gateway.config)
+        monkeypatch.setattr(app, "compose", lambda settings: gateway.services)
+        monkeypatch.setattr(config, "load", lambda: gateway.config)
 
         def call(*words: str) -> tuple[int, str]:
             code = command.main(["transfer", *words])

@@ -32,8 +32,8 @@ class Flaky(MemoryStorage):
         calls: the calls so far.
     """
 
-    def __init__(self, **options: bool) -> None:
-        super().__init__(**options)
+    def __init__(self, *, enforces_sha256: bool = False, compares: bool = True) -> None:
+        super().__init__(enforces_sha256=enforces_sha256, compares=compares)
         self.before: Callable[[str], None] = lambda call: None
         self.after: Callable[[str], None] = lambda call: None
         self.lies: dict[str, int] = {}
@@ -280,10 +280,13 @@ class TestCopies:
         for subject in gateway.due_now("plan_transfer"):
             gateway.take("plan_transfer", subject)
         one, two = gateway.due_now("transfer")
-        flaky(gateway, "archive").before = lambda call: (
-            setattr(flaky(gateway, "archive"), "before", lambda call: None),
-            gateway.take("transfer", two),
-        )[0]
+        archive = flaky(gateway, "archive")
+
+        def take_the_other(_: str) -> None:
+            archive.before = lambda call: None
+            gateway.take("transfer", two)
+
+        archive.before = take_the_other
         gateway.take("transfer", one)
         gateway.turn_until_done()
         gateway.clock.turn(3600)

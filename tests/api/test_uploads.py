@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import partial
 
 import pytest
 
@@ -169,7 +170,7 @@ class TestAbort:
             upload = user.create(content)
             user.put(upload, content)
             aborted, completed = together(
-                lambda u=upload: user.call("DELETE", f"/uploads/{u['id']}"), lambda u=upload: user.complete(u)
+                partial(user.call, "DELETE", f"/uploads/{upload['id']}"), partial(user.complete, upload)
             )
             state = user.get(f"/uploads/{upload['id']}").json["state"]
             assert sorted([aborted.status_code, completed.status_code]) == [200, 409]

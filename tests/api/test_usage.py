@@ -78,7 +78,7 @@ def test_concurrent_reports_of_the_same_accounts_all_count(gateway: Gateway, use
         found = [["user", subject, "2026-03-31", 1, 1] for subject in [*others, user.id]]
         return found[turn:] + found[:turn]
 
-    calls = [lambda n=n: report(gateway, n, *rows(n)).status_code for n in range(8)]  # type: ignore[misc]
+    calls = [lambda n=n: report(gateway, n, *rows(n)).status_code for n in range(8)]
     assert together(*calls) == [200] * 8
     assert usage(user)["day"] == {"sent": 8, "received": 8, "limit": 1000}
 

@@ -37,6 +37,8 @@ class Failing(MemoryStorage):
 class Two(Gateway):
     """A gateway with two storages; ``copy`` puts a blob's replica on the second."""
 
+    storage: Failing
+
     def __init__(self, environ: dict[str, str]) -> None:
         config = load(environ)
         self.second = Failing()

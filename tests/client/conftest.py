@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import pytest
 from sluice import Client, Settings
@@ -104,17 +105,18 @@ class Command:
             **self.settings,
         }
 
-    def start(self, *arguments: str, **more: object) -> subprocess.Popen[str]:
+    def start(self, *arguments: str, **more: Any) -> subprocess.Popen[str]:
         """A run that goes on beside the test."""
-        return subprocess.Popen(
+        process: subprocess.Popen[str] = subprocess.Popen(
             [*SLUICE, *arguments],
             env=self.environment,
             cwd=self.folder,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            **more,  # type: ignore[call-overload]
+            **more,
         )
+        return process
 
     def run(
         self,

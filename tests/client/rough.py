@@ -10,7 +10,7 @@ import struct
 import threading
 
 from tests.listening import Listening
-from tests.run.running import free_port
+from tests.servers import free_port
 
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER of no time: close sends RST
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from sluice.proxies import Proxy, proxy_for
 from tests.client.certificates import make_certificate
 from tests.client.conftest import PASSWORD, Account, Command
 from tests.client.recording import RecordingServer
-from tests.run.running import free_port
+from tests.servers import free_port
 
 REFUSAL = b'{"error":{"code":"TOKEN_INVALID","message":"The token is not valid.","request_id":"x"}}'
 
@@ -107,7 +108,7 @@ def test_no_redirect_is_followed(account: Account, status: int) -> None:
                     lambda: client.read(f"{client.url}/d/a/b"),
                 ):
                     with pytest.raises(kind, match=match):
-                        call()  # type: ignore[operator]
+                        call()
         assert thief.asked == []
 
 
@@ -264,10 +265,8 @@ def test_a_server_that_never_answered_is_waited_for_as_long_as_documented(
     command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not 4 seconds: 120, or what the settings say. The clock is the test's."""
-    from sluice import retry
-
     now = [0.0]
-    monkeypatch.setattr(retry.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     with Client(f"http://127.0.0.1:{free_port()}", "x") as client:
         waits: list[tuple[str, float]] = []
         client.on_wait(lambda text, left: waits.append((text, left)))

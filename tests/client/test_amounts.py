@@ -7,6 +7,7 @@ needs twice as much room on the disk, for a storage keeps every byte of a hole, 
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import shutil
 import subprocess
@@ -75,7 +76,7 @@ def test_a_sparse_file_of_gigabytes_takes_constant_memory(command: Command, gate
         file.write(b"the end")
     assert peak_of(command, "put", "-q", str(path)) < MEMORY_MAX
     process = command.start("get", "sparse", "-o", "-")
-    assert process.stdout is not None
+    assert isinstance(process.stdout, io.TextIOWrapper)
     whole, count = hashlib.sha256(), 0
     while data := process.stdout.buffer.read(MIB):
         whole.update(data)

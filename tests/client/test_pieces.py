@@ -97,7 +97,7 @@ def test_systems_without_reading_at_a_place_and_sendfile_work(
 def test_the_lock_of_windows_is_used_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[tuple[int, int]] = []
     fake = types.SimpleNamespace(LK_LOCK=1, locking=lambda descriptor, mode, count: calls.append((mode, count)))
-    monkeypatch.setitem(sys.modules, "msvcrt", fake)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "msvcrt", fake)
     monkeypatch.setattr(sys, "platform", "win32")
     with lock_file(tmp_path / "lock"):
         assert calls == [(1, 1)]

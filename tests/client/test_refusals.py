@@ -22,7 +22,7 @@ from tests.client.conftest import ROOT, SLUICE, Account, Command
 from tests.client.rough import ConnectProxy, RoughProxy
 from tests.e2e.gateway import Gateway
 from tests.e2e.sources import PART, Sources
-from tests.run.running import free_port
+from tests.servers import free_port
 
 HOSTILE = [
     "-rf",

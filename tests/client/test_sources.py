@@ -332,7 +332,7 @@ KINDS: dict[str, Callable[[Path], Any]] = {
     "BytesIO": lambda folder: io.BytesIO(DATA),
     "BufferedReader": _plain,
     "FileIO": lambda folder: _plain(folder, buffering=0),
-    "BufferedReader of BytesIO": lambda folder: io.BufferedReader(io.BytesIO(DATA)),  # type: ignore[type-var]
+    "BufferedReader of BytesIO": lambda folder: io.BufferedReader(io.BytesIO(DATA)),
     "BufferedRandom, not flushed": _unflushed,
     "NamedTemporaryFile": _named,
     "SpooledTemporaryFile in memory": lambda folder: _spooled(folder, 10**6),

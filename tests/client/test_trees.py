@@ -108,7 +108,6 @@ def test_files_that_vanish_are_told(
     command: Command, tree: Path, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between the walk and the upload."""
-    from sluice.cli import put as put_module
     from sluice.cli.main import run
     from sluice.cli.walk import Walk
 
@@ -120,7 +119,7 @@ def test_files_that_vanish_are_told(
                 (tree / "b").unlink()
             yield found
 
-    monkeypatch.setattr(put_module.Walk, "of", vanishing)
+    monkeypatch.setattr(Walk, "of", vanishing)
     monkeypatch.chdir(command.folder)
     for name, value in command.environment.items():
         monkeypatch.setenv(name, value)

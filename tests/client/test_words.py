@@ -17,9 +17,9 @@ from sluice.cli.main import SECTIONS, cli
 
 from tests.client.conftest import PASSWORD, PYTHON, ROOT, SLUICE, Command
 from tests.client.test_refusals import line_of
-from tests.client.test_resume import await_true
 from tests.e2e.gateway import Gateway
 from tests.e2e.sources import PART, Sources
+from tests.run.running import await_true
 
 WORDS = [name for section in SECTIONS.values() for name in section]
 

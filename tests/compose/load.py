@@ -41,7 +41,7 @@ class Load:
         link = client.link(client.upload(kept))
         for number in range(2):
             user = client.another_machine()
-            self._start("upload", lambda user=user, number=number: self._upload(user, number))  # type: ignore[misc]
+            self._start("upload", lambda user=user, number=number: self._upload(user, number))
         self._start("download", lambda: self._download(client, link, kept))
         other = client.another_machine()
         self._start("list", lambda: other.want(200, "GET", "/files"))

@@ -152,20 +152,22 @@ class Client:
         assert upload["state"] == "done", upload
         assert upload["missing"] == []
         assert upload["percent"] == 100
-        return upload["file"]
+        file: Json = upload["file"]
+        return file
 
     def upload(self, source: Source, name: str | None = None, **more: Any) -> Json:
         """A whole upload. Returns the file."""
         upload = self.create(source, name, **more)
         if upload["state"] == "done":
-            return upload["file"]
+            file: Json = upload["file"]
+            return file
         self.send(upload, source)
         return self.complete(upload)
 
     # -- downloads
 
     def link(self, file: Json, **more: Any) -> str:
-        return self.want(201, "POST", f"/files/{file['id']}/links", more)["url"]
+        return str(self.want(201, "POST", f"/files/{file['id']}/links", more)["url"])
 
     def fetch(self, url: str, method: str = "GET", **headers: str) -> httpx.Response:
         """A download with the link's token only; `if_range` sets the header If-Range."""

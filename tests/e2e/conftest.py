@@ -40,9 +40,10 @@ def gateway(request: pytest.FixtureRequest) -> Iterator[Gateway]:
     After the module nothing may be orphaned.
     """
     with contextlib.ExitStack() as stack:
-        settings = getattr(request.module, "SETTINGS", None)
-        shared = settings is None
-        found = request.getfixturevalue("shared_gateway") if shared else stack.enter_context(running(settings))
+        settings: dict[str, str] | None = getattr(request.module, "SETTINGS", None)
+        found: Gateway = (
+            request.getfixturevalue("shared_gateway") if settings is None else stack.enter_context(running(settings))
+        )
         yield found
         found.await_nothing_lost()
 

@@ -21,7 +21,8 @@ def sign(key: str, purpose: str, claims: dict[str, Any] | bytes) -> str:
 
 def claims_of(token: str) -> dict[str, Any]:
     """The claims of a token."""
-    return json.loads(bytes_of(token))
+    claims: dict[str, Any] = json.loads(bytes_of(token))
+    return claims
 
 
 def bytes_of(token: str) -> bytes:
@@ -33,7 +34,8 @@ def bytes_of(token: str) -> bytes:
 def unseal(key: str, token: str) -> dict[str, Any]:
     """The claims of a sealed token, decrypted with the gateway's key."""
     sealed = bytes_of(token)
-    return json.loads(_cipher(key).decrypt(sealed[:12], sealed[12:], None))
+    claims: dict[str, Any] = json.loads(_cipher(key).decrypt(sealed[:12], sealed[12:], None))
+    return claims
 
 
 def seal(key: str, claims: dict[str, Any]) -> str:

@@ -2,9 +2,11 @@
 
 import hashlib
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 MIB = 1024**2
 PART = 8 * MIB
@@ -59,7 +61,7 @@ class Source:
         with self.path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
-    def proof(self, challenge: dict) -> str:
+    def proof(self, challenge: Mapping[str, Any]) -> str:
         """The response to a challenge."""
         ranges = b"".join(self.read(offset, length) for offset, length in challenge["ranges"])
         return hashlib.sha256(bytes.fromhex(challenge["nonce"]) + ranges).hexdigest()

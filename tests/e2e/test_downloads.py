@@ -1,7 +1,7 @@
 """Downloads by link and by bearer token: ranges, conditions, names of every kind, pages that must not run."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import unquote
 
@@ -37,6 +37,7 @@ NAMES = [
     "é" * 127,
     "عربي.txt",
 ]
+Fetch = Callable[..., httpx.Response]
 
 
 @dataclass
@@ -57,7 +58,7 @@ def shared(user: Client, tmp_path_factory: pytest.TempPathFactory) -> Shared:
 
 
 @pytest.fixture(params=["link", "bearer"])
-def fetch(request: pytest.FixtureRequest, user: Client, shared: Shared) -> Iterator[object]:
+def fetch(request: pytest.FixtureRequest, user: Client, shared: Shared) -> Fetch:
     """Downloads the shared file, by each of the two ways."""
 
     def by_link(method: str = "GET", **headers: str) -> httpx.Response:
@@ -82,7 +83,7 @@ def names_in(response: httpx.Response) -> tuple[str, str, str]:
     return match[1], match[2], unquote(match[3], errors="strict")
 
 
-def test_the_whole_file_comes_with_every_header(fetch, shared: Shared) -> None:
+def test_the_whole_file_comes_with_every_header(fetch: Fetch, shared: Shared) -> None:
     response = fetch()
     assert response.status_code == 200
     assert response.content == shared.content
@@ -99,7 +100,7 @@ def test_the_whole_file_comes_with_every_header(fetch, shared: Shared) -> None:
     assert names_in(response) == ("attachment", "shared.bin", "shared.bin")
 
 
-def test_head_says_the_same_without_the_bytes(fetch) -> None:
+def test_head_says_the_same_without_the_bytes(fetch: Fetch) -> None:
     get, head = fetch(), fetch("HEAD")
     assert (head.status_code, head.content) == (200, b"")
     volatile = {"date", "x-request-id"}
@@ -122,7 +123,7 @@ def test_head_says_the_same_without_the_bytes(fetch) -> None:
         (f"bytes=5-{9 * PART}", 5, -1),
     ],
 )
-def test_a_range_is_exactly_that_range(fetch, shared: Shared, asked: str, first: int, last: int) -> None:
+def test_a_range_is_exactly_that_range(fetch: Fetch, shared: Shared, asked: str, first: int, last: int) -> None:
     size = shared.source.size
     first, last = first % size, last % size
     response = fetch(Range=asked)
@@ -133,7 +134,7 @@ def test_a_range_is_exactly_that_range(fetch, shared: Shared, asked: str, first:
 
 
 @pytest.mark.parametrize("offset", [0, 1, 10**12])
-def test_a_range_past_the_end_is_416_and_says_the_size(fetch, shared: Shared, offset: int) -> None:
+def test_a_range_past_the_end_is_416_and_says_the_size(fetch: Fetch, shared: Shared, offset: int) -> None:
     response = fetch(Range=f"bytes={shared.source.size + offset}-")
     assert code(response) == (416, "RANGE_NOT_SATISFIABLE")
     assert response.headers["Content-Range"] == f"bytes */{shared.source.size}"
@@ -142,38 +143,38 @@ def test_a_range_past_the_end_is_416_and_says_the_size(fetch, shared: Shared, of
 @pytest.mark.parametrize(
     "asked", ["bytes=0-0,5-9", "bytes=0-,0-,0-,0-,0-", "lines=1-2", "bytes=9-3", "bytes=", "bytes=a-b"]
 )
-def test_other_ranges_get_the_whole_file_or_a_refusal(fetch, shared: Shared, asked: str) -> None:
+def test_other_ranges_get_the_whole_file_or_a_refusal(fetch: Fetch, shared: Shared, asked: str) -> None:
     response = fetch(Range=asked)
     assert response.status_code in (200, 416)
     assert response.status_code == 416 or response.content == shared.content
 
 
-def test_if_range_with_the_same_content_gives_the_range(fetch, shared: Shared) -> None:
+def test_if_range_with_the_same_content_gives_the_range(fetch: Fetch, shared: Shared) -> None:
     response = fetch(Range="bytes=10-19", If_Range=f'"{shared.file["digest"]}"')
     assert (response.status_code, response.content) == (206, shared.content[10:20])
 
 
 @pytest.mark.parametrize("validator", ['"another"', "Wed, 21 Oct 2037 07:28:00 GMT", 'W/"weak"'])
-def test_if_range_with_other_content_gives_all_of_it(fetch, shared: Shared, validator: str) -> None:
+def test_if_range_with_other_content_gives_all_of_it(fetch: Fetch, shared: Shared, validator: str) -> None:
     response = fetch(Range="bytes=10-19", If_Range=validator)
     assert (response.status_code, response.content) == (200, shared.content)
 
 
 @pytest.mark.parametrize("pattern", ['"{}"', 'W/"{}"', '"x", "{}", "y"', "*"])
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-def test_if_none_match_is_304_without_a_byte(fetch, shared: Shared, pattern: str, method: str) -> None:
+def test_if_none_match_is_304_without_a_byte(fetch: Fetch, shared: Shared, pattern: str, method: str) -> None:
     response = fetch(method, If_None_Match=pattern.format(shared.file["digest"]))
     assert (response.status_code, response.content) == (304, b"")
     assert response.headers["ETag"] == f'"{shared.file["digest"]}"'
     assert response.headers.get("Content-Type", "application/octet-stream") == "application/octet-stream", "not JSON"
 
 
-def test_if_none_match_with_other_content_gives_all_of_it(fetch, shared: Shared) -> None:
+def test_if_none_match_with_other_content_gives_all_of_it(fetch: Fetch, shared: Shared) -> None:
     assert fetch(If_None_Match='"another"').content == shared.content
     assert fetch(If_Modified_Since="Wed, 21 Oct 2037 07:28:00 GMT").status_code == 200, "times are no validators"
 
 
-def test_if_match_with_other_content_is_refused(fetch, shared: Shared) -> None:
+def test_if_match_with_other_content_is_refused(fetch: Fetch, shared: Shared) -> None:
     assert fetch(If_Match='"another"').status_code == 412
     assert fetch(If_Match=f'"{shared.file["digest"]}"').content == shared.content
 

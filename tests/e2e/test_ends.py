@@ -1,6 +1,7 @@
 """Revocations on a whole gateway: every line of "Revocation" that tests of single calls do not cover."""
 
 import subprocess
+from functools import partial
 
 from tests.e2e.client import Client, code
 from tests.e2e.gateway import Gateway
@@ -49,7 +50,7 @@ def test_a_files_links_are_withdrawn_and_the_file_stays(user: Client, other: Cli
     assert [user.fetch(link, "HEAD").status_code for link in links] == [200, 200]
     user.want(204, "DELETE", f"/files/{file['id']}/links")
     for link in links:
-        takes_effect(lambda link=link: user.fetch(link, Range="bytes=0-0"), (410, "LINK_REVOKED"))
+        takes_effect(partial(user.fetch, link, Range="bytes=0-0"), (410, "LINK_REVOKED"))
     assert user.holds(user.want(200, "GET", f"/files/{file['id']}"), source), "a new link works immediately"
 
 

@@ -33,7 +33,8 @@ def user_of(gateway: Gateway, tier: str) -> Client:
 
 
 def moved(user: Client) -> Json:
-    return user.want(200, "GET", "/users/me")["usage"]["day"]
+    day: Json = user.want(200, "GET", "/users/me")["usage"]["day"]
+    return day
 
 
 def test_a_normal_client_meets_no_limit(gateway: Gateway, sources: Sources) -> None:

@@ -14,7 +14,7 @@ SETTINGS: dict[str, str] = {}  # a separate gateway, because wrong passwords are
 
 
 def locust(gateway: Gateway, *options: str, host: str = "") -> subprocess.CompletedProcess[str]:
-    command = [LOCUST, "--headless", "--only-summary", "--host", host or gateway.address, *options]
+    command: list[str | Path] = [LOCUST, "--headless", "--only-summary", "--host", host or gateway.address, *options]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
 
 

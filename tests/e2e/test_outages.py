@@ -129,7 +129,7 @@ def stuck(gateway: Gateway, table: str, calls: Calls) -> Iterator[list[tuple[str
             busy = gateway.query(
                 "SELECT COUNT(*) FROM information_schema.processlist WHERE command = 'Query' AND id <> CONNECTION_ID()"
             )
-            return busy[0][0] >= sum(not answer.done() for _, answer in running)
+            return int(busy[0][0]) >= sum(not answer.done() for _, answer in running)
 
         await_true(all_wait)
         yield running

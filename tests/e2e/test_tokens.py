@@ -3,6 +3,7 @@
 import secrets
 import time
 from collections.abc import Callable
+from functools import partial
 
 import httpx
 import pytest
@@ -150,7 +151,7 @@ def test_a_new_password_ends_every_session(gateway: Gateway) -> None:
     assert code(laptop.call("PATCH", "/users/me", wrong)) == (403, "PASSWORD_WRONG")
     laptop.want(200, "PATCH", "/users/me", {"password": new, "current_password": laptop.password})
     for machine in (laptop, phone):
-        takes_effect(lambda machine=machine: machine.call("GET", "/users/me"), (401, "TOKEN_REVOKED"))
+        takes_effect(partial(machine.call, "GET", "/users/me"), (401, "TOKEN_REVOKED"))
     old = {"username": laptop.username, "password": laptop.password}
     assert code(gateway.client().call("POST", "/sessions", old)) == (401, "CREDENTIALS_INVALID")
     assert laptop.sign_in(laptop.username, new).call("GET", "/users/me").status_code == 200
@@ -165,7 +166,7 @@ def test_trash_ends_a_files_links_and_restore_gives_new_ones(user: Client, sourc
     assert [user.fetch(link).status_code for link in (*links, kept_link)] == [200, 200, 200]
     user.want(204, "DELETE", f"/files/{file['id']}")
     for link in links:
-        takes_effect(lambda link=link: user.fetch(link, Range="bytes=0-0"), (410, "LINK_REVOKED"))
+        takes_effect(partial(user.fetch, link, Range="bytes=0-0"), (410, "LINK_REVOKED"))
     assert code(user.call("POST", f"/files/{file['id']}/links", {})) == (404, "FILE_NOT_FOUND")
     assert code(user.call("GET", f"/files/{file['id']}/content")) == (404, "FILE_NOT_FOUND")
     assert user.want(200, "GET", "/files?trashed=true")["items"][0]["id"] == file["id"]

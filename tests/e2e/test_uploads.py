@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.client import Client, code, numbers_of
+from tests.e2e.client import Client, Json, code, numbers_of
 from tests.e2e.gateway import Gateway
 from tests.e2e.sources import MIB, PART, Sources
 from tests.run.running import ROOT, await_true
@@ -68,7 +68,7 @@ def test_progress_is_what_the_disk_holds(user: Client, sources: Sources) -> None
 @pytest.mark.parametrize("by", ["digest", "resume_key"])
 def test_two_machines_finish_one_upload_together(user: Client, sources: Sources, by: str) -> None:
     source = sources.make(6 * PART, f"two machines {by}")
-    more = {} if by == "digest" else {"digest": False, "resume_key": "laptop:/home/a/file:1700000000"}
+    more: Json = {} if by == "digest" else {"digest": False, "resume_key": "laptop:/home/a/file:1700000000"}
     laptop, phone = user.another_machine(), user.another_machine()
     begun = laptop.create(source, **more)
     laptop.send(begun, source, [1, 3, 5])

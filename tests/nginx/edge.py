@@ -1,5 +1,6 @@
 """A real nginx with the project's configuration, in a temporary folder."""
 
+import hashlib
 import http.client
 import io
 import json
@@ -164,6 +165,7 @@ class Edge:
         body: Any = None,
         seconds: float = DEADLINE,
     ) -> "Reply":
+        connection: http.client.HTTPConnection
         if self.certificate:
             context = ssl.create_default_context(cafile=str(self.certificate))
             connection = http.client.HTTPSConnection("127.0.0.1", self.port, timeout=seconds, context=context)
@@ -203,7 +205,7 @@ class Edge:
         claims = {**make_tokens.CLAIMS[purpose], **changes}
         if about:
             content = claims["file"]
-            claims["file"] = make_tokens.hashlib.md5(repr((content, about)).encode()).hexdigest()
+            claims["file"] = hashlib.md5(repr((content, about)).encode(), usedforsecurity=False).hexdigest()
             self.api.same_content[claims["file"]] = (content, about)
         return make_tokens.sign_claims(purpose, claims)
 
@@ -235,7 +237,7 @@ class Edge:
         Args:
             also: a further replica, which is named after those before it could not be read.
         """
-        digest = make_tokens.hashlib.sha256(file.encode()).hexdigest()
+        digest = hashlib.sha256(file.encode()).hexdigest()
         body = {
             "file": file,
             "size": size,
@@ -259,7 +261,8 @@ class Edge:
         def find() -> dict[str, Any] | None:
             for line in self.access_log.read_text().splitlines():
                 if request_id in line:
-                    return json.loads(line)
+                    found: dict[str, Any] = json.loads(line)
+                    return found
             return None
 
         return wait_for(find, f"log line of {request_id}")
@@ -287,7 +290,7 @@ class Reply:
             assert self.headers["WWW-Authenticate"] == "Bearer"
         if self.status == 503:
             assert self.headers["Retry-After"] == "1"
-        return error["code"]
+        return str(error["code"])
 
 
 def parse(raw: bytes) -> Reply:

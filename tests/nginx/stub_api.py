@@ -10,13 +10,14 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 EDGE_KEY = "e" * 64
 DEADLINE = 15.0
+T = TypeVar("T")
 
 
-def wait_for(condition: Callable[[], Any], what: str, seconds: float = DEADLINE) -> Any:
+def wait_for(condition: Callable[[], T | None], what: str, seconds: float = DEADLINE) -> T:
     """Polls until the condition holds. Returns its value."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
@@ -244,7 +245,7 @@ class StubAPI:
         page, rest = newer[: self.page], newer[self.page :]
         position = page[-1][0] if page else after
         rows = [(kind, subject, generation, moment, ends) for moment, kind, subject, generation, ends in page]
-        body = {"position": position, "more": bool(rest), "room": self.room, "revocations": rows}
+        body: dict[str, Any] = {"position": position, "more": bool(rest), "room": self.room, "revocations": rows}
         if self.tiers:
             body["tiers"] = hashlib.sha256(json.dumps(self.tiers).encode()).hexdigest()
         return Answer(body=json.dumps(body).encode())

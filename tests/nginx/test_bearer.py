@@ -3,7 +3,7 @@
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import pytest
 
@@ -141,7 +141,7 @@ def test_bodies_up_to_2_mib(edge: Edge) -> None:
     assert not edge.api.seen
 
 
-def _chunks(pieces: list[bytes]) -> Iterator[bytes]:
+def _chunks(pieces: Iterable[bytes]) -> Iterator[bytes]:
     for piece in pieces:
         yield f"{len(piece):x}\r\n".encode() + piece + b"\r\n"
     yield b"0\r\n\r\n"

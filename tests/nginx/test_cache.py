@@ -59,7 +59,7 @@ def test_a_blob_is_fetched_once(edge: Edge, storage: StubStorage) -> None:
         reply = blob.get()
         assert (reply.status, reply.body == CONTENT) == (200, True)
         assert reply.headers.get_all("Content-Length") == [str(SIZE)]
-        assert len(reply.headers.get_all("ETag")) == 1
+        assert len(reply.headers.get_all("ETag", [])) == 1
     assert blob.asked() == Counter({piece(n): 1 for n in range(PIECES)})
 
 
@@ -139,7 +139,7 @@ def test_an_expired_url_is_renewed(edge: Edge, storage: StubStorage) -> None:
     blob.aim(signature="new")
     reply = blob.get(Range="bytes=5-9")
     assert (reply.status, reply.body) == (206, CONTENT[5:10])
-    assert len(reply.headers.get_all("ETag")) == 1
+    assert len(reply.headers.get_all("ETag", [])) == 1
     # the other worker uses the old one for up to a second
     wait_for(lambda: whole(blob), "renewed URL in both workers")
 
@@ -296,7 +296,7 @@ def test_a_hot_blob_is_sent_from_one_file(make_edge: MakeEdge, storage: StubStor
         assert (reply.status, reply.body == CONTENT) == (200, True)
         assert reply.headers["Content-Type"] == "text/x-thing"
         names = ("ETag", "Content-Length", "Accept-Ranges", "X-Request-Id", "Content-Disposition")
-        assert [len(reply.headers.get_all(name)) for name in names] == [1] * len(names)
+        assert [len(reply.headers.get_all(name, [])) for name in names] == [1] * len(names)
         reply = blob.get(Range=f"bytes={MIB - 5}-{2 * MIB}")
         assert (reply.status, reply.body == CONTENT[MIB - 5 : 2 * MIB + 1]) == (206, True)
         assert reply.headers.get_all("Content-Range") == [f"bytes {MIB - 5}-{2 * MIB}/{SIZE}"]

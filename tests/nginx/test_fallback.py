@@ -10,9 +10,10 @@ import pytest
 
 from api.core.tiers import Tier
 from tests.nginx import stub_storage
-from tests.nginx.edge import Answer as APIAnswer
-from tests.nginx.edge import Edge, Reply, wait_for
+from tests.nginx.edge import Edge, Reply
 from tests.nginx.proxied import CONTENT, SIZE, download
+from tests.nginx.stub_api import Answer as APIAnswer
+from tests.nginx.stub_api import wait_for
 from tests.nginx.stub_storage import Answer, Request, StubStorage, ranged
 from tests.nginx.tiers import document
 

@@ -134,10 +134,8 @@ class TestTiers:
     def test_a_fresh_edge_serves_nothing_before_it_has_them(self, make_edge: Callable[..., Edge]) -> None:
         edge = make_edge(tiers=document(), api=False)
         broken = Answer(500)
-        handle, edge.api.handle = (
-            edge.api.handle,
-            lambda seen: broken if seen.path == "/internal/tiers" else handle(seen),
-        )  # type: ignore[method-assign]
+        handle = edge.api.handle
+        edge.api.handle = lambda request: broken if request.path == "/internal/tiers" else handle(request)  # type: ignore[method-assign]
         edge.api.start()
         wait_for(lambda: len(edge.api.feed_asked) > 3, "polls")
         reply = call(edge)
@@ -148,7 +146,7 @@ class TestTiers:
     def test_an_edge_that_has_them_keeps_them_if_it_cannot_get_new_ones(self, make_edge: Callable[..., Edge]) -> None:
         edge = make_edge(tiers=document(), SLUICE_REVOCATION_LAG="1")
         handle = edge.api.handle
-        edge.api.handle = lambda seen: Answer(500) if seen.path == "/internal/tiers" else handle(seen)  # type: ignore[method-assign]
+        edge.api.handle = lambda request: Answer(500) if request.path == "/internal/tiers" else handle(request)  # type: ignore[method-assign]
         edge.api.tiers = document(other=Tier())
         asked = len(edge.api.feed_asked)
         wait_for(lambda: len(edge.api.feed_asked) > asked + 3, "polls")

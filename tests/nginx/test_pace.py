@@ -124,7 +124,7 @@ def test_the_bytes_are_right(pacing: Edge) -> None:
         reply = pacing.get(f"/d/{token}/n", Range=f"bytes={first}-{last}")
         assert reply.status == 206
         assert reply.headers["Content-Range"] == f"bytes {first}-{last}/{SIZE}"
-        assert len(reply.headers.get_all("ETag")) == len(reply.headers.get_all("Content-Type")) == 1
+        assert len(reply.headers.get_all("ETag", [])) == len(reply.headers.get_all("Content-Type", [])) == 1
         assert reply.headers["X-Content-Type-Options"] == "nosniff"
         with path.open("rb") as file:
             file.seek(first)

@@ -12,9 +12,10 @@ from contextlib import suppress
 import pytest
 
 from tests.nginx import stub_storage
-from tests.nginx.edge import Answer as APIAnswer
-from tests.nginx.edge import Edge, Reply, wait_for
+from tests.nginx.edge import Edge, Reply
 from tests.nginx.proxied import CONTENT, EVIL, SIZE, download, impatient
+from tests.nginx.stub_api import Answer as APIAnswer
+from tests.nginx.stub_api import wait_for
 from tests.nginx.stub_storage import Answer, Request, StubStorage, ranged
 
 MakeEdge = Callable[..., Edge]

@@ -5,6 +5,7 @@ import socket
 import threading
 import uuid
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
@@ -127,9 +128,13 @@ def test_a_steady_stream_of_requests_sees_no_reload(edge: Edge) -> None:
     threads = [threading.Thread(target=ask) for _ in range(4)]
     for thread in threads:
         thread.start()
+
+    def gone(old: set[int]) -> bool:
+        return not edge.workers() & old
+
     for _ in range(3):
         old = edge.reload()
-        wait_for(lambda old=old: not edge.workers() & old, "end of the old workers", 30)
+        wait_for(partial(gone, old), "end of the old workers", 30)
     stop.set()
     for thread in threads:
         thread.join()

@@ -54,7 +54,7 @@ class TestATargetThatNoLongerHolds:
         assert (reply.status, reply.body) == ((206, CONTENT[5:10]) if wanted else (200, CONTENT))
         assert reply.headers["Content-Type"] == "text/x-thing"
         assert reply.headers["Content-Disposition"] == "attachment; filename=\"n\"; filename*=UTF-8''n"
-        assert len(reply.headers.get_all("ETag")) == 1
+        assert len(reply.headers.get_all("ETag", [])) == 1
         assert reply.headers["Cache-Control"] == "private, no-cache"
         assert "X-Evil" not in reply.headers
         assert edge.api.targets_asked.count(old) == 1

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 
@@ -202,12 +203,16 @@ class TestAFile:
 @pytest.mark.parametrize("lag", [1, 2])
 def test_it_takes_effect_within_the_lag(make_edge: MakeEdge, lag: int) -> None:
     edge = make_edge(SLUICE_REVOCATION_LAG=str(lag))
+
+    def refused(sid: str) -> bool:
+        return call(edge, sid=sid).status == 401
+
     for _ in range(2):
         sid = new_id("6")
         assert call(edge, sid=sid).status == 200
         edge.api.note("session", sid)
         committed = time.monotonic()
-        wait_for(lambda sid=sid: call(edge, sid=sid).status == 401, "revocation")
+        wait_for(partial(refused, sid), "revocation")
         assert time.monotonic() - committed < lag
 
 
@@ -431,11 +436,15 @@ def test_expired_entries_make_room(make_edge: MakeEdge) -> None:
     # Long-lived entries come first, so that the short ones do not simply fall off the end of the dict's list.
     edge.api.rows = [(n, "session", f"{n:032x}", 1, int(time.time()) + 600) for n in range(1, 51)]
     edge.api.wait_for_feed()
+
+    def past(moment: int) -> bool:
+        return time.time() > moment
+
     for round_ in range(1, 6):
         ends = int(time.time()) + 2
         edge.api.rows = [(round_ * 200 + n, "session", f"{round_ * 200 + n:032x}", 1, ends) for n in range(200)]
         edge.api.wait_for_feed()
-        wait_for(lambda ends=ends: time.time() > ends, "end of the entries")
+        wait_for(partial(past, ends), "end of the entries")
     assert call(edge).status == 200
     assert call(edge, sid=f"{1:032x}").status == 401
     assert "could not keep" not in edge.error_log.read_text()

@@ -10,7 +10,8 @@ import pytest
 from api.core.config import S3Config
 from api.storage.oss.storage import OSSStorage
 from api.storage.s3.storage import S3Storage
-from tests.nginx.edge import Answer, Edge, Reply
+from tests.nginx.edge import Edge, Reply
+from tests.nginx.stub_api import Answer
 from tests.storage import oss_standin
 from tests.storage.contract import PREFIX
 from tests.storage.oss_bucket import Bucket, Stored

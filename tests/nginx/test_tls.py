@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,12 +31,13 @@ def edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edge]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         redirect = probe.getsockname()[1]
+    more: dict[str, Any] = certificate.settings()
     made = Edge(
         folder / "edge",
         certificate=certificate.file,
         SLUICE_PUBLIC_URL="https://files.example:8443/",
         SLUICE_REDIRECT_LISTEN=f"127.0.0.1:{redirect}",
-        **certificate.settings(),
+        **more,
     )
     made.redirect_port = redirect  # type: ignore[attr-defined]
     made.store(BLOB, CONTENT)

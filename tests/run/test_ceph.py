@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -102,11 +103,14 @@ def test_an_upload_goes_straight_to_ceph_whose_daemons_may_be_killed_and_is_foun
     first_file = upload["file"]
     assert caller.download(first_file) == content
 
+    def started_again(name: str, killed: int) -> bool:
+        return first.pid(name) != killed
+
     for service in (RadosGW, Osd, Mon):
         killed = first.pid(service.name)
         os.kill(killed, signal.SIGKILL)
         first.read_until(rf"sluice: {service.name} was killed by SIGKILL; starting it again\n")
-        await_true(lambda service=service, killed=killed: first.pid(service.name) != killed)
+        await_true(partial(started_again, service.name, killed))
     await_true(lambda: ceph_is_ready(data, port), 60)
     upload, _ = caller.upload(os.urandom(1000))
     assert (upload["state"], upload["storage"]) == ("done", "ceph")
@@ -142,7 +146,7 @@ def ceph_is_ready(data: Path, port: int) -> bool:
 
 def run_api(data: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
     """Runs a command with the stack's settings, as a user types it."""
-    command = [data / "run" / "api", *arguments]
+    command: list[str | Path] = [data / "run" / "api", *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 import pytest
 
 from api.core import digests
-from api.core.errors import CompleteDoubtful, ObjectNotFound, PartMismatch, StorageUnavailable, UploadGone
+from api.core.errors import CompleteDoubtful, ObjectNotFound, PartMismatch, StorageError, StorageUnavailable, UploadGone
 from api.storage.base import Completed, MultipartRef, MultipartStorage
 from api.storage.wholeness import is_whole
 
@@ -488,7 +488,8 @@ class ComparingContract(MultipartContract):
         self, storage: MultipartStorage, put: Put
     ) -> None:
         what = self.send(storage, put, self.content(20 * PART))
-        barrier, outcomes = threading.Barrier(4), []
+        barrier = threading.Barrier(4)
+        outcomes: list[bytes | type[StorageError] | None] = []
 
         def run() -> None:
             barrier.wait()

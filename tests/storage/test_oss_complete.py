@@ -167,7 +167,8 @@ class TestComplete:
         assert standin.count("complete") == 0
 
     def test_of_several_concurrent_ones_each_finds_the_object(self, storage: OSSStorage, sent: Content) -> None:
-        barrier, outcomes = threading.Barrier(4), []
+        barrier = threading.Barrier(4)
+        outcomes: list[Completed | StorageError] = []
 
         def run() -> None:
             barrier.wait()

@@ -16,7 +16,7 @@ from oss2 import exceptions
 from api.core.errors import ConfigError, ObjectNotFound, PartMismatch, StorageUnavailable, UploadGone
 from api.storage.oss import storage as oss
 from api.storage.oss.answers import Body
-from api.storage.oss.errors import ERRORS, Passing
+from api.storage.oss.errors import ERRORS, Passing, translate
 from api.storage.oss.storage import OSSStorage
 from tests.storage.contract import PART, Content, nothing, read
 from tests.storage.oss_client import MakeOSS, opened, send
@@ -225,7 +225,7 @@ class TestErrors:
 
     def test_what_may_pass_is_told_from_what_may_not(self) -> None:
         for status, kind in ((500, Passing), (503, Passing), (429, Passing), (400, StorageUnavailable)):
-            assert type(oss.translate("ServerError", status, "Code", "id")) is kind
+            assert type(translate("ServerError", status, "Code", "id")) is kind
 
 
 class TestSettings:

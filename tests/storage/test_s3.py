@@ -6,6 +6,7 @@ import hashlib
 import os
 import time
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -232,7 +233,7 @@ class TestFaults:
             {"endpoint": "http://127.0.0.1:9"},
         ],
     )
-    def test_a_storage_that_cannot_be_used_says_so(self, s3_config: S3Config, change: dict[str, str]) -> None:
+    def test_a_storage_that_cannot_be_used_says_so(self, s3_config: S3Config, change: dict[str, Any]) -> None:
         broken = S3Storage(replace(s3_config, **change), lambda: PREFIX)
         with pytest.raises(StorageError) as caught:
             broken.check()

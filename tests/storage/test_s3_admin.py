@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from typing import Any
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
@@ -178,7 +179,7 @@ def block_all(bucket: Bucket) -> None:
 
 class TestCheck:
     @pytest.mark.parametrize("change", [{"secret_key": "wrong"}, {"access_key": "nobody"}, {"session_token": "old"}])
-    def test_wrong_credentials(self, ready: S3Config, change: dict[str, str]) -> None:
+    def test_wrong_credentials(self, ready: S3Config, change: dict[str, Any]) -> None:
         found = wrong(check(replace(ready, **change)))
         assert list(found) == ["credentials"]
         assert "is wrong" in found["credentials"]

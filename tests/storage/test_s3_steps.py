@@ -314,9 +314,9 @@ def test_nothing_is_lost_and_nothing_is_left(
     for key in world.retired:
         sound.delete(key)
     steps.collect(ceph)
-    for at, (key, data) in states.items():
-        if key is not None:
-            assert read_or_nothing(sound, key) == data, f"lost: {action} at write {at} of {writes}"
+    for at, (counts, data) in states.items():
+        if counts is not None:
+            assert read_or_nothing(sound, counts) == data, f"lost: {action} at write {at} of {writes}"
     for key in world.keys:
         sound.delete(key)
         sound._calls.abort_all(key)

@@ -157,7 +157,7 @@ def test_a_gets_url(of: S3Config, key: str, given_overrides: dict[str, str], now
     assert ours(of, "GET", key, now, expires, theirs, {}) == theirs
 
 
-class BoundAuth(S3SigV4QueryAuth):
+class BoundAuth(S3SigV4QueryAuth):  # type: ignore[misc]  # botocore has no types
     """botocore's signer, extended for a body with a known hash."""
 
     def __init__(self, sha256: str, *arguments: Any, **more: Any) -> None:

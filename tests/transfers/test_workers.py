@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from functools import partial
 
 import pytest
 
@@ -25,10 +26,14 @@ def test_workers_killed_at_random_during_200_transfers_lose_nothing(yard: Yard) 
     stored = yard.store_many("main", sizes(200))
     transfer = yard.start("main", "archive")
     moments = random.Random(7)
+
+    def went_on(before: int) -> bool:
+        return yard.done(transfer) > before or yard.state(transfer) == "done"
+
     for round_ in range(12):
         worker = yard.work()
         before = yard.done(transfer)
-        await_true(lambda before=before: yard.done(transfer) > before or yard.state(transfer) == "done", 60, yard.log)
+        await_true(partial(went_on, before), 60, yard.log)
         time.sleep(moments.uniform(0, 0.7))
         if yard.state(transfer) == "done":
             assert round_ > 3, "the kills came too late to mean anything"
@@ -64,10 +69,14 @@ def test_radosgw_killed_in_the_middle_only_delays(yard: Yard, ceph: Ceph) -> Non
     stored = yard.store_many("main", [3 * digests.MIN_PART_SIZE + n for n in range(8)])
     transfer = yard.start("main", "archive")
     yard.work(SLUICE_TRANSFER_RATE=str(40 * MIB))
+
+    def went_on(before: int) -> bool:
+        return yard.done(transfer) > before
+
     try:
         for _ in range(2):
             before = yard.done(transfer)
-            await_true(lambda before=before: yard.done(transfer) > before, 60, yard.log)
+            await_true(partial(went_on, before), 60, yard.log)
             ceph.kill("client.rgw")
             time.sleep(1)  # the storage is down for a while
             ceph.run("start")

@@ -27,6 +27,6 @@ def test_node_packages_are_pinned_and_name_no_registry(path: Path) -> None:
 
 
 def test_a_peer_that_cannot_be_installed_is_reported_as_left_out(tmp_path: Path) -> None:
-    command = [PEERS / "install", "--folder", str(tmp_path), "nothing"]
+    command: list[str | Path] = [PEERS / "install", "--folder", str(tmp_path), "nothing"]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (result.returncode, "nothing is LEFT OUT" in result.stderr) == (1, True)

@@ -23,7 +23,7 @@ class Asked(MemoryStorage, ProbedStorage):
         self._answer = probe
         self.asked = 0
 
-    enforces_sha256 = ProbedStorage.enforces_sha256  # type: ignore[assignment]
+    enforces_sha256 = ProbedStorage.enforces_sha256
 
     def probe(self) -> bool:
         self.asked += 1
@@ -33,13 +33,14 @@ class Asked(MemoryStorage, ProbedStorage):
 @pytest.mark.parametrize("found", [True, False])
 def test_what_was_found_is_not_asked_again(found: bool) -> None:
     storage = Asked(lambda: found)
-    assert storage.found is None
+    before = storage.found
+    assert before is None
     assert [storage.enforces_sha256 for _ in range(3)] == [found] * 3
     assert (storage.found, storage.asked) == (found, 1)
 
 
 def test_a_storage_that_cannot_be_asked_is_asked_again_after_half_a_minute() -> None:
-    answers = [StorageUnavailable("away"), StorageUnavailable("away"), True]
+    answers: list[StorageUnavailable | bool] = [StorageUnavailable("away"), StorageUnavailable("away"), True]
 
     def probe() -> bool:
         answer = answers.pop(0)
@@ -71,7 +72,7 @@ class Answering(MemoryStorage, ProbedStorage):
         self.statuses = [wrong, right]
         self.keeps = keeps
 
-    enforces_sha256 = ProbedStorage.enforces_sha256  # type: ignore[assignment]
+    enforces_sha256 = ProbedStorage.enforces_sha256
 
     def probe(self) -> bool:
         return refuses_wrong_body(self, "prefix")
