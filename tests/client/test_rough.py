@@ -161,7 +161,7 @@ def test_part_urls_that_expired_are_renewed(
             return found
         for number, part in found.items():
             token = urlsplit(part.url).path.split("/")[2]
-            old = forge.sign(key, "part", {**forge.claims_of(token), "exp": 1})
+            old = forge.seal(key, {**forge.unseal(key, token), "exp": 1})
             found[number] = SignedPart(part.url.replace(token, old), part.headers, part.expires_at)
         return found
 
