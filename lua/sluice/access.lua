@@ -99,8 +99,8 @@ local function finish(status)
 end
 
 -- Runs a decision, and does as it says.
--- @param decision gives an error code; or nil and an internal location that goes on; or nil, nil and the status of an
--- answer without bytes; or nothing, where nginx goes on in this location
+-- @param decision returns an error code; or nil and an internal location that continues; or nil, nil and the status of
+-- a response without a body; or nothing, if nginx continues in this location
 local function decide(decision)
     local ok, code, place, status = pcall(decision)
     if not ok then
@@ -201,7 +201,7 @@ end
 --- A download by the link that the API returned for a bearer token.
 function _M.content()
     calls.finish()
-    -- What the API said about its own answer came along with its X-Accel-Redirect.
+    -- The API's Cache-Control was meant for its own response, and nginx kept it across the X-Accel-Redirect.
     ngx.header["Cache-Control"] = nil
     return decide(link.decide_content)
 end

@@ -1,4 +1,4 @@
---- Why a storage did not do as it was asked, once nginx is left with a status. access.lua answers with the code.
+--- Finds out why a storage failed, from the status that nginx has. access.lua sends the error code.
 
 local download = require("sluice.download.download")
 local fallback = require("sluice.download.fallback")

@@ -1,4 +1,4 @@
---- What the edge counts, for Prometheus.
+--- The edge's metrics, for Prometheus.
 -- A request adds to plain tables of its worker, and a timer moves them into a shared dict: the hot path takes no lock
 -- for it. Labels come from fixed lists, never from a client, so that the number of series is bounded.
 
@@ -50,7 +50,7 @@ end
 
 local add = _M.add
 
--- Adds every time of a variable such as $upstream_response_time ("0.003, 0.002"; "-" where there was none).
+-- Adds every time in a variable such as $upstream_response_time ("0.003, 0.002"; "-" if there was none).
 local function observe(upstream, times)
     for text in times:gmatch("[%d.]+") do
         local seconds = tonumber(text)

@@ -33,7 +33,7 @@ local BY_STATUS = {
     [505] = "HTTP_VERSION_UNSUPPORTED",
 }
 
--- Where nginx moves bytes from or to storage, its own failures are the storage's.
+-- While nginx moves bytes from or to a storage, a failure with one of these statuses counts as the storage's.
 local OF_STORAGE = {
     part = { [403] = true, [404] = true, [409] = true, [500] = true, [507] = true },
     link = { [403] = true, [404] = true, [500] = true },

@@ -1,5 +1,5 @@
---- What a download's conditions and its range leave to be sent (RFC 9110 section 13.2.2). Dates are no validators here:
--- a blob never changes, and its digest is its entity tag.
+--- Evaluates a download's conditions and range: which bytes are to be sent (RFC 9110 section 13.2.2). Dates are not
+-- used as validators: a blob never changes, and its digest is its entity tag.
 
 local range = require("sluice.download.range")
 

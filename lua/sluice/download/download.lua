@@ -59,8 +59,8 @@ local function pace(found, first, last, account, rate)
     return nil, "/_paced"
 end
 
---- Lets nginx send a blob's bytes from where they lie.
--- @return an error code; or nil, and the location that sends them where this one does not
+--- Lets nginx send a blob's bytes from the storage that holds them.
+-- @return an error code; or nil, and the location that sends them if this one does not
 function _M.send(found, first, last, is_inner)
     if found.path then
         return send_file(found.uri, first, last)
@@ -74,8 +74,8 @@ function _M.send(found, first, last, is_inner)
     return nil, proxy.place(found, first, last, is_inner)
 end
 
---- Answers a download that has passed its conditions.
--- @param party whose limits hold (traffic.party)
+--- Sends the response of a download that has passed its conditions.
+-- @param party the account whose limits apply (traffic.party)
 -- @param found the file's target
 -- @param first, last the range, or nil for the whole
 -- @param reader who downloads by a link (readers.of); nil for an owner's own

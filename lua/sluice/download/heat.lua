@@ -2,7 +2,7 @@
 -- nginx reads every piece of an answer into memory, as Lua's body filter has it; a file goes to the client by
 -- sendfile, like one of local storage. When all pieces of a blob were found on the disk in one answer, the next answer
 -- that is the whole blob leaves a copy behind, put together from the pieces, and those after it are sent from that.
--- What stands here is a hint: nginx may have removed pieces or copy meanwhile, and gets again what is missing.
+-- These entries are hints: nginx may have removed pieces or the copy since then. It then fetches them again.
 
 local _M = {}
 
@@ -17,7 +17,7 @@ local shared = ngx.shared.heat
 
 --- Whether an answer is to be sent from the copy, or leave one behind.
 -- @param object what is cached
--- @param is_range whether it is a part of it: nobody waits for a whole copy to be made for that
+-- @param is_range whether the answer is only a part of the object: a range does not wait until a whole copy is made
 function _M.wants_copy(object, is_range)
     local state = shared:get(object)
     return state == KEPT or state == READY and not is_range

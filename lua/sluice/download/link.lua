@@ -1,9 +1,9 @@
 --- A download by link: whether it may go, and of which bytes. It ends no request.
--- What its functions return is what download.deliver() does: an error code; or nil and the location that sends the
--- bytes; or nil, nil and the status of an answer without any; or nothing, where this location sends them.
+-- Its functions return the same values as download.deliver(): an error code; or nil and the location that sends the
+-- bytes; or nil, nil and the status of a response without a body; or nothing, if this location sends them.
 --
--- A link names a file; the rest is asked of the API (target.lua). What was found out about a link is kept with its
--- claims for a second, or until the feed has news, so that a busy one costs one look into the worker's own memory.
+-- A link names a file; the API tells the rest (target.lua). The result for a link is kept with the link's claims for a
+-- second, or until the feed has news, so that a busy link costs one lookup in the worker's memory.
 
 local conditional = require("sluice.download.conditional")
 local download = require("sluice.download.download")
@@ -53,7 +53,7 @@ local function settle(link, told)
     return found, code
 end
 
--- The same, as it was a moment ago.
+-- Returns the cached result for a link, or computes it again if it is too old or the feed has news.
 local function settled(link, told)
     local version, now = revocation.version(), now_of()
     local found = link.found
@@ -69,7 +69,7 @@ local function settled(link, told)
     return found, code
 end
 
--- What the request asks for of a file.
+-- Answers the request for a file, after its conditions and its range.
 local function answer(party, found, disposition, reader)
     local header = ngx.header
     header["ETag"] = found.etag
@@ -96,7 +96,8 @@ local function answer(party, found, disposition, reader)
 end
 
 -- Decides about a download.
--- @param told what the API said along with its redirect, whose link nobody asks with again; nil for everybody's
+-- @param told the file's target, sent by the API along with its redirect, whose link is used only once; nil for a link
+-- that anyone may use
 local function decide(is_owner, told)
     local method = get_method()
     if method ~= "GET" and method ~= "HEAD" then
@@ -121,7 +122,7 @@ local function decide(is_owner, told)
     end
     var.user, var.subject = found.owner, link.file
     local party = is_owner and found.by_owner or found.by_link
-    -- Readers have a clock and connections of their own for each link and network: they use up none of the owner's.
+    -- Readers have a separate clock and separate connections per link and network: they use up none of the owner's.
     local reader = not is_owner and readers.of(link.jti, var.client_network, party.account) or nil
     code = traffic.admit("download", party, reader)
     if code then
@@ -130,7 +131,7 @@ local function decide(is_owner, told)
     return answer(party, found, link.disp, reader)
 end
 
---- Decides about a download by a link that anybody may hold.
+--- Decides about a download by a link that anyone may hold.
 function _M.decide()
     return decide(false)
 end

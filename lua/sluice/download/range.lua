@@ -1,6 +1,6 @@
---- Range (RFC 9110 section 14.2). One range at most: many of them are a known attack (CVE-2011-3192), and the whole is
--- always a right answer. Decided here for every storage, because they differ: RGW answers the first of several, OSS the
--- whole where a range reaches past the end.
+--- Range (RFC 9110 section 14.2). One range at most: many ranges are a known attack (CVE-2011-3192), and the whole file
+-- is always a correct answer. The edge decides for every storage, because storages differ: RGW sends the first of
+-- several ranges, and OSS sends the whole object if a range reaches past the end.
 
 local _M = {}
 
@@ -20,7 +20,7 @@ function _M.select(header, size)
     if not from and not to then
         return nil
     elseif not from then
-        -- The last so many bytes.
+        -- A suffix range: the last `to` bytes.
         if to == 0 then
             return false
         end

@@ -1,5 +1,5 @@
---- What the API says of a file that is to be sent: where its bytes lie, whose it is, what its links' generation is, or
--- why it may not be sent. Asked once, then kept for SLUICE_TARGET_TTL.
+--- The target of a file, as the API describes it: the place of its bytes, its owner, its links' generation, or the
+-- reason why it may not be sent. The edge asks once, then keeps the target for SLUICE_TARGET_TTL.
 -- Three layers: a second in the worker, the TTL in a shared dict, the API. An answer is not believed any more once its
 -- owner's row in the feed was learned after it was asked for (revocation.lua). When the API is away, what is known
 -- serves for SLUICE_LINK_GRACE longer.
@@ -24,11 +24,11 @@ local REFUSED_SECONDS = 1
 -- Where the edge is unsure, an answer is not older than that: it is news within the lag.
 local UNSURE_SECONDS = settings.revocation_lag / 2
 local WAIT_SECONDS = 4
--- A replica that could not be read is reported once in so long, however many requests found it.
+-- A replica that could not be read is reported at most once in this time, however many requests found it.
 local REPORT_SECONDS = 30
--- For so long the API is not asked again for another replica than one that is the only one.
+-- If a file has only one replica, the API is not asked for another one again during this time.
 local ALONE_SECONDS = 1
--- What the API may say instead, and what its statuses mean where it says something else.
+-- Error codes that the API may send instead of a target, and the meaning of its statuses if it sends another code.
 local REFUSALS = { FILE_NOT_FOUND = true, LINK_REVOKED = true, FILE_CORRUPT = true, CONTENT_LOST = true }
 local BY_STATUS = { [404] = "FILE_NOT_FOUND", [410] = "FILE_CORRUPT" }
 
@@ -46,7 +46,7 @@ local function valid(answer)
         and type(answer.generation) == "number" and (answer.storage == "empty" or is_text(answer.uri))
 end
 
--- What every download of the file needs is made once.
+-- Computes once the values that every download of the file needs.
 local function prepared(answer)
     if answer.problem then
         return answer
@@ -62,7 +62,7 @@ local function prepared(answer)
     return answer
 end
 
--- What the shared dict knows, however old; nil where it must not be used at all.
+-- Returns the shared dict's entry, however old; nil if it must not be used at all.
 local function known(file)
     local text = shared:get(file)
     local answer = text and cjson.decode(text)
@@ -145,10 +145,10 @@ end
 
 --- Finds a file.
 -- @param file its id, 32 hex
--- @param told what the API has just said of it, where it did
--- @param asked revocation.version() before it could say so
--- @return what it says, with etag, content_type, attachment, inline, by_owner and by_link; or nil, an error code and,
---   where that is LINK_REVOKED, the generation of links that is not good before something changes
+-- @param told the target that the API has just sent, if it did
+-- @param asked revocation.version() from before the API sent it
+-- @return the target, with etag, content_type, attachment, inline, by_owner and by_link; or nil, an error code and,
+--   if that is LINK_REVOKED, the generation of links that stays invalid until something changes
 function _M.find(file, told, asked)
     local target = near:get(file)
     if target and not target.gone and target.near_version == revocation.version() then
@@ -187,7 +187,7 @@ end
 local function forget_near(file)
     local target = near:get(file)
     if target then
-        -- Who remembers it looks here.
+        -- Callers that still hold this table check this field.
         target.gone = true
         near:delete(file)
     end
@@ -228,8 +228,9 @@ function _M.replace(file, failed, uri, reason)
     return found, code
 end
 
---- Reports a replica of a file, from where nobody can wait for the answer, and has the next request read another one.
--- @param name, uri of its storage and of itself
+--- Reports an unreadable replica of a file without waiting for the answer (for phases that cannot wait), and makes the
+-- next request read another replica.
+-- @param name, uri the storage's name and the replica's URI
 -- @param reason as replace() has it, or cut
 function _M.report(file, name, uri, reason)
     local query = query_of(name, uri, reason)

@@ -88,7 +88,7 @@ function _M:sign(data)
     return ffi.string(buffer, _M.LENGTH)
 end
 
---- Compares two strings in a time that does not tell where they differ.
+--- Compares two strings in constant time: the time does not depend on the position of the first difference.
 function _M.equal(a, b)
     return #a == #b and crypto.CRYPTO_memcmp(a, b, #a) == 0
 end

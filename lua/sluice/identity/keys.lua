@@ -28,7 +28,7 @@ local function look()
     end
 end
 
---- Starts this worker's timer. It looks once at once: the file may have changed since nginx was started.
+--- Starts this worker's timer. Its first look is immediate: the file may have changed since nginx was started.
 function _M.start()
     timer.at_once_and_every(INTERVAL, look, "looking at the keys")
 end

@@ -1,11 +1,12 @@
---- What has ended before its expiry, and what must be forgotten, by the API's feed (api/accounts/revocation_rows.py).
--- Once a second one worker asks the API for the rows since the last one, less some seconds, and keeps them in a shared
--- dict: "kind:subject" → the lowest generation that is still good, and of a user also when that was learned, so that
--- what was asked of the API before then is not believed any more (target.lua).
+--- Revocations: tokens that ended before their expiry, and users whose targets must be forgotten. The API's feed lists
+-- both (api/accounts/revocation_rows.py). Once per second one worker asks the API for the rows since the last one, less
+-- some seconds, and keeps them in a shared dict: "kind:subject" → the lowest generation that is still valid. For a user
+-- it also keeps when that was learned: answers that the API was asked for before then are not used (target.lua).
 --
--- Full is never shut. Where a row cannot be kept, or the API gives no rows, this edge is unsure: then it believes
--- nothing that it remembers, and the API is asked for each request: with a call to the API itself, which looks again,
--- by a question of its own for a link and a part. Signed URLs outlast a restart of the API by SLUICE_LINK_GRACE.
+-- A full dict refuses no request. If a row cannot be kept, or the API sends no rows, this edge is unsure. It then uses
+-- nothing that it remembers, and the API decides about each request: for a call to the API, the API itself checks
+-- again; for a link or a part, the edge sends a separate request. Signed URLs outlast a restart of the API by
+-- SLUICE_LINK_GRACE.
 
 local cjson = require("cjson.safe")
 local api = require("sluice.platform.api")
@@ -22,7 +23,7 @@ local _M = {}
 
 -- Asking, answering and a row's own transaction must fit into the lag.
 local INTERVAL = math.max(0.05, math.min(1, settings.revocation_lag / 2))
--- Rows commit in another order than that of their moments: each load begins so many microseconds before the last row.
+-- Microseconds before the last row at which each load begins: rows may commit in another order than their timestamps.
 local OVERLAP = 10 * 1000000
 -- Seconds for which a user's row is known to have been seen: longer than it is repeated, and clocks differ.
 local SEEN_SECONDS = 60
@@ -41,7 +42,7 @@ local feed = ngx.shared.feed
 
 local looked, good_at, version, unsure_until = -1, nil, 0, 0
 
--- What all workers know of the feed.
+-- Reads the feed's state, which all workers share.
 local function look()
     local now = now_of()
     if now - looked >= GLANCE or now < looked or not good_at then
@@ -61,13 +62,13 @@ function _M.keys(purpose, claims)
     return { "session:" .. claims.sid, 0, "user:" .. claims.sub, claims.gen }
 end
 
---- Seconds since the last good answer was asked for; nil where there was none.
+--- Returns the seconds since the request for the last good answer; nil if there was none.
 function _M.age()
     local at = feed:get("good_at")
     return at and now_of() - at
 end
 
---- Whether this edge has read the feed to its end at all. Until then it serves nobody.
+--- Whether this edge has ever read the feed to its end. Until then it serves no request.
 function _M.has_begun()
     look()
     return good_at ~= nil
@@ -116,7 +117,7 @@ function _M.is_over(keys)
     return false
 end
 
---- Asks the API whether a part's token has ended, where this edge cannot tell.
+--- Asks the API whether a part's token has ended, if this edge cannot tell.
 -- @return nil, "revoked" or "stale"
 function _M.ask(claims)
     local path = string.format("/internal/sessions/%s?user=%s&generation=%d", claims.sid, claims.sub, claims.gen)
@@ -212,7 +213,7 @@ local function fetch(position)
     return page
 end
 
--- Reads what is new, to the end of the feed. Where a page is late, the next load goes on from the last good one.
+-- Reads the new rows, to the end of the feed. If a page is late, the next load continues after the last good page.
 local function load()
     local position, started = feed:get("position") or 0, now_of()
     if not feed:get("loading") then
@@ -237,7 +238,7 @@ local function load()
         feed:set("loading", page.more or nil)
         feed:expire("lock", LOCK_SECONDS)
     until not page.more
-    -- Before the edge counts as ready: nobody is let in by limits that are not known yet.
+    -- Before the edge counts as ready: it admits no request while the limits are unknown.
     local ok, problem = tier.load(page.tiers)
     if not ok then
         return nil, problem

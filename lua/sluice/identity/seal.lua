@@ -30,7 +30,7 @@ local opened = ffi.new("unsigned char[?]", LONGEST)
 local length = ffi.new("int[1]")
 local tag = ffi.new("unsigned char[?]", TAG)
 
---- What opens with one key.
+--- Creates an opener for one key.
 -- @param key 32 bytes
 function _M.new(key)
     assert(#key == KEY)
@@ -40,9 +40,9 @@ function _M.new(key)
     return setmetatable({ context = context }, seal)
 end
 
---- Opens.
--- @param sealed nonce, what was sealed, tag
--- @return the bytes, or nil where it was not sealed with this key
+--- Decrypts and verifies.
+-- @param sealed nonce, ciphertext, tag
+-- @return the plain bytes, or nil if they were not sealed with this key
 function _M:open(sealed)
     local size = #sealed - NONCE - TAG
     if size < 0 or size > LONGEST then

@@ -28,10 +28,10 @@ local function is_count(value)
     return type(value) == "number" and value >= 0 and value % 1 == 0 and value < 2 ^ 53
 end
 
---- What the claims of a purpose hold. What the edge does not read is not checked here.
+--- The claims of each purpose. Claims that the edge does not read are not checked here.
 local CLAIMS = {
     access = { sid = is_id, sub = is_id, gen = is_count, exp = is_count },
-    -- With storage, to, sha256 and whole where it goes on to another storage.
+    -- With storage, to, sha256 and whole if the edge passes the part on to another storage.
     part = {
         upload = is_id, part = is_count, size = is_count, sub = is_id, sid = is_id, gen = is_count, exp = is_count,
     },

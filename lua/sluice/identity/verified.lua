@@ -31,7 +31,7 @@ end
 
 _M.use(settings.keys)
 
--- What every request with this token needs is made once.
+-- Computes once the values that every request with this token needs.
 local function prepare(purpose, claims)
     claims.over_by = revocation.keys(purpose, claims)
     if purpose ~= "link" then
@@ -70,7 +70,7 @@ function _M.claims(purpose, text, once)
     return claims
 end
 
--- What is wrong with claims that were verified.
+-- Returns the problem with claims whose signature is valid, or nil.
 local function problem_of(claims, grace, ask)
     if not revocation.has_begun() then
         return "stale"
@@ -85,7 +85,7 @@ end
 --- Verifies the token of a call or of a part, and its revocation, and notes whose it is.
 -- @param purpose access or part
 -- @param grace see revocation.is_sure
--- @param ask what is asked whether the token has ended where this edge cannot tell; without it, whoever comes next is
+-- @param ask function that tells whether the token has ended if this edge cannot tell; without it, the next hop decides
 -- @return claims, or nil and "invalid", "expired", "revoked" or "stale"
 function _M.check(purpose, text, grace, ask)
     local claims, problem = _M.claims(purpose, text, purpose == "part")

@@ -1,7 +1,7 @@
 --- Counts what requests hold while they last: open downloads, reserved bytes. One sum per key, across all workers.
 -- A request takes an amount when it begins and gives it back in the log phase, so no regular end leaks. A killed worker
 -- gives nothing back. So once per second one worker checks whether every registered process is alive. If one is dead, a
--- new generation of sums starts at zero, and each worker adds its own amounts. The sums are right again after 1 to 2 s.
+-- new generation of sums starts at zero, and each worker adds the amounts it holds. The sums are right after 1 to 2 s.
 
 local ffi = require("ffi")
 local journal = require("sluice.platform.journal")

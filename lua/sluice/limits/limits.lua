@@ -1,4 +1,4 @@
---- Limits how often a part is sent. Each edge counts in its own shared dict.
+--- Limits how often a part is sent. Each edge counts alone, in a shared dict.
 
 local journal = require("sluice.platform.journal")
 

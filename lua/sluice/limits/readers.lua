@@ -3,8 +3,8 @@
 -- half of them per link, so that one client cannot block a link for the others. All links of an account together may
 -- have eight times as many. Readers use the owner's quota. But if they have used half of the daily or monthly quota, no
 -- further download by a link begins. Each edge counts this half separately, since its start.
--- What a reader holds until the end stands in a table of the worker, and its number in $reading, because variables of
--- nginx survive internal redirects. A worker that is killed forgets it together with its part of the sums (holds.lua).
+-- A table of the worker keeps the amounts that a reader holds until the end. $reading keeps the entry's number, because
+-- nginx variables survive internal redirects. A killed worker loses the table and its part of the sums (holds.lua).
 
 local holds = require("sluice.limits.holds")
 local lru = require("sluice.platform.lru")

@@ -2,9 +2,9 @@
 -- calls them. All counts belong to the ids in a token's claims, or to the owner of the file of a link. So a user's
 -- sessions and links share one account, and a request with an invalid token uses no account's limits.
 --
--- What a response holds until its end stands in $held, because nginx' variables outlive internal redirects: an account,
--- "kind:id", for an open download; "=<bytes that are to come to local storage> account" for a part; or, for an open
--- download with more to settle, "+<reserved bytes or -1> <bytes that were booked on the way> account".
+-- $held keeps the amounts that a response holds until its end, because nginx variables survive internal redirects: an
+-- account, "kind:id", for an open download; "=<bytes that are to come to local storage> account" for a part; or, for an
+-- open download with more to settle, "+<reserved bytes or -1> <bytes that were booked on the way> account".
 
 local calls = require("sluice.limits.calls")
 local gcra = require("sluice.limits.gcra")

@@ -19,10 +19,10 @@ local ENOENT, ENOTDIR = 2, 20
 
 local found = ffi.new("uint64_t[32]")
 
---- What is wrong with an object.
+--- Checks an object.
 -- @param path of its file
--- @param size in bytes that it has to have
--- @return nil if nothing is; otherwise missing, length or error
+-- @param size expected size in bytes
+-- @return nil if the object is fine; otherwise missing, length or error
 function _M.problem(path, size)
     if C.statx(AT_FDCWD, path, 0, STATX_SIZE, found) == 0 then
         return found[SIZE_AT] ~= size and "length" or nil

@@ -70,7 +70,7 @@ local function await_time(part)
 end
 
 --- Decides about a part.
--- @return an error code; or nil and the location that goes on; or nothing, where this one stores it
+-- @return an error code; or nil and the location that continues; or nothing, if this location stores it
 function _M.decide()
     local text = var.uri:match("^/p/([^/]+)$")
     if not text then

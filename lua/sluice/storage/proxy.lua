@@ -1,8 +1,8 @@
---- Blobs and parts of storages that nginx proxies: where a request goes, and what of the answer comes through.
--- The only URLs that are ever asked are those that the API signed, in a target or in a part's token. To the storage go
--- that URL and a fixed list of headers; back come the bytes, when they are those that were asked for. What never
--- changes stands in nginx/snippets/storage*.conf; a decision is handed over there in $storage_… variables, because
--- they outlive an internal redirect.
+--- Blobs and parts of storages that nginx proxies: the request's destination, and which of the response's headers pass.
+-- The edge only requests URLs that the API signed, in a target or in a part's token. It sends the storage that URL and
+-- a fixed list of headers, and passes the bytes back if they are the requested ones. The constant part of the
+-- configuration is in nginx/snippets/storage*.conf; decisions reach it in $storage_… variables, because these survive
+-- an internal redirect.
 
 local balancer = require("ngx.balancer")
 local heat = require("sluice.download.heat")
@@ -16,8 +16,8 @@ local var = ngx.var
 
 local _M = {}
 
--- The kinds of storages whose blobs are read so, and what beside a Range has to say that it is one: OSS would send the
--- whole where it does not like a range, and has that header signed.
+-- The kinds of storages whose blobs are read through the proxy, and the header value that a Range needs besides:
+-- without it OSS sends the whole object if it does not accept a range. The signature for OSS covers that header.
 _M.RANGE_BEHAVIORS = { s3 = "", oss = "standard" }
 
 -- Judged already (conditional.lua).
@@ -26,7 +26,7 @@ local PRECONDITION_FAILED = 412
 -- Seconds that a storage has for its first byte, and between two, while another replica could be read.
 local PATIENCE_SECONDS = 10
 local PORTS = { http = "80", https = "443" }
--- What a client may see of an answer; of a GET it is all ours but the length.
+-- Response headers that a client may see. For a GET the edge sets all of them except the length.
 local SHOWN = {
     ["content-type"] = true, ["content-length"] = true, ["content-range"] = true, ["content-disposition"] = true,
     ["accept-ranges"] = true, ["etag"] = true, ["connection"] = true,
@@ -76,7 +76,8 @@ function _M.aim(url)
     return nil
 end
 
---- Makes what was aimed at the PUT of a whole object, by the condition that was signed with it. What is there stays.
+--- Makes the prepared request a PUT of a whole object, with the condition that its signature covers: an object that
+-- exists already is not overwritten.
 function _M.keep_what_is_there()
     var.storage_none_match = "*"
 end
@@ -167,7 +168,7 @@ function _M.balance()
         end
         at = at + 1
     end
-    -- A kept connection that the storage was just closing is given a try of its own.
+    -- nginx tries once more if the storage was just closing a kept connection: use the first address again.
     local address, port = var.storage_peers:match("^(%S+):(%d+)")
     return assert(balancer.set_current_peer(address, tonumber(port)))
 end
@@ -180,8 +181,9 @@ local function hide_headers()
     end
 end
 
--- Ends a request whose answer has begun in the wrong way. /_error runs inside of the filter then, and nginx hangs up
--- behind it: there is no time to ask anybody. So this request is to be repeated, and the next reads another replica.
+-- Ends a request whose response from the storage is wrong. /_error then runs inside the filter, and nginx closes the
+-- connection after it: there is no time to ask the API. So the client must repeat this request, and the next one reads
+-- another replica.
 -- @param is_length whether the storage has the object, with another length
 local function break_off(is_length)
     if var.storage_place ~= "" then
@@ -194,7 +196,7 @@ end
 --- The header filter of a blob: what is not exactly the wanted bytes is a failure of the storage's.
 function _M.filter_get()
     hide_headers()
-    -- nginx drops the type when it answers an error, which a renewed target may have come after.
+    -- nginx drops the type if it sends an error, and a renewed target may follow after an error.
     ngx.header["Content-Type"] = var.storage_type
     local got = ngx.status .. " " .. (var.upstream_http_content_length or "")
     if ngx.status == ngx.HTTP_PARTIAL_CONTENT then
@@ -280,8 +282,8 @@ function _M.filter_put()
     end
 end
 
---- How the storage ended this request: its own status, or nginx' for one that it did not give.
--- @return the status; nil where it was not the storage's fault
+--- Returns how the storage ended this request: the storage's status, or nginx' status if the storage sent none.
+-- @return the status; nil if it was not the storage's fault
 function _M.answered()
     return tonumber((var.upstream_status or ""):match("(%d+)%s*$"))
 end
