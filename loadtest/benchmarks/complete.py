@@ -23,7 +23,7 @@ def finalize(client: Client, upload_id: str) -> JSON:
     """Completes an upload and waits until it is done. Returns its file."""
     upload = client.call("POST", f"/uploads/{upload_id}/complete")
     while upload["state"] == "finalizing":
-        time.sleep(_POLL)
+        time.sleep(_POLL)  # a poll, as a client does it
         upload = client.call("GET", f"/uploads/{upload_id}")
     if upload["state"] != "done":
         raise SystemExit(f"an upload ended as {upload['state']}: {upload['error']}")

@@ -61,7 +61,7 @@ def _forged(bench: Bench) -> Iterator[Row]:
         lambda: refused.put(bench.seconds, bench.stack.edge),
         lambda: hit.put(bench.seconds, bench.stack.edge),
     )
-    time.sleep(1.5)
+    time.sleep(1.5)  # nginx writes its log once per second
     with log.open("rb") as file:
         if log.stat().st_size > before:  # otherwise the log was rotated meanwhile
             file.seek(before)

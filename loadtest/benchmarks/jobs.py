@@ -74,7 +74,7 @@ def _await_left(bench: Bench, most: int = 0) -> tuple[int, int]:
             assert row
             if row[0] <= most:
                 return int(row[0]), looks
-            time.sleep(_POLL)
+            time.sleep(_POLL)  # a poll: the worker sends no event
 
 
 def _questions(bench: Bench) -> int:
@@ -138,7 +138,7 @@ def _worked(bench: Bench, subject: bytes) -> float:
         found = [json.loads(line) for line in lines if subject.hex() in line]
         if any(entry.get("outcome") == "done" for entry in found):
             return sum(float(entry.get("seconds", 0)) for entry in found)
-        time.sleep(_POLL)
+        time.sleep(_POLL)  # a poll: a log sends no event
     raise SystemExit("the worker's log does not have the job")
 
 

@@ -189,7 +189,7 @@ def _restart(bench: Bench) -> float:
                         return time.monotonic() - began
         except (OSError, ValueError, IndexError):
             pass
-        time.sleep(0.02)
+        time.sleep(0.02)  # a poll: the edge sends no event
     raise SystemExit("the edge is not ready again")
 
 

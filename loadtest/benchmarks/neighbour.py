@@ -59,11 +59,11 @@ def _send_again_and_again(port: int, attack: Attack, number: int) -> None:
                 for request in [*own, *own]:
                     connection.sendall(request)
                     if not attack.reads:
-                        time.sleep(3600)
+                        time.sleep(3600)  # an attacker that reads nothing; it is killed at the end
                     if not _skip_answer(connection):
                         break
         except OSError:
-            time.sleep(0.05)
+            time.sleep(0.05)  # before it connects again
 
 
 def _skip_answer(connection: socket.socket) -> bool:
@@ -102,7 +102,7 @@ def _under(port: int, attack: Attack) -> Iterator[None]:
     process = context.Process(target=_senders, args=(port, attack, 0, _AT_ONCE), daemon=True)
     process.start()
     try:
-        time.sleep(1.5)
+        time.sleep(1.5)  # until all connections of the attack are made
         yield
     finally:
         process.kill()
@@ -177,7 +177,7 @@ def _p99(client: Client, seconds: float) -> float:
             began = time.monotonic()
             call(client)
             taken.append(time.monotonic() - began)
-            time.sleep(_PAUSE)
+            time.sleep(_PAUSE)  # the pace of the calls
     return sorted(taken)[-max(1, len(taken) // 100)]
 
 
@@ -203,7 +203,7 @@ def run(bench: Bench) -> Iterator[Row]:
             idle.append(_p99(neighbour, seconds))
             with _under(bench.stack.port, attack):
                 under.append(_p99(neighbour, seconds))
-            time.sleep(1)
+            time.sleep(1)  # until the attack's last requests have ended
         ratio = Spread.of([a / b for a, b in zip(under, idle, strict=True)])
         yield Row(
             name=f"noisy-neighbour: {attack.name}",

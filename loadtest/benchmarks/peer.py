@@ -140,7 +140,7 @@ class Peer:
             with socket.socket() as connection:
                 if connection.connect_ex(("127.0.0.1", self.port)) == 0:
                     return
-            time.sleep(0.05)
+            time.sleep(0.05)  # a poll: nginx sends no event
         self.__exit__()
         raise SystemExit("the peer nginx did not start")
 

@@ -69,7 +69,7 @@ def serving(
         try:
             _await(process, ready or (lambda: _listens(port or 0)), Path(log.name))
             if patient:
-                time.sleep(3)
+                time.sleep(3)  # it listens before it can serve
             yield Server(process.pid)
         finally:
             end(process, 10)
@@ -85,7 +85,7 @@ def _await(process: subprocess.Popen[bytes], ready: Callable[[], bool], log: Pat
     while time.monotonic() < deadline and process.poll() is None:
         if ready():
             return
-        time.sleep(0.05)
+        time.sleep(0.05)  # a poll: other processes send no event
     raise LeftOut(f"the server did not start: {' '.join(log.read_text(errors='replace').split())[-300:]}")
 
 

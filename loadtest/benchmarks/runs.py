@@ -73,6 +73,6 @@ class _Peak(threading.Thread):
         try:
             while match := re.search(r"^VmHWM:\s+(\d+)", self._path.read_text(), re.M):
                 self.found = int(match[1]) * 1024
-                time.sleep(0.02)
+                time.sleep(0.02)  # between two samples
         except OSError:
             return

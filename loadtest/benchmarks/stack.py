@@ -119,7 +119,7 @@ class Stack:
         while "\n  settings " not in self._output.read_text():
             if self._process.poll() is not None or time.monotonic() > deadline:
                 raise SystemExit("the stack did not start:\n" + self._output.read_text())
-            time.sleep(0.1)
+            time.sleep(0.1)  # a poll: a file sends no event
 
     def __exit__(self, *_: object) -> None:
         end(self._process, 60)  # even if it was killed, the servers die with their parent

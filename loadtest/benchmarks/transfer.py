@@ -138,13 +138,13 @@ class Yard:
             )
         try:
             while b"worker started" not in log.read_bytes():
-                time.sleep(0.05)
+                time.sleep(0.05)  # a poll: the worker sends no event
             began = time.monotonic()
             transfer = self._services.transfers.start("main", "archive", None)[0].transfer.id
             state = "SELECT state FROM transfer WHERE id = %s"
             while self._db.all(state, (transfer,))[0][0] != "done":
                 assert time.monotonic() - began < 600, log.read_text()[-3000:]
-                time.sleep(0.05)
+                time.sleep(0.05)  # a poll: the worker sends no event
             whole = time.monotonic() - began
             status = Path(f"/proc/{worker.pid}/status").read_text()
         finally:

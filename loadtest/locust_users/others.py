@@ -35,7 +35,7 @@ class Stranger(Account):
     def expired_link(self) -> None:
         file = self.upload(Content(1024, secrets.randbits(60)))
         if file and (url := self.link(file, expires_in=1)):
-            gevent.sleep(2.1)
+            gevent.sleep(2.1)  # until the link has expired
             self.fetch("GET", url, "GET /d expired", (410,))
 
     @task(1)
@@ -43,7 +43,7 @@ class Stranger(Account):
         """The edge refuses a revoked token within SLUICE_REVOCATION_LAG."""
         old = self.token
         self.ask("DELETE", "/sessions/current", "DELETE /sessions/current", expected=(200, 204))
-        gevent.sleep(2.5)
+        gevent.sleep(2.5)  # longer than SLUICE_REVOCATION_LAG
         self.ask("GET", "/files", "GET /files signed out", expected=(401,), token=old)
         self.sign_in()
 

@@ -95,7 +95,7 @@ class Account(FastHttpUser):
                 else:
                     response.failure(f"{response.status_code} {answer.get('error', {}).get('code', '')}")
                     return {}
-            gevent.sleep(min(wait, 10.0))
+            gevent.sleep(min(wait, 10.0))  # as Retry-After says
         return {}
 
     def fetch(self, method: str, url: str, name: str, expected: tuple[int, ...], **members: Any) -> bytes | None:
@@ -114,7 +114,7 @@ class Account(FastHttpUser):
                 else:
                     response.failure(f"{response.status_code} {_parsed(body).get('error', {}).get('code', '')}")
                     return None
-            gevent.sleep(min(wait, 10.0))
+            gevent.sleep(min(wait, 10.0))  # as Retry-After says
         return None
 
     # -- uploads, common to all kinds of users
@@ -143,7 +143,7 @@ class Account(FastHttpUser):
         for _ in range(100):
             if answer.get("state") != "finalizing":
                 break
-            gevent.sleep(0.2)
+            gevent.sleep(0.2)  # a poll, as a client does it
             answer = self.ask("GET", f"/uploads/{upload['id']}", "GET /uploads/…")
         file: JSON | None = answer.get("file")
         if file:

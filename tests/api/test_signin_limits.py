@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from api.accounts import network_rows
 from api.accounts.guesses import STRANGERS_AN_HOUR, TRIES_A_DAY, network
 from api.core.cache import Cache
 from tests.api.conftest import Gateway, User, error, together
+from tests.waiting import await_true
 
 _addresses = itertools.count(1)
 
@@ -193,10 +193,7 @@ class TestHashing:
         for call in calls:
             call.start()
         assert entered.acquire(timeout=10)
-        deadline = time.monotonic() + 10
-        while answers.count(503) < 3:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        await_true(lambda: answers.count(503) == 3, 10)
         error(sign_in(gateway, user.name, user.password, "10.221.1.1"), 503, "SIGNIN_BUSY")
         go_on.set()
         for call in calls:

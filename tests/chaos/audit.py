@@ -119,7 +119,7 @@ class Auditor:
                 answer = self._caller.fetch(answer.body["url"], refusals=every_code())
             if not answer.code:
                 break
-            time.sleep(0.5)
+            time.sleep(0.5)  # before the next try
         if answer.code:
             self._find("lost", _described(file), answer)
         elif hashlib.sha256(answer.content).hexdigest() != file.content.sha256:

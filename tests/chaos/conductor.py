@@ -87,10 +87,10 @@ class Conductor:
             due = begun + fault.at + late
             if due > begun + seconds or not self._stand.runs:
                 return number
-            time.sleep(max(0.0, due - time.monotonic()))
+            time.sleep(max(0.0, due - time.monotonic()))  # the schedule says when
             late = time.monotonic() - begun - fault.at
             self._play_one(fault)
-        time.sleep(max(0.0, begun + seconds - time.monotonic()))
+        time.sleep(max(0.0, begun + seconds - time.monotonic()))  # the load goes on until the run ends
         return len(schedule)
 
     def _play_one(self, fault: Fault) -> None:
@@ -98,11 +98,11 @@ class Conductor:
         aimed = ""
         if fault.delay is not None:
             aimed = f" ({self._bell.gather(_COMPLETES, _GATHER_WITHIN)} of them)"
-            time.sleep(fault.delay)
+            time.sleep(fault.delay)  # drawn: a moment within the requests
         try:
             self._stand.begin(fault, pids)
             self._say(f"{self._ledger.now():7.1f} s  {fault}{aimed}")
-            time.sleep(fault.seconds)
+            time.sleep(fault.seconds)  # drawn: how long the fault lasts
         finally:
             self._stand.let_go(pids)
         since, wall = time.monotonic(), time.time()
@@ -110,5 +110,5 @@ class Conductor:
             if time.monotonic() - since > patience(_WELL_WITHIN) or not self._stand.runs:
                 self._ledger.find("stuck", f"after {fault}: not well for {time.monotonic() - since:.0f} s")
                 return
-            time.sleep(_ASK_EVERY)
+            time.sleep(_ASK_EVERY)  # a poll: a recovery sends no event
         self.recoveries[f"{fault.kind} {fault.target}"].append(time.monotonic() - since)

@@ -206,4 +206,4 @@ def await_(condition: Callable[[], bool], seconds: float, what: str, more: Calla
     while not condition():
         if time.monotonic() > deadline:
             raise TimeoutError(f"{what}: not within {patience(seconds):.0f} s {more()}")
-        time.sleep(0.05)
+        time.sleep(0.05)  # a poll: processes send no event

@@ -21,8 +21,8 @@ from tests.client.test_rough import once_moved
 from tests.e2e.conftest import running
 from tests.e2e.gateway import Gateway
 from tests.e2e.sources import MIB, PART, Sources
-from tests.run.running import await_true
 from tests.storage.ceph import Ceph
+from tests.waiting import await_true
 
 SIZES = [0, 1, PART - 1, PART, PART + 1, 5 * PART + 12345]
 

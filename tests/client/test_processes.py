@@ -154,7 +154,7 @@ def test_beside_asyncio(client: Client) -> None:
         async def tick() -> None:
             nonlocal ticks
             while True:
-                await asyncio.sleep(0.001)
+                await asyncio.sleep(0.001)  # a tick of the loop
                 ticks += 1
 
         ticking = asyncio.create_task(tick())

@@ -15,7 +15,7 @@ from sluice import Client
 from tests.client.conftest import Account, Command
 from tests.e2e.gateway import Gateway
 from tests.e2e.sources import PART, Source, Sources
-from tests.run.running import await_true
+from tests.waiting import await_true
 
 PARTS = 10
 PARALLEL = 3

@@ -19,7 +19,7 @@ from tests.client.conftest import PASSWORD, PYTHON, ROOT, SLUICE, Command
 from tests.client.test_refusals import line_of
 from tests.e2e.gateway import Gateway
 from tests.e2e.sources import PART, Sources
-from tests.run.running import await_true
+from tests.waiting import await_true
 
 WORDS = [name for section in SECTIONS.values() for name in section]
 

@@ -108,4 +108,4 @@ def wait_for_engine(daemon: subprocess.Popen[bytes], host: str, log: Path) -> No
         if daemon.poll() is not None or time.monotonic() > deadline:
             said = [line for line in log.read_text().splitlines() if "level=error" in line or "failed" in line]
             raise CannotStart(f"dockerd does not start: {said[-1] if said else 'no answer'}")
-        time.sleep(0.2)
+        time.sleep(0.2)  # a poll: dockerd sends no event

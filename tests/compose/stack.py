@@ -27,7 +27,7 @@ def wait_for(condition: Callable[[], Any], what: str, seconds: float = DEADLINE)
     deadline = time.monotonic() + seconds
     while not (value := condition()):
         assert time.monotonic() < deadline, f"no {what} after {seconds:.0f} s"
-        time.sleep(0.2)
+        time.sleep(0.2)  # a poll: containers send no event
     return value
 
 

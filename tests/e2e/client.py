@@ -147,7 +147,7 @@ class Client:
         deadline = time.monotonic() + COMPLETE_SECONDS
         while upload["state"] == "finalizing":
             assert time.monotonic() < deadline, f"still {upload}"
-            time.sleep(0.05)
+            time.sleep(0.05)  # a poll, as a client does it
             upload = self.want(200, "GET", f"/uploads/{upload['id']}")
         assert upload["state"] == "done", upload
         assert upload["missing"] == []

@@ -14,7 +14,8 @@ import pymysql
 from scripts.stack.services import MariaDB, Redis
 from tests.e2e.client import Client
 from tests.e2e.leaks import Secrets
-from tests.run.running import RunningStack, await_true, processes_of
+from tests.run.running import RunningStack, processes_of
+from tests.waiting import await_true
 
 SERVICES = ("nginx", "api", "worker", "mariadb", "redis")
 START_SECONDS = 120  # includes a Ceph's first start, if there is one

@@ -7,7 +7,7 @@ from tests.e2e.forge import flipped
 from tests.e2e.gateway import Gateway
 from tests.e2e.sources import PART, Source, Sources
 from tests.e2e.wire import Wire
-from tests.run.running import await_true
+from tests.waiting import await_true
 
 BAD_NAMES = ["", "   ", "a" * 256, "é" * 128, "../x", "..", ".", "a/b", "a\\b", "nul\0", "new\nline", "tab\t", "\x7f"]
 BAD_NAMES += ["txt.\u202eexe", "\u2066isolate", "line\u2028separator", "\ud800"]

@@ -10,7 +10,7 @@ from tests.e2e.forge import flipped, seal, sign, unseal
 from tests.e2e.gateway import Gateway
 from tests.e2e.sources import PART, Source
 from tests.e2e.wire import Wire
-from tests.run.running import await_true
+from tests.waiting import await_true
 
 
 def finish(user: Client, upload: Json, source: Source) -> None:

@@ -10,7 +10,7 @@ from tests.e2e.client import Client
 from tests.e2e.gateway import Gateway
 from tests.e2e.sources import PART, Sources
 from tests.e2e.wire import Wire
-from tests.run.running import await_true
+from tests.waiting import await_true
 
 # The sweep cannot see which files are open, so it deletes a body only after a day.
 SETTINGS = {"STACK_HANG_SECONDS": "3"}

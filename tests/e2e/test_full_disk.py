@@ -66,7 +66,7 @@ def await_uploads(user: Client, sources: Sources) -> None:
         except AssertionError:
             if time.monotonic() > deadline:
                 raise
-            time.sleep(0.1)
+            time.sleep(0.1)  # before the next try
         else:
             return
 

@@ -11,7 +11,7 @@ from tests.e2e.client import Client, code, numbers_of
 from tests.e2e.gateway import Gateway
 from tests.e2e.sources import PART, Sources
 from tests.e2e.wire import Wire
-from tests.run.running import await_true
+from tests.waiting import await_true
 
 SETTINGS = {"SLUICE_TEST_FINALIZE_INLINE": str(4 * PART)}
 """Uploads of five parts or more are finalized by the worker."""

@@ -10,7 +10,7 @@ import pytest
 from tests.e2e.client import Client, code
 from tests.e2e.gateway import Gateway
 from tests.e2e.sources import MIB, Sources
-from tests.run.running import await_true
+from tests.waiting import await_true
 
 SETTINGS: dict[str, str] = {}
 GIB = 1024 * MIB

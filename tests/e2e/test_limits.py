@@ -12,7 +12,7 @@ import pytest
 from tests.e2e.client import Client, Json, code
 from tests.e2e.gateway import Gateway
 from tests.e2e.sources import PART, Source, Sources
-from tests.run.running import await_true
+from tests.waiting import await_true
 
 MIB = 1024**2
 RATE = 4 * MIB
@@ -68,9 +68,9 @@ def test_eight_connections_share_one_rate(gateway: Gateway, source: Source) -> N
     for thread in threads:
         thread.start()
     await_true(lambda: all(received))
-    time.sleep(0.5)
+    time.sleep(0.5)  # until the first burst has passed, whose end nothing tells
     before, began = sum(received), time.monotonic()
-    time.sleep(2.5)
+    time.sleep(2.5)  # the time of the measurement
     rate = (sum(received) - before) / (time.monotonic() - began)
     stop.set()
     for thread in threads:

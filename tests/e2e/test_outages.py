@@ -11,7 +11,7 @@ import pytest
 from tests.e2e.client import Client, code
 from tests.e2e.gateway import Gateway
 from tests.e2e.sources import PART, Sources
-from tests.run.running import await_true
+from tests.waiting import await_true
 
 SETTINGS = {
     "SLUICE_LINK_GRACE": "3",

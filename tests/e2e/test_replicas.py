@@ -11,8 +11,8 @@ from tests.e2e.client import Client, code
 from tests.e2e.conftest import running
 from tests.e2e.gateway import Gateway
 from tests.e2e.sources import PART, Sources
-from tests.run.running import await_true
 from tests.storage.ceph import Ceph
+from tests.waiting import await_true
 
 pytestmark = pytest.mark.timeout(400)
 

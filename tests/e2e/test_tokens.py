@@ -12,7 +12,7 @@ from tests.e2e.client import Client, code, token_of
 from tests.e2e.forge import bytes_of, claims_of, flipped, sign
 from tests.e2e.gateway import Gateway
 from tests.e2e.sources import PART, Sources
-from tests.run.running import await_true
+from tests.waiting import await_true
 
 LAG = 2.0
 TOLERANCE = 1.5
@@ -25,7 +25,7 @@ def takes_effect(call: Callable[[], httpx.Response], refusal: tuple[int, str]) -
     while (answer := code(call())) != refusal:
         assert answer[0] in (200, 201, 204, 206), answer
         assert time.monotonic() < begun + LAG + TOLERANCE, f"still {answer}"
-        time.sleep(0.05)
+        time.sleep(0.05)  # a poll: the edge sends no event
     return time.monotonic() - begun
 
 

@@ -11,7 +11,8 @@ import pytest
 from tests.e2e.client import Client, Json, code, numbers_of
 from tests.e2e.gateway import Gateway
 from tests.e2e.sources import MIB, PART, Sources
-from tests.run.running import ROOT, await_true
+from tests.run.running import ROOT
+from tests.waiting import await_true
 
 SIZES = [0, 1, 4095, 65_537, PART - 1, PART, PART + 1, 2 * PART - 1, 2 * PART, 2 * PART + 1, 5 * PART + 12_345]
 

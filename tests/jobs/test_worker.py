@@ -83,7 +83,7 @@ def test_workers_killed_at_random_moments_lose_nothing(workshop: Workshop) -> No
         workers = [workshop.work() for _ in range(2)]
         left = workshop.count("job")
         workshop.await_left(left - chance.randrange(1, 80) if left > 80 else 0)
-        time.sleep(chance.uniform(0, 0.02))
+        time.sleep(chance.uniform(0, 0.02))  # any moment will do: nothing is waited for
         for worker in workers:
             worker.kill()
         killed += 1
@@ -170,7 +170,7 @@ class TestOutages:
                 workshop.work()
                 workshop.await_left(370)
                 server.kill()
-                time.sleep(1)
+                time.sleep(1)  # the database is away for a while
                 server.start()
                 workshop.pass_time()
                 workshop.await_left(0, 90)

@@ -171,7 +171,7 @@ class Workshop:
                 log = (self._folder / "worker.log").read_text().splitlines()[-20:]
                 raise AssertionError("\n".join([f"{self.count('job')} jobs are left", *log]))
             assert all(worker.process.poll() in (None, 0, -signal.SIGKILL) for worker in self.workers)
-            time.sleep(0.02)
+            time.sleep(0.02)  # a poll: workers send no event
 
     def await_place(self, blob: bytes, least: int) -> int:
         """Waits until a job's saved position is at least this. Returns the position."""

@@ -22,7 +22,7 @@ def wait_for(condition: Callable[[], T | None], what: str, seconds: float = DEAD
     deadline = time.monotonic() + seconds
     while not (value := condition()):
         assert time.monotonic() < deadline, f"no {what} after {seconds} s"
-        time.sleep(0.02)
+        time.sleep(0.02)  # a poll: nginx sends no event
     return value
 
 

@@ -78,7 +78,7 @@ class Download:
 def rate_of(downloads: list[Download], seconds: float) -> float:
     """Bytes per second over some downloads, from now on."""
     before, began = sum(item.received for item in downloads), time.monotonic()
-    time.sleep(seconds)
+    time.sleep(seconds)  # the time of the measurement
     return (sum(item.received for item in downloads) - before) / (time.monotonic() - began)
 
 
@@ -88,11 +88,11 @@ def test_eight_connections_of_a_user_share_the_rate_and_no_other_user_is_slowed(
     ranges = [{"Range": f"bytes={n * piece}-{(n + 1) * piece - 1}"} for n in range(8)]
     eight = [Download(pacing, headers=header, **user) for header in ranges]
     wait_for(lambda: all(item.received for item in eight), "first bytes")
-    time.sleep(1)
+    time.sleep(1)  # until the first burst has passed, whose end nothing tells
     assert 0.7 * RATE <= rate_of(eight, 2) <= 1.1 * RATE
     alone = [Download(pacing, **other)]
     wait_for(lambda: alone[0].received, "first bytes")
-    time.sleep(0.5)
+    time.sleep(0.5)  # until the rates have settled; nothing tells it
     both = rate_of(eight + alone, 2)
     assert 0.7 * RATE <= rate_of(alone, 2) <= 1.1 * RATE
     assert both <= 2.2 * RATE
@@ -112,7 +112,7 @@ def test_whoever_is_left_has_it_all_again(pacing: Edge) -> None:
     wait_for(lambda: all(item.received for item in four), "first bytes")
     for item in four[1:]:
         item.stop()
-    time.sleep(0.5)
+    time.sleep(0.5)  # until the rates have settled; nothing tells it
     assert 0.7 * RATE <= rate_of(four[:1], 2) <= 1.1 * RATE
     four[0].stop()
 
@@ -152,7 +152,7 @@ def test_a_client_that_does_not_read_delays_no_other_client(pacing: Edge) -> Non
         lazy.sendall(f"GET /d/{token}/n HTTP/1.1\r\nHost: h\r\n\r\n".encode())
         busy = [Download(pacing, **user)]
         wait_for(lambda: busy[0].received > MIB, "bytes")
-        time.sleep(1.5)
+        time.sleep(1.5)  # until the first burst has passed, whose end nothing tells
         assert rate_of(busy, 2) >= 0.7 * RATE
         busy[0].stop()
 
@@ -234,7 +234,7 @@ class TestProxied:
         user = new_user("slow")
         four = [Download(pacing, blob, **user) for _ in range(2)] + [Download(pacing, **user) for _ in range(2)]
         wait_for(lambda: all(item.received for item in four), "first bytes")
-        time.sleep(1)
+        time.sleep(1)  # until the first burst has passed, whose end nothing tells
         assert 0.7 * RATE <= rate_of(four, 2) <= 1.1 * RATE
         for item in four:
             item.stop()

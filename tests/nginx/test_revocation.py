@@ -356,7 +356,7 @@ class TestAnEdgeThatCannotTell:
         begun = time.monotonic()
         while time.monotonic() - begun < 2:
             assert download(unsure).status == 200
-            time.sleep(0.02)
+            time.sleep(0.02)  # some fifty requests per second during the two seconds
         assert unsure.api.targets_asked.count(BLOB) >= 3
         unsure.api.targets[BLOB] = Answer(410, body=b'{"error":{"code":"LINK_REVOKED"}}')
         changed = time.monotonic()

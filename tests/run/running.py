@@ -10,7 +10,6 @@ import select
 import signal
 import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from tests.servers import free_port
@@ -119,14 +118,6 @@ class RunningStack:
             connection.close()
 
 
-def await_true(condition: Callable[[], bool], seconds: float = 30) -> None:
-    """Polls a condition that sends no event."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not so after {seconds} s"
-        time.sleep(0.02)
-
-
 def sign_in(port: int, password: str) -> str:
     """Signs in as admin. Returns the type of the token."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
@@ -175,4 +166,4 @@ def await_no_process(data: Path, seconds: float = 15, kill: bool = False) -> Non
         for pid in left if kill else ():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        time.sleep(0.02)
+        time.sleep(0.02)  # a poll: other processes send no event

@@ -18,8 +18,9 @@ from scripts.stack.ceph import SCRIPT, Ceph, Mon, Osd, RadosGW
 from scripts.stack.gateway import ceph_choices
 from scripts.stack.paths import Paths
 from tests.run.conftest import Start
-from tests.run.running import RunningStack, await_true, processes_of
+from tests.run.running import RunningStack, processes_of
 from tests.servers import free_port
+from tests.waiting import await_true
 
 PART = 8 * 1024**2
 CEPH = ("--storage", "ceph")
@@ -57,7 +58,7 @@ class Caller:
         deadline = time.monotonic() + 60
         while upload["state"] == "finalizing":
             assert time.monotonic() < deadline, upload
-            time.sleep(0.05)
+            time.sleep(0.05)  # a poll: the API sends no event
             upload = self.call("GET", f"/uploads/{upload['id']}")
         return upload, urls
 

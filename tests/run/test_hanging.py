@@ -12,8 +12,9 @@ import pytest
 
 from scripts.stack.services import server_folder
 from tests.run.conftest import Start
-from tests.run.running import RunningStack, await_true, processes_of
+from tests.run.running import RunningStack, processes_of
 from tests.servers import free_port
+from tests.waiting import await_true
 
 HANG_SECONDS = 3
 SECOND_STORAGE = {
@@ -70,7 +71,7 @@ def test_a_stack_that_stood_still_kills_no_server(stack: RunningStack) -> None:
     os.kill(stack.process.pid, signal.SIGSTOP)
     time.sleep(HANG_SECONDS * 2)  # checks that nothing happens during this time
     os.kill(stack.process.pid, signal.SIGCONT)
-    time.sleep(HANG_SECONDS)
+    time.sleep(HANG_SECONDS)  # as above
     assert {service: stack.pid(service) for service in services} == before
 
 

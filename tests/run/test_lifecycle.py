@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.run.conftest import Start
-from tests.run.running import RunningStack, await_no_process, await_true, processes_of, sign_in
+from tests.run.running import RunningStack, await_no_process, processes_of, sign_in
+from tests.waiting import await_true
 
 
 def test_it_stops_orderly_and_finds_its_data_again(start: Start, data: Path) -> None:
@@ -55,7 +56,7 @@ def test_a_first_start_killed_in_the_middle_is_done_again(start: Start, data: Pa
     while not (data / "mariadb.new" / "mysql").exists():
         assert time.monotonic() < deadline, first.output
         assert first.process.poll() is None, first.end()
-        time.sleep(0.001)
+        time.sleep(0.001)  # a poll: a folder sends no event, and its time is short
     first.process.kill()
     first.end()
     assert not (data / "mariadb").exists()

@@ -10,7 +10,8 @@ import pytest
 
 from scripts.stack.services import MariaDB, Redis
 from tests.run.conftest import Start
-from tests.run.running import RunningStack, await_true, processes_of, sign_in
+from tests.run.running import RunningStack, processes_of, sign_in
+from tests.waiting import await_true
 
 
 def children(stack: RunningStack, service: str) -> list[int]:

@@ -7,13 +7,13 @@ import shlex
 import shutil
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.servers import free_port
+from tests.waiting import await_true
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "ceph"
 
@@ -47,10 +47,7 @@ class Ceph:
         """Kills mon.a, osd.0 or client.rgw; ``run("start")`` brings it back."""
         pid = int((self.folder / "run" / f"{daemon}.pid").read_text())
         os.kill(pid, signal.SIGKILL)
-        deadline = time.monotonic() + 30
-        while _runs(pid):
-            assert time.monotonic() < deadline, f"{daemon} cannot be killed"
-            time.sleep(0.01)
+        await_true(lambda: not _runs(pid), 30, f"{daemon} cannot be killed")
 
 
 def _runs(pid: int) -> bool:

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from urllib.request import urlopen
@@ -82,7 +82,7 @@ class Stepped:
                 return
             assert self._process.poll() is None, (self._folder / "steps.out").read_text()[-2000:]
             assert time.monotonic() < deadline, "radosgw does not start"
-            time.sleep(0.02)
+            time.sleep(0.02)  # a poll: radosgw sends no event
 
     def _answers(self) -> bool:
         with contextlib.suppress(OSError), urlopen(self.config.endpoint, timeout=5) as answer:  # noqa: S310
@@ -117,7 +117,7 @@ class Stepped:
         while time.monotonic() - since < 0.5:
             if (now := self.writes()) != last:
                 last, since = now, time.monotonic()
-            time.sleep(0.02)
+            time.sleep(0.02)  # a poll: until no write happens for half a second
 
     def kill(self) -> None:
         """Kills it."""
@@ -143,7 +143,7 @@ def collect(ceph: Ceph) -> None:
         if ceph.tool("radosgw-admin", "gc", "list", "--include-all").split() == ["[", "]"] or _empty(ceph):
             return
         assert time.monotonic() < deadline, "garbage stays"
-        time.sleep(0.2)
+        time.sleep(0.2)  # before the next try
 
 
 def _empty(ceph: Ceph) -> bool:
@@ -154,11 +154,3 @@ def stored(ceph: Ceph) -> set[str]:
     """Every RADOS object of the bucket's data, and of unfinished uploads."""
     pools = set(ceph.tool("rados", "lspools").split()) & {DATA, META}
     return {line for pool in pools for line in ceph.tool("rados", "-p", pool, "ls").splitlines()}
-
-
-def until(act: Callable[[], bool], seconds: float = 30) -> None:
-    """Repeats a call until it succeeds."""
-    deadline = time.monotonic() + seconds
-    while not act():
-        assert time.monotonic() < deadline, "never"
-        time.sleep(0.1)

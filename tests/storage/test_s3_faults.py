@@ -72,7 +72,7 @@ def complete_at_last(storage: S3Storage, content: Content, seconds: float = 60) 
         except StorageUnavailable:
             if time.monotonic() > deadline:
                 raise
-            time.sleep(0.2)
+            time.sleep(0.2)  # before the next try
 
 
 class HalfSent:

@@ -30,6 +30,7 @@ from tests.storage.ceph import Ceph
 from tests.storage.contract import PART, PREFIX, Content, nothing, read
 from tests.storage.signed import request
 from tests.storage.steps import Stepped
+from tests.waiting import await_true
 
 LONG = os.environ.get("SLUICE_TEST_STEPS") == "all"
 SINGLE = 5 * 1024**2
@@ -110,7 +111,7 @@ class World:
             except StorageError:
                 return False
 
-        steps.until(settled)
+        await_true(settled)
         return key
 
     def retire(self, what: Content) -> None:
@@ -123,7 +124,7 @@ class World:
                 return False  # RGW 18, while the lock of the dead complete exists
             return True
 
-        steps.until(aborted)
+        await_true(aborted)
         self.retired.add(what.ref.object_key)
 
 

@@ -8,8 +8,7 @@ import random
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -31,16 +30,9 @@ from tests.storage.ceph import Ceph
 from tests.storage.contract import nothing
 from tests.storage.oss_bucket import Bucket
 from tests.storage.oss_standin import ACCOUNT, Standin
+from tests.waiting import await_true
 
 ROOT: Final = Path(__file__).parents[2]
-
-
-def await_true(condition: Callable[[], bool], seconds: float, what: str = "") -> None:
-    """Polls for a result of a worker."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, what or "it did not happen in time"
-        time.sleep(0.05)
 
 
 @dataclass(frozen=True)
@@ -163,10 +155,7 @@ class Yard:
             jobs = self.rows("SELECT kind, state, reason, message, COUNT(*) FROM job GROUP BY 1, 2, 3, 4")
             return f"{shown} {jobs}\n{self.log[-3000:]}"
 
-        deadline = time.monotonic() + seconds
-        while self.state(transfer) != "done":
-            assert time.monotonic() < deadline, what()
-            time.sleep(0.1)
+        await_true(lambda: self.state(transfer) == "done", seconds, what)
 
     def orphans(self) -> list[str]:
         """Objects and unfinished uploads without a row."""

@@ -10,7 +10,8 @@ import pytest
 
 from api.core import digests
 from tests.storage.ceph import Ceph
-from tests.transfers.conftest import Yard, await_true
+from tests.transfers.conftest import Yard
+from tests.waiting import await_true
 
 MIB = 1024**2
 
@@ -33,8 +34,8 @@ def test_workers_killed_at_random_during_200_transfers_lose_nothing(yard: Yard) 
     for round_ in range(12):
         worker = yard.work()
         before = yard.done(transfer)
-        await_true(partial(went_on, before), 60, yard.log)
-        time.sleep(moments.uniform(0, 0.7))
+        await_true(partial(went_on, before), 60, lambda: yard.log)
+        time.sleep(moments.uniform(0, 0.7))  # any moment will do: nothing is waited for
         if yard.state(transfer) == "done":
             assert round_ > 3, "the kills came too late to mean anything"
             break
@@ -45,7 +46,7 @@ def test_workers_killed_at_random_during_200_transfers_lose_nothing(yard: Yard) 
     assert yard.done(transfer) == 200
     for blob in stored:
         assert yard.copy_of(blob, "archive") == blob.data
-    await_true(lambda: yard.orphans() == [], 20, f"{yard.orphans()}")
+    await_true(lambda: yard.orphans() == [], 20, lambda: f"{yard.orphans()}")
     await_true(lambda: len(yard.standin.bucket.objects) == 200, 20, "doomed objects stay")
 
 
@@ -76,7 +77,7 @@ def test_radosgw_killed_in_the_middle_only_delays(yard: Yard, ceph: Ceph) -> Non
     try:
         for _ in range(2):
             before = yard.done(transfer)
-            await_true(partial(went_on, before), 60, yard.log)
+            await_true(partial(went_on, before), 60, lambda: yard.log)
             ceph.kill("client.rgw")
             time.sleep(1)  # the storage is down for a while
             ceph.run("start")
@@ -121,7 +122,7 @@ def test_two_workers_share_and_an_orderly_stop_loses_nothing(yard: Yard) -> None
     stored = yard.store_many("main", [digests.MIN_PART_SIZE + n for n in range(20)])
     transfer = yard.start("main", "local")
     one, _ = yard.work(), yard.work()
-    await_true(lambda: yard.done(transfer) > 2, 60, yard.log)
+    await_true(lambda: yard.done(transfer) > 2, 60, lambda: yard.log)
     yard.stop(one)
     yard.await_done(transfer, 100)
     assert [yard.copy_of(blob, "local") for blob in stored] == [blob.data for blob in stored]

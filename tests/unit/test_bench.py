@@ -194,7 +194,7 @@ def test_sigterm_ends_what_was_started_and_removes_the_folder(tmp_path: Path) ->
         # the second thread watches the program
         while not (found := list(tmp_path.glob("sluice-test-*/pid"))) or _threads(process.pid) < 2:
             assert process.poll() is None
-            time.sleep(0.01)
+            time.sleep(0.01)  # a poll: the program sends no event
         pid = int(found[0].read_text())
         process.terminate()
         assert process.wait(20) == 130

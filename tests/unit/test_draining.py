@@ -8,13 +8,13 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
 
 from api.operations import draining
+from tests.waiting import await_true
 
 CODE = Path(__file__).parents[2]
 DEADLINE = 30.0
@@ -41,10 +41,7 @@ def ask(path: Path) -> bytes:
 
 
 def wait_for(path: Path, answer: bytes) -> None:
-    deadline = time.monotonic() + DEADLINE
-    while ask(path) != answer:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    await_true(lambda: ask(path) == answer, DEADLINE)
 
 
 @pytest.fixture

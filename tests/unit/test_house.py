@@ -17,6 +17,7 @@ TEXT = [name for name in TRACKED if name.endswith((".py", ".lua", ".md", ".sh", 
 NAMED = re.compile(
     r"(?<![\w/])(docs/[a-z0-9_./-]+\.md|(?:api|lua/sluice|nginx|scripts|client/src|loadtest)/[a-zA-Z0-9_./-]+\.(?:py|lua|sql|template))\b"
 )
+SLEEP = re.compile(r"\bsleep\([^)]")
 HISTORY = {"CHANGELOG.md", "loadtest/results/results.md"}
 
 
@@ -70,3 +71,17 @@ def test_every_file_of_statements_is_fenced_off_from_resources() -> None:
     (fence,) = [contract for contract in contracts if "never rows" in contract["name"]]
     rows = {name[:-3].replace("/", ".") for name in TRACKED if name.startswith("api/") and name.endswith("rows.py")}
     assert rows <= set(fence["forbidden_modules"])
+
+
+def test_every_sleep_says_why_nothing_is_awaited() -> None:
+    bare = []
+    for name in TRACKED:
+        if not name.startswith(("tests/", "loadtest/")) or not name.endswith(".py"):
+            continue
+        lines = ["", *(CODE / name).read_text().splitlines()]
+        bare += [
+            f"{name}:{number}"
+            for number in range(1, len(lines))
+            if SLEEP.search(lines[number]) and "  # " not in lines[number] and "# " not in lines[number - 1]
+        ]
+    assert bare == []

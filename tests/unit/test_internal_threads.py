@@ -9,11 +9,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.waiting import await_true
 
 CODE = Path(__file__).parents[2]
 DEADLINE = 20.0
@@ -27,7 +29,7 @@ def app(environ: Any, start_response: Any) -> list[bytes]:
     if environ["PATH_INFO"] == "/slow":
         (folder / f"began-{threading.get_ident()}-{time.monotonic_ns()}").touch()
         while not (folder / "go").exists():
-            time.sleep(0.01)
+            time.sleep(0.01)  # polls in the server: a file sends no event
     start_response("200 OK", [("Content-Length", "2")])
     return [b"ok"]
 
@@ -53,13 +55,6 @@ def ask(connection: http.client.HTTPConnection, path: str) -> bytes:
         connection.close()
 
 
-def wait_for(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + DEADLINE
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 def start(folder: Path, bind: str, *options: str) -> subprocess.Popen[bytes]:
     environment = {**os.environ, "SLUICE_API_BIND": bind, "TEST_FOLDER": str(folder)}
     environment |= {"SLUICE_API_WORKERS": "1", "SLUICE_API_THREADS": "1"}
@@ -73,7 +68,7 @@ def server(tmp_path: Path) -> Iterator[Path]:
     path = tmp_path / "s"
     with start(tmp_path, f"unix:{path}", "--worker-connections", "4") as process:
         try:
-            wait_for(lambda: ask(OverSocket(path), "/") == b"ok")
+            await_true(lambda: ask(OverSocket(path), "/") == b"ok")
             yield path
         finally:
             (tmp_path / "go").touch()
@@ -89,7 +84,7 @@ def test_the_edges_questions_are_answered_while_every_other_thread_is_busy(serve
     ]
     for call in calls:
         call.start()
-    wait_for(lambda: list(tmp_path.glob("began-*")))
+    await_true(lambda: list(tmp_path.glob("began-*")))
     own = Path(f"{server}.internal")
     for _ in range(20):
         assert ask(OverSocket(own), "/") == b"ok"
@@ -115,7 +110,7 @@ def test_by_tcp_it_is_the_next_port(tmp_path: Path) -> None:
                 continue
     with start(tmp_path, f"127.0.0.1:{port}") as process:
         try:
-            wait_for(lambda: ask(http.client.HTTPConnection("127.0.0.1", port + 1), "/") == b"ok")
+            await_true(lambda: ask(http.client.HTTPConnection("127.0.0.1", port + 1), "/") == b"ok")
             assert ask(http.client.HTTPConnection("127.0.0.1", port), "/") == b"ok"
         finally:
             process.terminate()

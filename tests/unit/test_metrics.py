@@ -142,7 +142,7 @@ def test_a_full_disk_kills_no_process_and_its_counts_are_exported_later(when: st
         if when == "while it runs":
             while not list(folder.glob("gauge_*.db")):  # the file that is made last
                 assert process.poll() is None
-                time.sleep(0.01)
+                time.sleep(0.01)  # a poll: a file sends no event
         filler = Filler(tmp_path / "filler")
         process.stdin.write("\n")
         process.stdin.flush()

@@ -40,7 +40,7 @@ def test_each_is_asked_as_often() -> None:
 
 def test_waiting_for_a_connection_is_measured() -> None:
     def answer(number: int) -> bytes:
-        time.sleep(0.05 if number else 0)
+        time.sleep(0.05 if number else 0)  # a response that takes 50 ms is what the test needs
         return GOOD
 
     with serving(answer) as port:
