@@ -1,14 +1,14 @@
-"""How often somebody may try a password, so that guessing is slow and nobody can shut an account for its owner.
+"""Limits password attempts, so that guessing is slow and no stranger can lock an owner out of an account.
 
-Failures are counted before they are judged, so that many at the same time get no more tries than one after the other;
-a success takes its own counts back. Of an IPv6 address its network counts: a /64 belongs to one customer.
+Attempts are counted before they are judged, so that concurrent attempts get no more tries than consecutive ones. A
+successful attempt takes back what it counted. For an IPv6 address its /64 network counts: it belongs to one customer.
 
 1. By network, whatever the account: 100 in 5 minutes.
 2. By account and network: 10 in 5 minutes. No other network's failures count here.
-3. By account, over all networks from which nobody has signed in to it in the last 90 days: 50 in an hour. Beyond that
-   each such network, now an IPv4 /24 or an IPv6 /48, has 3 tries a day.
+3. By account, over all networks without a sign-in to it in the last 90 days: 50 in an hour. Beyond that each such
+   network, now an IPv4 /24 or an IPv6 /48, has 3 tries per day.
 
-So the owner is never refused at a network that the account knows, unless somebody guesses from that same network; and
+So the owner is never refused at a network that the account knows, unless a stranger guesses from that same network; and
 an owner who travels while strangers use up the third count still has 3 tries. Strangers get at most 50 * 24 + 3 * N
 guesses a day from N networks: 1,203 from one address, 4,200 from 1,000. Within a network that the account knows it is
 the second count alone, 2,880 a day.
@@ -48,7 +48,7 @@ def network(address: str, v4: int = 32, v6: int = 64) -> str:
 
 
 def fingerprint(address: str) -> bytes:
-    """What is stored of a network that signed in: 16 bytes of its hash."""
+    """The stored form of a network with a sign-in: 16 bytes of its hash."""
     return hashlib.sha256(b"network\0" + network(address).encode()).digest()[:16]
 
 
@@ -91,7 +91,9 @@ class Guesses:
             self._cache.clear("signin-stranger", _pair(name, network(address, 24, 48)))
 
     def count_change(self, session_id: bytes) -> None:
-        """Counts a session's attempt to change its password: who stole it guesses no faster, and others go on.
+        """Counts a session's attempt to change its password, so that a thief of the session cannot guess fast.
+
+        The account's other sessions are not limited by this count.
 
         Raises:
             Problem: SIGNIN_LIMITED.

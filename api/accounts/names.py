@@ -1,4 +1,4 @@
-"""What names accounts may have."""
+"""The names that accounts may have."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Networks from which somebody has signed in to an account."""
+"""Networks from which an account was signed in to."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PRUNE = "DELETE FROM known_network WHERE seen_at < %s LIMIT 1000"
 
 
 def seen_at(db: Statements, user_id: bytes, network: bytes) -> datetime | None:
-    """When somebody last signed in from a network, to a day; None if nobody has."""
+    """The time of the account's last sign-in from a network, to a day; None if there was none."""
     row = db.one(_SEEN, (user_id, network))
     return from_row(row[0]) if row else None
 

@@ -46,7 +46,7 @@ class Passwords:
 
     @contextlib.contextmanager
     def turn(self) -> Iterator[None]:
-        """What a call does that needs hashes. Raises Problem SIGNIN_BUSY."""
+        """The context in which a call computes password hashes. Raises Problem SIGNIN_BUSY."""
         if not self._turns.acquire(blocking=False):
             raise Problem(errors.SIGNIN_BUSY)
         try:

@@ -35,7 +35,7 @@ def change_me(call: Call, body: schema.ChangeMe, accounts: Accounts) -> UserAnsw
 
 def sign_in(call: Call, body: schema.SignIn, accounts: Accounts) -> Reply[SessionAnswer]:
     """The new session; with `cookie`, its refresh token comes as a cookie."""
-    # a foreign page could sign its visitor in as somebody else
+    # a foreign page could sign its visitor in to another account
     if body.cookie and not call.is_from_our_page(unsaid=True):
         raise Problem(errors.ORIGIN_INVALID)
     return _session(accounts.sign_in(body.username, body.password, call.address), cookie=body.cookie)

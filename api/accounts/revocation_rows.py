@@ -1,4 +1,4 @@
-"""What edges must forget, and which tokens have ended; edges read it every second.
+"""The feed of revocations: users whose data edges must forget, and ended tokens. Edges read it every second.
 
 A row stands for (kind, subject), and is written again when it happens again: it says so by a later ``noted_at``.
 
@@ -22,7 +22,7 @@ from api.db.times import from_row, to_row
 
 PAGE = 10_000
 
-# Whatever wrote the row before, it is later now: an edge tells by that whether it has seen it.
+# noted_at always grows when a row is written again: an edge tells by it whether it has seen the row.
 _NOTE = (
     "INSERT INTO revocation (kind, subject, generation, noted_at, expires_at) VALUES (%s, %s, %s, %s, %s) "
     "ON DUPLICATE KEY UPDATE generation = GREATEST(generation, VALUES(generation)), "
@@ -57,8 +57,8 @@ class Revocation:
 def note(db: Statements, kind: str, subject: bytes, generation: int, now: datetime, expires_at: datetime) -> None:
     """Writes a row, or writes it again, as the last statement of the transaction that causes it.
 
-    Everybody who changes something of one account waits here for the commit of the one before; whoever has nothing
-    else to lock behind it cannot be in a deadlock.
+    Concurrent changes of one account wait here, each for the commit of the one before. As the last statement it takes
+    no lock afterwards, so it cannot cause a deadlock.
     """
     db.execute(_NOTE, (kind, subject, generation, to_row(now), to_row(expires_at)))
 

@@ -1,4 +1,4 @@
-"""What edges learn: which tokens have ended before their expiry, and what they must forget."""
+"""Tells edges which tokens have ended before their expiry, and which users' data they must forget."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from api.context import Context
 from api.db.pool import Statements
 
 _SLACK: Final = timedelta(seconds=30)
-"""An edge remembers a file for so much less than its owner's row lives."""
+"""The owner's row outlives an edge's memory of a file by this much."""
 
 _MARGIN: Final = timedelta(minutes=5)
-"""A row lives so much longer than the tokens that it ends: clocks differ."""
+"""A row outlives the tokens that it ends by this much, because clocks differ."""
 
 _MOST_SESSIONS: Final = 100
 """Rows of ended sessions that an account has; one more ends all of its tokens, which its other sessions then renew."""
@@ -26,8 +26,9 @@ _MICROSECOND: Final = timedelta(microseconds=1)
 class Revocations:
     """See the module's docstring.
 
-    What writes a row is called last in the transaction that causes it (`api.accounts.revocation_rows.note`): the moment
-    is taken there, behind every lock: an edge asks again for what is younger than 10 s, and a wait may be longer.
+    Call the methods that write a row last in their transaction (`api.accounts.revocation_rows.note`). They read the
+    clock, which must happen after every lock is held: an edge asks again for rows younger than 10 s, and waiting for a
+    lock may take longer.
     """
 
     def __init__(self, context: Context) -> None:
@@ -48,9 +49,9 @@ class Revocations:
         revocation_rows.note(tx, "user", user_id, generation, now, now + self._tokens)
 
     def end_session(self, tx: Statements, user_id: bytes, session_id: bytes) -> bool:
-        """Ends an open session and its tokens; False where it had ended before.
+        """Ends an open session and its tokens. Returns False if it had ended before.
 
-        Whoever signs in and out without an end gets a new generation instead of rows without an end.
+        If an account has ended too many sessions, it gets a new generation instead of ever more rows.
         """
         now = self._clock()
         if rows.count_ended(tx, user_id, now - self._tokens, _MOST_SESSIONS) < _MOST_SESSIONS:

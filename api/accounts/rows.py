@@ -39,7 +39,7 @@ _ROTATE = (
     "WHERE id = %s AND refresh_hash = %s AND ended_at IS NULL"
 )
 _END_SESSION = "UPDATE session SET ended_at = %s WHERE id = %s AND ended_at IS NULL"
-# By the owner's index alone, and no further than somebody needs to know.
+# Reads the owner's index only, and stops at the limit that the caller compares with.
 _COUNT_ENDED = "SELECT COUNT(*) FROM (SELECT 1 FROM session WHERE user_id = %s AND ended_at > %s LIMIT %s) ended"
 _IS_LIVE = (
     "SELECT 1 FROM session s JOIN user u ON u.id = s.user_id WHERE s.id = %s AND u.id = %s AND s.ended_at IS NULL "
@@ -75,7 +75,7 @@ def insert_user(db: Statements, user: User) -> None:
 def user_by_name(db: Statements, username: str) -> User | None:
     """The account of that name, disabled ones too."""
     row = db.one(_USER_BY_NAME, (username,))
-    # to the collation "ann" and "ann  " are equal: another spelling would get a count of failures of its own
+    # to the collation "ann" and "ann  " are equal: another spelling would get a separate count of failures
     return _user(row) if row and row[1] == username else None
 
 
@@ -92,7 +92,7 @@ def lock_user(db: Statements, user_id: bytes) -> User | None:
 
 
 def lock_live(db: Statements, user_id: bytes) -> bool:
-    """The same where nothing of the account is asked for; False where it is disabled, or not there."""
+    """Locks an enabled user's row. Returns False if the user is disabled or missing."""
     return db.one(_LOCK_LIVE, (user_id,)) is not None
 
 
@@ -115,12 +115,12 @@ def next_generation(tx: Statements, user_id: bytes) -> int:
 
 
 def disable(db: Statements, user_id: bytes, now: datetime) -> bool:
-    """Shuts an account; False where it was."""
+    """Disables an account. Returns False if it was disabled before."""
     return db.execute(_DISABLE, (to_row(now), user_id)) == 1
 
 
 def enable(db: Statements, user_id: bytes) -> bool:
-    """Opens an account again; False where it was open."""
+    """Enables an account. Returns False if it was enabled before."""
     return db.execute(_ENABLE, (user_id,)) == 1
 
 
@@ -151,7 +151,7 @@ def rotate_refresh(
 
 
 def end_session(db: Statements, session_id: bytes, now: datetime) -> bool:
-    """Ends a session; False where it had ended before."""
+    """Ends a session. Returns False if it had ended before."""
     return db.execute(_END_SESSION, (to_row(now), session_id)) == 1
 
 

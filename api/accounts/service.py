@@ -33,7 +33,7 @@ C = TypeVar("C", bound=Claims)
 
 @dataclass(frozen=True, slots=True)
 class SessionTokens:
-    """What a client holds of its session."""
+    """The tokens of a session, which its client holds."""
 
     access_token: str
     refresh_token: str
@@ -70,7 +70,7 @@ class Accounts:
             return self.create(username, password, "user")
 
     def create(self, username: str, password: str, role: str) -> User:
-        """A new account, whoever asks."""
+        """Creates an account, without checking whether the caller may."""
         user = User(
             id=new_id(),
             username=check_username(username),
@@ -134,7 +134,7 @@ class Accounts:
         return replace(user, password_hash=password_hash)
 
     def disable(self, username: str) -> bool:
-        """Shuts an account: its sessions, part URLs and links end, and stay dead. False where it was shut.
+        """Disables an account: its sessions, part URLs and links end permanently. Returns False if it was disabled.
 
         Raises:
             Problem: ACCOUNT_NOT_FOUND.
@@ -154,7 +154,7 @@ class Accounts:
         return self._db.transaction(body)
 
     def enable(self, username: str) -> bool:
-        """Opens an account again, for new sessions and new links. False where it was open.
+        """Enables an account again, for new sessions and new links. Returns False if it was enabled.
 
         Raises:
             Problem: ACCOUNT_NOT_FOUND.
@@ -198,7 +198,7 @@ class Accounts:
         return tokens
 
     def _find(self, name: str, network: bytes) -> tuple[User | None, datetime | None]:
-        """The account, and when somebody last signed in to it from a network."""
+        """The account, and the time of its last sign-in from a network."""
         user = rows.user_by_name(self._db, name)
         return user, network_rows.seen_at(self._db, user.id if user else bytes(16), network)
 
@@ -267,10 +267,10 @@ class Accounts:
     # -- tokens
 
     def identify(self, access_token: str, is_unsure: bool = False) -> Identity:
-        """Who an access token speaks for.
+        """The identity that an access token stands for.
 
         Args:
-            is_unsure: the edge, whose business that is, cannot tell whether it was revoked.
+            is_unsure: the edge, which normally checks revocation, cannot tell whether the token was revoked.
 
         Raises:
             Problem: TOKEN_INVALID, TOKEN_EXPIRED, TOKEN_REVOKED.
@@ -297,5 +297,5 @@ class Accounts:
 
 
 def _hash_secret(secret: str) -> bytes:
-    """What is stored of a refresh token: 128 random bits need no slow hash."""
+    """The stored hash of a refresh token: 128 random bits need no slow hash."""
     return hashlib.sha256(secret.encode()).digest()

@@ -1,4 +1,4 @@
-"""Traffic: what edges report is booked once, and everybody can see their own."""
+"""Traffic: each report of an edge is booked once, and every user can see the totals of their account."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Usage:
         moved: Sequence[tuple[str, bytes, date, int, int]],
         subjects: Sequence[Subject],
     ) -> Mapping[Subject, Totals]:
-        """Books a report, once however often it comes; answers the totals of ``subjects``."""
+        """Books a report once, however often it comes. Returns the totals of ``subjects``."""
 
         def body(tx: Statements) -> None:
             if rows.book_report(tx, edge, sequence, self._clock()):
@@ -66,7 +66,7 @@ class Usage:
         return {subject: found.get(subject, Totals()) for subject in subjects}
 
     def totals(self, kind: str, subject: bytes) -> Totals:
-        """What a subject has moved today and this month, in UTC."""
+        """The traffic of a subject today and this month, in UTC."""
         return rows.total(self._db, kind, subject, self._clock().date())
 
     def of(self, identity: Identity, tier: str) -> View:
@@ -75,6 +75,6 @@ class Usage:
         return View(self.totals("user", identity.user_id), allowed)
 
     def prune(self) -> int:
-        """Drops rows that are long past; answers how many."""
+        """Deletes rows that are too old to be needed. Returns their number."""
         now = self._clock()
         return rows.prune(self._db, (now - _DAYS_KEPT).date(), now - _REPORTS_KEPT)

@@ -33,7 +33,7 @@ _PRUNE_REPORTS = "DELETE FROM usage_report WHERE booked_at < %s LIMIT 1000"
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """What somebody has moved on a day: a row of a report.
+    """The traffic of one subject on one day: a row of a report.
 
     Attributes:
         kind: user, share or anonymous (strangers, by a user's links).
@@ -57,14 +57,14 @@ class Totals:
 
 
 def book_report(db: Statements, edge: bytes, sequence: int, now: datetime) -> bool:
-    """Writes down that a report came; False where it was booked before."""
+    """Records that a report came. Returns False if it was booked before."""
     return db.execute(_BOOK_REPORT, (edge, sequence, to_row(now))) == 1
 
 
 def add(db: Statements, rows: Sequence[Moved]) -> None:
     """Adds what was moved.
 
-    In the key's order, so that two reports at once do not wait for each other in turns.
+    Rows are written in the key's order, so that two concurrent reports cannot deadlock.
     """
     ordered = sorted(rows, key=lambda row: (row.kind, row.subject, row.day))
     for start in range(0, len(ordered), ROWS):

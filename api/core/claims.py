@@ -1,4 +1,4 @@
-"""What tokens say: one type per purpose. `lua/sluice/identity/token.lua` reads the same.
+"""The claims of tokens: one type per purpose. `lua/sluice/identity/token.lua` reads the same claims.
 
 Access, refresh, cursor and part claims are JSON with the names below. A link's claims are bytes, because JSON would
 make its address twice as long:
@@ -38,7 +38,7 @@ class Claims(Struct, frozen=True):
 
 
 class AccessClaims(Claims, frozen=True):
-    """Who calls, as 32 hexadecimal characters each, and what he may do."""
+    """The caller's ids, 32 hexadecimal characters each, and the caller's permissions."""
 
     purpose: ClassVar[str] = "access"
 
@@ -95,7 +95,7 @@ class PartClaims(Claims, frozen=True, omit_defaults=True):
 
 @dataclass(frozen=True, slots=True)
 class LinkClaims:
-    """What a link's token says.
+    """The claims of a link's token.
 
     Attributes:
         link_id: 8 bytes.

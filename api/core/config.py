@@ -63,7 +63,7 @@ class S3Config:
 
     Attributes:
         endpoint: as the API, the worker and the edge reach it.
-        public_endpoint: as clients reach it; the same where it is empty.
+        public_endpoint: as clients reach it; if it is empty, clients use ``endpoint``.
     """
 
     endpoint: str = setting(root_url, "Where the API and the edge reach the storage")
@@ -80,7 +80,7 @@ class S3Config:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OSSConfig:
-    """The same for Aliyun OSS."""
+    """A bucket of Aliyun OSS."""
 
     endpoint: str = setting(url("http", "https"), "Where the API and the edge reach OSS, without the bucket")
     public_endpoint: str = setting(url("http", "https", ""), "Where clients reach it, where that is elsewhere", "")
@@ -89,12 +89,12 @@ class OSSConfig:
     secret_key: str = setting(text, "The access key secret", secret=True)
     session_token: str = setting(text, "The security token of temporary keys", "", secret=True)
     region: str = setting(text, "The region, such as cn-hangzhou (not oss-cn-hangzhou)")
-    signature: str = "v4"  # v1 is what older regions still take; nobody needs it
+    signature: str = "v4"  # older regions still accept v1, but no deployment needs it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """What is in force; one attribute per setting, ``SLUICE_`` and upper case outside."""
+    """The settings in force: one attribute per setting. Its variable has the prefix ``SLUICE_`` and is upper case."""
 
     public_url: str = setting(url("http", "https"), "Where clients reach the gateway", "http://127.0.0.1:8080")
     web_origins: tuple[str, ...] = setting(
@@ -172,7 +172,7 @@ class Config:
 
     # -- constants, each with its reason; a test sets SLUICE_TEST_<NAME>
 
-    # Four ranges of a size that nobody can guess; more cost reads, and prove no more.
+    # Four ranges, of a size that cannot be guessed. More ranges would cost reads, and prove no more.
     proof_ranges: int = constant(integer(1, 64), "Byte ranges that a challenge asks for", "4")
     # About half a second of reading and hashing, which a client's time limit allows.
     finalize_inline: int = constant(
@@ -230,7 +230,7 @@ class Config:
     )
     # As long as a slow client needs for one part.
     part_url_ttl: int = constant(integer(10, 3600), "Seconds that a part's URL lives", str(lifetimes.PART_URL))
-    # How long an edge that lost the revocations may go on.
+    # The time for which an edge that lost the revocations may still accept tokens.
     access_ttl: int = constant(integer(60, 86400), "Seconds that an access token lives", str(lifetimes.ACCESS))
     # A caller that wants another life says `expires_in`.
     link_ttl: int = constant(

@@ -2,7 +2,7 @@
 
     SluiceError
     ├── Problem                 an answer for the caller: one row of the table below
-    ├── ConfigError             settings that cannot work, all of them at once
+    ├── ConfigError             settings that cannot work, all of them in one error
     ├── TokenError
     │   └── TokenExpired
     ├── DatabaseUnavailable     the database cannot be reached, or gave up on us
@@ -183,7 +183,7 @@ class Problem(SluiceError):
 
 
 def problem_of(ex: StorageError) -> Problem:
-    """What a caller is told of a storage's failure."""
+    """The error that a caller gets if a storage fails."""
     return Problem(STORAGE_FULL if isinstance(ex, StorageFull) else STORAGE_UNAVAILABLE)
 
 
@@ -196,11 +196,11 @@ class ConfigError(SluiceError):
 
 
 class TokenError(SluiceError):
-    """A token that nobody of ours signed for this purpose, or that is malformed."""
+    """A token that is malformed, or that this deployment did not sign for this purpose."""
 
 
 class TokenExpired(TokenError):
-    """A token of ours whose time is over."""
+    """A token with a valid signature that has expired."""
 
 
 class DatabaseUnavailable(SluiceError):
@@ -228,13 +228,13 @@ class UploadGone(StorageError):
 
 
 class CompleteDoubtful(StorageError):
-    """Whether an upload's complete made the object for good is not known; see `MultipartStorage.copy_completed`."""
+    """It is unknown whether an upload's complete created the object; see `MultipartStorage.copy_completed`."""
 
 
 class PartMismatch(StorageError):
     """Parts are missing or hold other bytes than their rows say.
 
-    Whoever raises it has made the upload ready to take those parts again.
+    Before it is raised, the upload has been made ready to take those parts again.
     """
 
     def __init__(self, parts: Sequence[int]) -> None:

@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import Final
 
 ACCESS: Final = 900
-"""An access token: as long as an edge that lost its revocations may go on."""
+"""An access token: as long as an edge that lost its revocations may still accept tokens."""
 REFRESH: Final = 30 * 86_400
-"""A refresh token, and a session that nobody uses."""
+"""A refresh token, and an unused session."""
 LINK: Final = 3600
 """A link, if its maker names no other life."""
 LINK_MOST: Final = 7 * 86_400

@@ -1,8 +1,8 @@
 """Every figure that the API and the worker count, each declared once.
 
-With ``SLUICE_METRICS_FOLDER`` all processes of a machine count into files of that folder, and whoever is asked answers
-for all of them: one scrape reaches one of several API processes, and a worker has no port of its own. Without it a
-process answers for itself alone.
+With ``SLUICE_METRICS_FOLDER`` all processes of a machine count into files of that folder, and each process reports the
+sums of all: one scrape reaches only one of several API processes, and a worker has no port. Without the folder a
+process reports only what it counted itself.
 
 Figures that are rows' (uploads by state, jobs that wait) are not counted here but looked up when they are asked for:
 `api.operations.figures`.
@@ -37,8 +37,8 @@ from api.core.metric_files import NOWHERE, AllocatedDict
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
-# A process' figures go on where its predecessor's stopped, so that none ever falls: it takes the first place that
-# nobody holds. By process id, as the library does it, files of the dead would pile up.
+# A process takes the first free place and continues the counters of its predecessor there, so that no counter ever
+# falls. If the files were named by process id, as the library does it, files of dead processes would pile up.
 _MOST_PLACES: Final = 256
 _folder: Path | None = None
 
@@ -58,7 +58,7 @@ def _place(process: int) -> str:
             os.close(descriptor)
             continue
         for path in _folder.glob(f"gauge_*_place{number}.db"):
-            path.unlink(missing_ok=True)  # what somebody had open, or was busy with, ended with them
+            path.unlink(missing_ok=True)  # gauges count open or running work, which ended with the process
         return f"place{number}"
     return NOWHERE
 
@@ -94,7 +94,7 @@ def _use_folder(name: str) -> None:
 if os.environ.get("SLUICE_METRICS_FOLDER"):
     _use_folder(os.environ["SLUICE_METRICS_FOLDER"])
 
-# A series more for each, which nobody asks for.
+# Without this the library adds an unused "created" series for each other series.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 _SHORT: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -158,7 +158,7 @@ _STORAGE_CALLS: Final = (
 
 @contextmanager
 def job_run(kind: str) -> Iterator[None]:
-    """Times one run of a job; its outcome is counted by whoever knows it."""
+    """Times one run of a job. The code that knows the outcome counts it."""
     began = time.monotonic()
     try:
         yield
@@ -238,7 +238,10 @@ def text(*sources: Source) -> bytes:
 
 
 def serve(bind: str) -> None:
-    """Answers at ``HOST:PORT``, for a worker whose machine has no API; any path, in a thread of its own."""
+    """Serves the metrics at ``HOST:PORT``, at any path, in a separate thread.
+
+    For a worker on a machine without an API.
+    """
     host, _, port = bind.rpartition(":")
     registry: Any = REGISTRY
     if _folder is not None:

@@ -82,7 +82,7 @@ def root_url(value: str) -> str:
 
 
 def optional(parse: Callable[[str], str]) -> Callable[[str], str]:
-    """The same value, or an empty one."""
+    """A parser that also accepts an empty value."""
     return lambda value: parse(value) if value else ""
 
 

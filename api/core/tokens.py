@@ -7,8 +7,8 @@ HMAC-SHA256(HMAC-SHA256(key, salt), "value.timestamp"), all without padding (its
 claim ``exp``; the timestamp says only when it was signed.
 
 Sealed, a part's: base64url(nonce ‖ AES-256-GCM of the JSON claims ‖ tag) with HMAC-SHA256(key, "sealed part") as key
-and 12 random bytes as its nonce (NIST SP 800-38D section 8.2.2), of which one key may see 2³². What the edge is to do
-with a part (the storage's endpoint, the bucket, a signature) stands in it, and is nobody else's business.
+and 12 random bytes as its nonce (NIST SP 800-38D section 8.2.2), of which one key may see 2³². It tells the edge how to
+store a part (the storage's endpoint, the bucket, a signature), and only the edge may read that.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ MAX_LENGTH: Final = 2048
 """Bytes of a token's text; the edge refuses longer ones unread."""
 
 MAX_PART_LENGTH: Final = 4096
-"""The same of a part's token, which may hold another storage's URL; the API verifies none."""
+"""Bytes of the text of a part's token, which may hold another storage's URL. The API verifies no such token."""
 
 _SIGNATURE_LENGTH: Final = 43
 _SEAL: Final = b"sealed part"
@@ -47,7 +47,7 @@ C = TypeVar("C", bound=Claims)
 
 
 class _Signers:
-    """What is made once of a list of keys."""
+    """Objects that are made once per list of keys."""
 
     def __init__(self, keys: tuple[Key, ...]) -> None:
         self.keys = keys
@@ -108,7 +108,7 @@ class Tokens:
         return _in_time(claims, now)
 
     def verify_link(self, token: str, *, now: float | None = None) -> LinkClaims:
-        """The same of a link's token."""
+        """The claims of a link's token, as `verify` returns those of other tokens."""
         try:
             claims = LinkClaims.unpack(self._unsign("link", token))
         except ValueError as ex:

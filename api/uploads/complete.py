@@ -172,7 +172,7 @@ class Completion:
         return self._finalize_by_job(replace(upload, digest=digest))
 
     def _believes(self, upload: Upload, etags: Mapping[int, str]) -> bool:
-        """Whether nobody has to ask what is stored: the storage's complete finds out what a client says wrongly."""
+        """Whether the API need not ask which parts are stored: the storage's complete detects wrong ETags."""
         if not etags or not upload.binds_hash or not self._is_quick(upload):
             return False
         return self._stores.named(upload.storage).believe(multipart_ref(upload), etags)
@@ -224,7 +224,7 @@ class Completion:
             raise Problem(errors.PART_MISMATCH, parts=list(ex.parts)) from ex
         except StorageFull as ex:
             raise Problem(errors.STORAGE_FULL) from ex
-        return self._done_view(upload, file) if file else None  # the row says how it ended, or who goes on with it
+        return self._done_view(upload, file) if file else None  # the row says how it ended, or who continues
 
     def _done_view(self, upload: Upload, file: File) -> UploadView:
         done = replace(upload, state="done", file_id=file.id, failure=None)

@@ -27,7 +27,7 @@ _FILE = "INSERT INTO file (id, user_id, folder_id, name, blob_id, content_type, 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """What one upload becomes: its file, on a blob of its own; ``hash`` is its only part's."""
+    """The result of one upload: its file, on a new blob. ``hash`` is the hash of its only part."""
 
     upload: Upload
     file: File
@@ -35,7 +35,7 @@ class Done:
 
 
 def finish(tx: Statements, every: Sequence[Done], scope: bytes, now: datetime) -> bool:
-    """uploading → done, with a verified blob and a file each; False where one of them is in another state by now.
+    """uploading → done, with a verified blob and a file each. Returns False if one of them has left that state.
 
     On False, and on an error, the caller rolls back.
 

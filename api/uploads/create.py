@@ -2,7 +2,7 @@
 
 A call begins a list of uploads; a single call passes a list of one. All new rows of the list are written in one
 transaction. If they cannot be (a limit is reached, or another call was first with one of them), each upload gets a
-transaction of its own, so that each gets the answer it would have got alone.
+separate transaction, so that each gets the answer it would have got alone.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class NewUpload:
-    """What a client asks for; ``parts`` are hexadecimal hashes by part number."""
+    """A client's request for one upload. ``parts`` are hexadecimal hashes by part number."""
 
     name: str
     size: int
@@ -250,7 +250,7 @@ class Creation:
             raise _Apart from ex
 
     def _answer(self, identity: Identity, step: Upload | Plan | Problem, new: NewUpload) -> UploadView | Problem:
-        """What a client gets for one upload whose row is written."""
+        """The answer for one upload whose row is written."""
         if isinstance(step, Problem):
             return step
         try:
@@ -269,7 +269,7 @@ class Creation:
         return replace(self._progress.brief(upload), created=True, parts=signed)
 
     def _found_again(self, identity: Identity, upload: Upload, new: NewUpload) -> UploadView:
-        """The same unfinished upload; a proving one gets a new nonce."""
+        """The answer for an unfinished upload that the client began before; a proving one gets a new nonce."""
         if upload.state == "proving":
             now = self._context.clock()
             nonce, expires_at = self._instant.new_nonce(now)
@@ -316,7 +316,7 @@ def _digest_of(new: NewUpload) -> bytes | None:
 
 
 def open_key(user_id: bytes, storage: str, new: NewUpload) -> bytes | None:
-    """What makes an unfinished upload "the same": user, storage, size, place, and resume key or digest."""
+    """The key by which an unfinished upload is found again: user, storage, size, place, and resume key or digest."""
     if new.resume_key is not None:
         named = b"key\0" + new.resume_key.encode()
     elif new.digest is not None:

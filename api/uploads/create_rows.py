@@ -26,7 +26,7 @@ _RECORD = "INSERT INTO upload_part (upload_id, part_number, sha256) VALUES "
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What makes new uploads needless.
+    """Existing rows that make new uploads unnecessary.
 
     Attributes:
         uploads: unfinished uploads by open key.

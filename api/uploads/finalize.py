@@ -1,13 +1,15 @@
-"""From parts to a file: what happens once an upload is ``finalizing``, here or in a worker, after any crash.
+"""Finalizes uploads: makes a file from the parts of an upload in state ``finalizing``, in the API or in a worker.
 
-One process at a time works on an upload: it holds a lease on the row, which it extends while it works and which
-runs out when it dies. Whoever takes the lease next repeats the whole; every step finds what an earlier try left.
-Large ones are jobs from the start; where a process died in a complete of its own, `Finalizer.rescue` makes a job of it.
+One process at a time works on an upload. It holds a lease on the row, extends it while it works, and loses it if it
+dies. The next process that takes the lease repeats all steps, and every step continues from what an earlier try left.
+Large uploads are jobs from the start. If a process died while it completed an upload without a job, `Finalizer.rescue`
+creates the job.
 
-Every complete is counted in the row before it is sent. If one is in doubt (its answer was lost, its process died, the
-storage says strange things), nobody may believe in the object key again: a new key is written into the row, a job has
-the storage bring the object there (`MultipartStorage.copy_completed`), and the new key becomes the blob's. The old key
-is doomed, and deleted a day later: until then a storage daemon that stood still may come to life and write it again.
+Every complete is counted in the row before it is sent. If one is in doubt (its answer was lost, its process died, or
+the storage's answers contradict each other), the object key must not be used any more: a new key is written into the
+row, a job has the storage copy the object there (`MultipartStorage.copy_completed`), and the new key becomes the
+blob's. The old key is marked for deletion, and deleted a day later: until then a storage daemon that hung may resume
+and write it again.
 """
 
 from __future__ import annotations
@@ -50,7 +52,7 @@ class _Claimed(Exception):
 
 
 class Stopped(Exception):
-    """The worker is to end; the storage goes on from what it finds next time."""
+    """The worker has to stop. The next try continues from what is stored."""
 
 
 class Finalizer:
@@ -66,7 +68,7 @@ class Finalizer:
         self._clock = context.clock
 
     def rescue(self) -> int:
-        """Rows for uploads that nobody is busy with and that have none: a process died in a complete of its own."""
+        """Creates jobs for finalizing uploads without a valid lease and without a job: their process died."""
         found = uploads.stuck(self._db, self._clock())
         jobs.insert_many(self._db, self.kind, found, self._clock())
         return len(found)
@@ -98,10 +100,10 @@ class Finalizer:
         """Finalizes an upload whose lease the caller holds as ``owner``; a job holds ``lease`` besides.
 
         Args:
-            believed: nobody has asked what is stored: a part that is missing counts as no try.
+            believed: the API has not asked which parts are stored, so a missing part does not count as a try.
 
         Returns:
-            The file; None where the upload did not get done here, and its row says why.
+            The file; None if the upload did not get done here. Its row then says why.
 
         Raises:
             StorageError: the storage could not be used; the upload stays ``finalizing`` and is tried again.
@@ -178,7 +180,7 @@ class Finalizer:
             self._doom_late(tx, upload.storage, upload.copy_key)
 
     def _doom_late(self, tx: Statements, storage: str, object_key: str | None) -> None:
-        """A key that nobody may believe in goes, once no complete can write it any more."""
+        """Marks an object key in doubt for deletion, at a time when no complete can write it any more."""
         if object_key is not None:
             now = self._clock()
             blobs.doom(tx, storage, object_key, now, now + LATE_COMPLETE)
@@ -224,7 +226,7 @@ class Finalizer:
         def body(tx: Statements) -> None:
             uploads.reopen(tx, upload.id, owner, _without(upload, wrong), failure, now)
             if lease is not None:
-                lease.end(tx)  # the next complete may come at once, and has a row of its own
+                lease.end(tx)  # the next complete may come immediately, and makes a new row
 
         self._db.transaction(body)
 

@@ -1,9 +1,9 @@
 """Instant upload: challenge a claim of content, judge the proof, link the blob.
 
 A client claims size and digest. The challenge names a few byte ranges, drawn over the claimed size from
-HMAC(secret, user ‖ digest ‖ size): asking again changes the nonce and not the ranges, so nobody asks until the ranges
-suit him. Known and unknown digests are challenged alike. The answer is the list of part hashes, which must hash to
-the digest before anything is looked up, and SHA-256(nonce ‖ the ranges' bytes).
+HMAC(secret, user ‖ digest ‖ size): asking again changes the nonce and not the ranges, so a client cannot ask until the
+ranges suit it. Known and unknown digests are challenged alike. The answer is the list of part hashes, which must hash
+to the digest before anything is looked up, and SHA-256(nonce ‖ the ranges' bytes).
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Challenge:
-    """What an upload in state ``proving`` asks of its client."""
+    """The proof that an upload in state ``proving`` asks its client for."""
 
     nonce: bytes
     ranges: list[tuple[int, int]]
@@ -63,7 +63,7 @@ class Instant:
         self._config = context.config
         self._clock = context.clock
         self._pool = ThreadPoolExecutor(_READERS, thread_name_prefix="proof")
-        # a storage that hangs holds its reader: with all of them held, proofs are "wrong" at once, not queued
+        # a storage that hangs holds its reader: if all readers are held, a proof fails immediately and is not queued
         self._readers = BoundedSemaphore(_READERS)
 
     def scope(self, user_id: bytes) -> bytes:
@@ -77,7 +77,7 @@ class Instant:
         return os.urandom(16), now + CHALLENGE_LIFE
 
     def challenge(self, upload: Upload) -> Challenge | None:
-        """What an upload asks for at this moment; None when it asks for nothing (any more)."""
+        """The upload's current challenge; None if it has none or the challenge has expired."""
         nonce, expires_at = upload.nonce, upload.challenge_expires_at
         if upload.state != "proving" or nonce is None or expires_at is None or expires_at <= self._clock():
             return None

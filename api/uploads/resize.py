@@ -1,4 +1,4 @@
-"""Another size for an open upload: of a stream that is sent while it comes, nobody knows the end at its beginning.
+"""Changes the size of an open upload: a client that sends a stream while receiving it does not know its size at first.
 
 Only an upload that nothing names (no digest, no resume key) can be given one, so that no other call means the old size.
 Its part size stays, and so does the length of every part whose hash is written down. A part that is signed meanwhile,

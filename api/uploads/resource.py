@@ -98,7 +98,7 @@ def complete(call: Call, body: schema.CompleteUpload, uploads: Uploads) -> Reply
 
 
 def _new_upload(body: schema.CreateUpload) -> NewUpload:
-    """What a body asks for. Raises Problem FOLDER_NOT_FOUND, DIGEST_INVALID, PART_NUMBER_INVALID."""
+    """The upload that a body asks for. Raises Problem FOLDER_NOT_FOUND, DIGEST_INVALID, PART_NUMBER_INVALID."""
     if body.folder_id is not None:
         raise Problem(errors.FOLDER_NOT_FOUND)
     return NewUpload(

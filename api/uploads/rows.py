@@ -189,7 +189,8 @@ def by_id(db: Statements, upload_id: bytes, user_id: bytes) -> Upload | None:
 def with_few_hashes(db: Statements, upload_id: bytes, user_id: bytes) -> tuple[Upload, bytes | None] | None:
     """An upload of this user and its parts' hashes, 32 bytes each in part order; None if it has more than FEW_PARTS.
 
-    Who asks may have sent nothing: thousands of hashes are read (`hashes`) once the storage has the parts.
+    The caller may have sent no part yet, so thousands of hashes are read (`hashes`) only after the storage has the
+    parts.
     """
     row = db.one(_WITH_FEW_HASHES, (upload_id, user_id))
     return _few(row) if row else None
@@ -247,7 +248,7 @@ class Recorded:
 
 @dataclass(frozen=True, slots=True)
 class Signing:
-    """What is known before parts are signed.
+    """The state of an upload and its parts before parts are signed.
 
     Attributes:
         recorded: of the numbers asked for.
@@ -335,7 +336,7 @@ def begin_finalizing(
 ) -> bool:
     """uploading → finalizing. Returns False if the upload is in another state.
 
-    Who holds the lease is about to send a complete: that is written down in the same statement.
+    With a lease, the same statement counts the complete that the lease's holder is about to send.
     """
     owner, until = (lease[0], to_row(lease[1])) if lease else (None, None)
     sent = 1 if lease else 0

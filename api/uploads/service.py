@@ -22,7 +22,7 @@ from api.uploads.status import Progress, SignedParts, UploadView, not_open
 
 
 class Uploads:
-    """What clients do with uploads. Errors are documented at each verb."""
+    """The operations of clients on uploads. Each method documents its errors."""
 
     def __init__(self, context: Context, instant: Instant, finalizer: Finalizer) -> None:
         self._context = context
@@ -38,7 +38,7 @@ class Uploads:
         return self._creation.create(identity, news)
 
     def prove(self, identity: Identity, upload_id: bytes, proof: bytes, hashes: bytes) -> UploadView:
-        """Judges a proof: the upload is done, or goes on as ``uploading``.
+        """Judges a proof: the upload is done, or continues as ``uploading``.
 
         Raises:
             Problem: UPLOAD_NOT_FOUND, UPLOAD_NOT_OPEN.

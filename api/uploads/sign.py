@@ -1,4 +1,4 @@
-"""URLs of parts: a part's hash is written down, once and for good, and then its URL is signed."""
+"""Signs URLs of parts. A part's hash is recorded first, and cannot be changed afterwards."""
 
 from __future__ import annotations
 

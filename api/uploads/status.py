@@ -1,4 +1,4 @@
-"""What a client sees of an upload, and what its storage says that it holds."""
+"""The view of an upload for its client, and the parts that its storage reports."""
 
 from __future__ import annotations
 
@@ -84,10 +84,10 @@ class Progress:
         )
 
     def lost(self, upload: Upload) -> Upload:
-        """The upload as it is once its storage said that there is no such upload.
+        """The upload's state after its storage has reported that there is no such upload.
 
-        Either another call has ended it meanwhile, or somebody did so behind our back, as a bucket's lifecycle does:
-        then it has failed, and is not found again.
+        Either another call has ended it meanwhile, or something outside this deployment did, such as a bucket's
+        lifecycle rule. In the second case the upload has failed, and is not found again.
         """
         if uploads.end(self._db, upload.id, "failed", errors.UPLOAD_GONE.code, self._clock()):
             _log.warning(
@@ -103,7 +103,7 @@ class Progress:
         return upload
 
     def view(self, upload: Upload) -> UploadView:
-        """An upload and, where it is done, its file."""
+        """An upload and, if it is done, its file."""
         file = files.by_id(self._db, upload.file_id, upload.user_id) if upload.file_id else None
         return UploadView(upload, self._instant.challenge(upload), file)
 
