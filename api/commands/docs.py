@@ -198,7 +198,7 @@ def _call(route: Route) -> str:
         takes = f" `?{'&'.join(route.query.__struct_encode_fields__)}`"
     status = "" if route.status[0] == 200 else f"{route.status[0]}: "
     said = " ".join(f"{route.summary} {route.description}".split()).replace("|", "\\|")
-    who = {Access.PUBLIC: "everybody", Access.BEARER: "users", Access.ADMIN: "administrators"}[route.access]
+    who = {Access.PUBLIC: "anyone", Access.BEARER: "users", Access.ADMIN: "administrators"}[route.access]
     return f"| `{route.method} {route.path}`{takes} | {who} | {status}{said} |\n"
 
 

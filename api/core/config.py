@@ -67,7 +67,7 @@ class S3Config:
     """
 
     endpoint: str = setting(root_url, "Where the API and the edge reach the storage")
-    public_endpoint: str = setting(optional(root_url), "Where clients reach it, where that is elsewhere", "")
+    public_endpoint: str = setting(optional(root_url), "The address for clients, if it differs", "")
     bucket: str = setting(text, "The bucket")
     access_key: str = setting(text, "The access key", secret=True)
     secret_key: str = setting(text, "The secret key", secret=True)
@@ -83,7 +83,7 @@ class OSSConfig:
     """A bucket of Aliyun OSS."""
 
     endpoint: str = setting(url("http", "https"), "Where the API and the edge reach OSS, without the bucket")
-    public_endpoint: str = setting(url("http", "https", ""), "Where clients reach it, where that is elsewhere", "")
+    public_endpoint: str = setting(url("http", "https", ""), "The address for clients, if it differs", "")
     bucket: str = setting(text, "The bucket")
     access_key: str = setting(text, "The access key id", secret=True)
     secret_key: str = setting(text, "The access key secret", secret=True)
@@ -118,12 +118,14 @@ class Config:
         parse_tiers, "What tiers allow: name:limit=value,limit=value; name:… (docs/edge.md)", ""
     )
     link_tier: str = setting(one_of("owner", "anonymous"), "Whose tier downloads by link have", "owner")
-    signup_rate: int = setting(integer(1, 10**6), "Sign-ups of an address in an hour", "60")
+    signup_rate: int = setting(integer(1, 10**6), "Sign-ups per address per hour", "60")
     signin_rate: int = setting(
-        integer(1, 10**6), "Sign-ins of an address in a minute, right or wrong; and as many renewals", "120"
+        integer(1, 10**6), "Sign-ins per address per minute, right or wrong; the same number of token renewals", "120"
     )
-    address_rate: int = setting(integer(1, 10**6), "Requests of an address in a second; at once twice as many", "2000")
-    address_connections: int = setting(integer(1, 65535), "Requests of an address under way at once", "1000")
+    address_rate: int = setting(
+        integer(1, 10**6), "Requests per second per client address; the burst is twice that", "2000"
+    )
+    address_connections: int = setting(integer(1, 65535), "Concurrent requests per client address", "1000")
     tier_storages: Mapping[str, str] = setting(pairs, "tier:name where a tier's new uploads go elsewhere", "")
     storage_root: Path | None = setting(folder, "The folder of the storage of kind local", "")
     signup: str = setting(one_of("open", "invite", "closed"), "Who may make an account", "open")
@@ -141,13 +143,13 @@ class Config:
     )
     transfer_rate: int = setting(
         integer(0, 2**63 - 1),
-        "Bytes a second that one worker copies and reads back, all its transfers together; 0: no limit",
+        "Bytes per second that one worker copies and reads back, all its transfers together; 0: no limit",
         "0",
     )
     trash_days: int = setting(integer(1, 36500), "Days that a file lies in the trash before it is deleted", "30")
 
     scrub_rate: int = setting(
-        integer(0, 2**63 - 1), "Bytes a second that one worker reads again to compare them; 0: none", str(8 * MIB)
+        integer(0, 2**63 - 1), "Bytes per second that one worker reads again and compares; 0: none", str(8 * MIB)
     )
     worker_heartbeat: Path | None = setting(
         folder, "The file that a worker touches when it has seen its rows, for a health check by its age", ""

@@ -138,14 +138,14 @@ REQUESTS_LIMITED         = Kind("REQUESTS_LIMITED", 429, "Too many requests; wai
 SIGNUPS_LIMITED          = Kind("SIGNUPS_LIMITED", 429,
                            "Too many sign-ups from this address; wait a little.", 60, by=EDGE)
 CALLS_LIMITED            = Kind("CALLS_LIMITED", 429,
-                           "Too many calls of this account at once; wait until one has ended.", 1, by=EDGE)
+                           "Too many concurrent calls of this account; wait until one has ended.", 1, by=EDGE)
 CONNECTIONS_LIMITED      = Kind("CONNECTIONS_LIMITED", 429,
-                           "Too many downloads at once; wait until one has ended.", 1, by=EDGE)
+                           "Too many concurrent downloads; wait until one has ended.", 1, by=EDGE)
 BANDWIDTH_LIMITED        = Kind("BANDWIDTH_LIMITED", 429,
                            "More parts are being sent than the account's rate allows; wait a little.", 10, by=EDGE)
 QUOTA_EXCEEDED           = Kind("QUOTA_EXCEEDED", 429, "The account's traffic for this time is used up.", 3600, by=EDGE)
 PART_BUSY                = Kind("PART_BUSY", 429,
-                           "This part is being sent too often at once; wait a little.", 5, by=EDGE)
+                           "Too many concurrent uploads of this part; wait a little.", 5, by=EDGE)
 STORAGE_UNSUPPORTED      = Kind("STORAGE_UNSUPPORTED", 501, "The edge cannot read from this storage.", by=EDGE)
 EDGE_STALE               = Kind("EDGE_STALE", 503,
                            "The edge does not know which tokens are still good; repeat the call.", 1, by=EDGE)

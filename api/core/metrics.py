@@ -147,7 +147,7 @@ SWEPT = _counter("swept", "What sweeps did, by kind", "what")
 STORAGE_SECONDS = _histogram("storage_seconds", "Seconds of a call to a storage", "storage", "call")
 STORAGE_FAILURES = _counter("storage_failures", "Calls to a storage that failed", "storage", "call", "error")
 DATABASE_CONNECTIONS = _gauge("database_connections", "Database connections in use")
-DATABASE_CONNECTIONS_MOST = _gauge("database_connections_most", "Database connections that may be in use at once")
+DATABASE_CONNECTIONS_MOST = _gauge("database_connections_most", "Size of the database connection pool")
 DATABASE_WAIT_SECONDS = _histogram("database_wait_seconds", "Seconds until a database connection was to be had")
 DATABASE_FAILURES = _counter("database_failures", "Statements that found no database")
 
