@@ -2,7 +2,7 @@
 
 An edge that cannot read a replica asks for another one, and says why in the same call. The replica is then *suspect*:
 others are named before it, and a job (`api.blobs.mend`) looks at it. An edge is never believed beyond that, for it
-may be the edge's own network that failed. A replica that the job has judged is *missing*: nobody is sent to it.
+may be the edge's network that failed. If the job finds the replica bad, it is *missing*, and no edge reads it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ DEFINITE: Final = frozenset(["missing", "length", "cut"])
 REASONS: Final = DEFINITE | {"error", "timeout"}
 
 _AGAIN_SECONDS: Final = 60.0
-"""A lost blob that is asked for is looked at again after so many seconds: its storage may have it back."""
+"""Seconds until a requested lost blob is checked again: its storage may have it back."""
 _MOST_KEPT: Final = 10_000
 
 _log = logging.getLogger(__name__)

@@ -3,7 +3,7 @@
 Until then the blob belongs to its uploader only and matches no instant upload. Afterwards it is verified, or merged
 with a blob that was verified first, or corrupt. After an I/O error the job is tried again later.
 
-The same job computes the SHA-256 of the whole for large verified content on local storage, so that a complete request
+This job also computes the SHA-256 of the whole for large verified content on local storage, so that a complete request
 does not wait for it.
 """
 

@@ -1,4 +1,4 @@
-"""How an operator's command ends if nobody reads its output any more, or if it is interrupted: without a word."""
+"""Ends an operator's command silently if the reader of its output has gone, or if it is interrupted."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ EXIT_INTERRUPTED, EXIT_PIPE = 130, 141
 
 
 def quietly(run: Callable[[], int]) -> int:
-    """The exit code of ``run``; 141 if whoever read the output has gone (`… | head -1`), 130 after Ctrl-C.
+    """The exit code of ``run``; 141 if the reader of the output has gone (`… | head -1`), 130 after Ctrl-C.
 
-    What a command had still to do then is left undone, as after Ctrl-C: every command may be repeated.
+    In both cases the command stops where it is. Every command may be repeated.
     """
     try:
         code = run()

@@ -1,1 +1,1 @@
-"""What nginx asks the API."""
+"""The calls that nginx makes to the API."""

@@ -1,4 +1,4 @@
-"""What edges ask and report about tiers and traffic."""
+"""The edges' calls about tiers and traffic."""
 
 from __future__ import annotations
 

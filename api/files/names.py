@@ -1,4 +1,4 @@
-"""What names a user may give to files. A name is data: it never becomes a path, a header or a command."""
+"""The names that users may give to files. A name is data: it never becomes a path, a header or a command."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ def check_name(name: str) -> str:
 
 
 def in_path(name: str, most: int) -> str:
-    """A name as a segment of a URL, where it says something to people alone: cut to ``most`` characters.
+    """A name as a segment of a URL that only people read: cut to ``most`` characters.
 
-    It is cut between two characters, and keeps its extension where that is short.
+    It is cut between two characters, and keeps its extension if that is short.
     """
     quoted = quote(name, safe="")
     if len(quoted) <= most:

@@ -16,7 +16,7 @@ _FILE = (
 )
 _FROM = "FROM file f JOIN `blob` b ON b.id = f.blob_id"
 # Left alone, the optimizer intersects the indexes of user and trash and sorts all of a user's files, or reads
-# everybody's in order of ids: seen with 100,000 files, where a page of 50 read 200,000 rows.
+# all users' files in order of ids. Seen with 100,000 files: a page of 50 read 200,000 rows.
 _NEWEST = "FROM file f FORCE INDEX (file_newest)"
 _BY_NAME = "FROM file f FORCE INDEX (file_by_name)"
 # Left alone, the optimizer begins with the blobs if these are few, or joins them in blocks, and sorts all of a user's
@@ -61,10 +61,10 @@ _RESTORE = (
 
 
 def link_blob(db: Statements, file: File, state: str = "verified") -> bool:
-    """Writes a new file on a blob that is verified at this moment; False where it is not.
+    """Writes a new file on a blob that is verified at this moment. Returns False if it is not verified.
 
     Args:
-        state: "unverified" for the uploader's own file on what was just uploaded, and for nobody else.
+        state: "unverified" only for the uploader's file on the blob that was just uploaded.
     """
     created, updated = to_row(file.created_at), to_row(file.updated_at)
     args = (file.id, file.user_id, file.folder_id, file.name, file.content_type, created, updated, file.blob_id, state)
@@ -117,7 +117,7 @@ Key = tuple[str | bytes, ...]
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What a listing asks for.
+    """The parameters of a listing.
 
     Attributes:
         order: ``newest`` or ``name``.
@@ -139,7 +139,7 @@ class Page:
     """Part of a listing.
 
     Attributes:
-        after: what the next page begins behind; None where there is none.
+        after: the position after which the next page begins; None if there is no next page.
     """
 
     files: Sequence[File]
@@ -149,9 +149,9 @@ class Page:
 def page(db: Statements, query: Query) -> Page:
     """Up to ``limit`` files in order.
 
-    What no index has in this order is sorted: 10,000 entries at most are looked at. Of a search that is so many names
-    behind ``after``: its page may be short, and yet not the last. Of a digest, and of the trash in order of names, it
-    is so many in all.
+    If no index has this order, the entries are sorted, and at most 10,000 of them are read. For a search these are the
+    next 10,000 names after ``after``, so a page may be short and yet not the last. For a digest, and for the trash in
+    order of names, they are 10,000 in total.
     """
     end = _end_of_search(db, query)
     where, args = _conditions(query)

@@ -26,7 +26,7 @@ LONGEST_URL: Final = 997
 _REDIRECT_LIFE: Final = 60
 """Lifetime of the link behind GET /files/{id}/content in seconds: nginx uses it immediately."""
 
-# What a browser may show in place; everything else is saved. Nothing here can run script in a page's origin.
+# Types that a browser may show in place; all others are saved. None of these types can run script in a page's origin.
 _INLINE: Final = frozenset(
     [
         "application/pdf",
@@ -62,8 +62,8 @@ class Target:
     """All that the edge has to know of a file that it sends.
 
     Attributes:
-        file: what it is a file of, and whose.
-        storage: the kind of the storage where it lies: local, s3 or oss; "empty" for content of no bytes.
+        file: the file, with its blob and its owner.
+        storage: the kind of the storage that holds the bytes: local, s3 or oss; "empty" for content of no bytes.
         name: the storage's.
         uri: a path under the objects' folder for local, otherwise a signed URL.
         cached: whether the edge keeps it on its disk.
@@ -86,7 +86,7 @@ class Redirect:
 
     Attributes:
         uri: an internal one: a link that only nginx ever sees.
-        target: where the bytes lie, told along so that the edge need not ask; None where they cannot be had.
+        target: the place of the bytes, sent along so that the edge need not ask; None if they are unavailable.
     """
 
     uri: str
@@ -178,7 +178,7 @@ class Files:
     # -- downloads
 
     def link(self, identity: Identity, file_id: bytes, expires_in: int | None, disposition: str) -> Link:
-        """A URL that anybody may download from until it expires or is revoked.
+        """A URL that anyone may download from until it expires or is revoked.
 
         Raises:
             Problem: FILE_NOT_FOUND, FILE_CORRUPT.

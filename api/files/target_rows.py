@@ -1,4 +1,4 @@
-"""What an edge has to know of a file that it sends, in one statement."""
+"""Reads the facts that an edge needs to send a file, in one statement."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Linked:
 
 
 def by_file(db: Statements, file_id: bytes) -> Linked | None:
-    """The file, in the trash or not, whoever owns it."""
+    """The file, in the trash or not, of any owner."""
     rows = db.all(_BY_FILE, (file_id,))
     if not rows:
         return None

@@ -38,7 +38,7 @@ def due(db: Statements, before: datetime) -> list[bytes]:
 
 
 def purge(tx: Statements, file_ids: list[bytes], before: datetime, now: datetime) -> int:
-    """Deletes files that lie in the trash still, and notes their blobs; answers how many.
+    """Deletes files that are still in the trash, and notes their blobs. Returns the number of deleted files.
 
     The rows are locked first: a file that its owner restores at this moment is either found in the trash no more, or
     the owner is told that it is gone.
@@ -63,10 +63,12 @@ def is_unreached(db: Statements, blob_id: bytes) -> bool:
 
 
 def condemn(tx: Statements, blob_id: bytes, now: datetime) -> bool:
-    """Any state → deleting, which nothing leaves, and dooms every replica; False where something refers to the blob.
+    """Any state → deleting, which is final, and marks every replica for deletion.
 
-    Whoever adds a reference locks the blob's row in share mode and looks at its state first: it came before this
-    transaction, and is counted here, or it comes after it, and finds a blob that is no longer usable.
+    Returns False if the blob is in use, is missing, or is in that state already.
+
+    A transaction that adds a reference first locks the blob's row in share mode and reads its state. Either it came
+    before this transaction, and its reference is counted here, or it comes after, and finds an unusable blob.
     """
     state = tx.value(_LOCK, (blob_id,))
     if state is None or not is_unreached(tx, blob_id):
@@ -83,7 +85,7 @@ def condemn(tx: Statements, blob_id: bytes, now: datetime) -> bool:
 
 
 def bury(tx: Statements, blob_id: bytes) -> bool:
-    """Deletes the rows of a blob whose objects are gone; False where one of them is not, or the blob is in use."""
+    """Deletes the rows of a blob whose objects are gone. Returns False if an object is left or the blob is in use."""
     if tx.value(_LOCK, (blob_id,)) != "deleting" or tx.one(_DOOMED, (blob_id,)) is not None:
         return False
     for sql in _DROP:

@@ -26,7 +26,7 @@ Responder = Callable[..., None]
 
 
 class Endpoint:
-    """What falcon calls a resource: everything at one path.
+    """A resource, in falcon's sense: all routes of one path.
 
     Attributes:
         routes: the rows of the table by method.
@@ -173,7 +173,7 @@ def _is_json(media_type: str | None) -> bool:
 
 
 def query_reader(shape: type[schemas.Query]) -> Callable[[falcon.Request], schemas.Query]:
-    """Reads parameters into ``shape``; what is wrong with one is said in its own words."""
+    """A reader of a query into ``shape``. If a parameter is wrong, the error describes what that parameter allows."""
     (_,), components = msgspec.json.schema_components([shape], ref_template="{name}")
     properties = components[shape.__name__]["properties"]
     said = {name: _said(name, schema) for name, schema in properties.items()}

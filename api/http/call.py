@@ -16,7 +16,7 @@ from api.core.tokens import Tokens
 
 @dataclass(frozen=True, slots=True)
 class Desk:
-    """What every call needs, whatever it is about.
+    """The values that every call needs.
 
     Attributes:
         origin: of the gateway's own pages, such as ``https://files.example``.
@@ -28,7 +28,7 @@ class Desk:
 
 
 class Call:
-    """Who calls, from where, and about which entry.
+    """The caller's identity, its address, and the entry that the call is about.
 
     Attributes:
         id: the id in the path: 16 bytes; empty if the path has none.
@@ -45,7 +45,7 @@ class Call:
 
     @property
     def identity(self) -> Identity:
-        """Who calls; the middleware has verified it."""
+        """The caller, whose token the middleware has verified."""
         found = self._req.context.identity
         assert isinstance(found, Identity)
         return found

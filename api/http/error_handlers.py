@@ -1,4 +1,4 @@
-"""Whatever goes wrong leaves as the one error shape; internals stay in the log."""
+"""Turns every exception into a response of the one error shape. Internal details go to the log only."""
 
 from __future__ import annotations
 

@@ -84,7 +84,7 @@ class Authentication:
         return hmac.compare_digest(shown, self._edge_key)
 
     def _bearer(self, req: falcon.Request) -> Identity | None:
-        """None where there is no bearer token; raises Problem where there is one and it is bad."""
+        """The identity of the bearer token; None if there is no token. Raises Problem if the token is bad."""
         scheme, _, token = (req.get_header("Authorization") or "").partition(" ")
         if scheme.lower() != "bearer":
             return None

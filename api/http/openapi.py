@@ -26,7 +26,7 @@ A refusal is `{"error": {"code", "message", "request_id"}}`: 4xx is final, 409 w
 429 and 503 carry `Retry-After` and may be repeated as they are."""
 _BEARER: Final[list[dict[str, list[str]]]] = [{"bearer": []}]
 
-# What stands before the API refuses on its own, whatever the call: nginx, and the limits of addresses and accounts.
+# Errors that any call may get before it reaches the API: from nginx, and from the limits of addresses and accounts.
 BEFORE: Final[Mapping[int, str]] = {
     400: "BAD_REQUEST",
     403: "FORBIDDEN",
@@ -163,7 +163,7 @@ def _refusals(route: Route, *, head: bool) -> dict[str, Any]:
     found = {}
     for status, same in itertools.groupby(sorted(set(said)), key=lambda pair: pair[0]):
         if status in route.status:
-            continue  # health says by a status of its own what is wrong
+            continue  # health sends such a status with its normal body, not with an error
         codes = [code for _, code in same]
         found[str(status)] = refusal = {"description": " ".join(_said(code) for code in codes)}
         if not head:

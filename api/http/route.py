@@ -40,7 +40,7 @@ class Access(Enum):
     EDGE = "the edge"
 
 
-# What every call with such an access, such a body or such a query may be refused with.
+# The errors of every call by its kind of access, of every call with a body, and of every call with a query.
 _BY_ACCESS: Final[Mapping[Access, tuple[Kind, ...]]] = {
     Access.PUBLIC: (),
     Access.BEARER: (errors.TOKEN_MISSING, errors.TOKEN_INVALID, errors.TOKEN_EXPIRED, errors.TOKEN_REVOKED),
@@ -61,7 +61,7 @@ _OF_EVERY_CALL: Final = (
 )
 _OF_A_BODY: Final = (errors.BODY_INVALID, errors.BODY_TOO_LARGE, errors.MEDIA_TYPE_UNSUPPORTED)
 
-# What an id in a path names nothing of.
+# The error of each id in a path, if no such entry exists.
 PATH_IDS: Final[Mapping[str, Kind]] = {
     "upload_id": errors.UPLOAD_NOT_FOUND,
     "file_id": errors.FILE_NOT_FOUND,
@@ -96,7 +96,7 @@ class Route:
     Attributes:
         path: below the deployment's root; names in braces are ids.
         status: of answers that are no errors; the first is meant if a handler does not say.
-        errors: what the call refuses for reasons of its own; see `kinds`.
+        errors: the errors that are specific to this call; see `kinds`.
         media: the answer's media type; any other than JSON is given as bytes.
         head: HEAD is taken as well.
         links: what can be called next with what the answer says, as OpenAPI's Link Objects.
@@ -170,10 +170,10 @@ class Route:
 
     @property
     def description(self) -> str:
-        """What the docstring says behind that."""
+        """The docstring after its first paragraph."""
         return "\n\n".join((inspect.getdoc(self.handler) or "").split("\n\n")[1:])
 
     @property
     def name(self) -> str:
-        """What programs call it: ``uploads_create``."""
+        """The operation's name for programs, such as ``uploads_create``."""
         return f"{self.handler.__module__.split('.')[1]}_{self.handler.__name__.strip('_')}"

@@ -1,4 +1,4 @@
-"""What the JSON of every noun shares; the rest stands in each folder's `schema.py`."""
+"""JSON shapes that all folders share; the others are in each folder's `schema.py`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Size = Annotated[int, Meta(ge=0)]
 """Bytes, or how many."""
 
 
-# What the documents say of a member that is checked further in, with an error of its own.
+# Only documents this rule: the service checks such a member, and has a specific error for it.
 Name = Annotated[
     str, Meta(extra_json_schema={"minLength": 1, "maxLength": 255, "pattern": r"^[^/\\\u0000-\u001f\u007f]+$"})
 ]
@@ -104,7 +104,7 @@ def digest(text: str | None) -> bytes | None:
 
 
 def by_number(parts: Mapping[str, str]) -> dict[int, str]:
-    """What is said of parts, by their numbers. Raises Problem PART_NUMBER_INVALID."""
+    """The values of parts by part number. Raises Problem PART_NUMBER_INVALID."""
     for text in parts:
         if not text.isdecimal() or not text.isascii() or len(text) > 5 or text.startswith("0"):
             raise Problem(errors.PART_NUMBER_INVALID, "A part number is a whole number from 1 to 10000.")

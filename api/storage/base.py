@@ -35,7 +35,7 @@ class MultipartRef:
         user_id: the user's id, 32 hexadecimal characters.
         generation: the user's token generation.
         tier: the user's tier, by which the edge limits parts.
-        session_id: of the session that part URLs are made for, 32 hexadecimal characters; zeros where nobody signed in.
+        session_id: of the session that part URLs are made for, 32 hexadecimal characters; zeros if there is none.
         binds_hash: the upload's part URLs make the storage compare each body with its SHA-256.
         completes_sent: completes of this upload that may have reached the storage before, answered or not.
     """
@@ -113,8 +113,8 @@ class Storage(abc.ABC):
     def list_objects(self, after: str = "") -> Iterator[str]:
         """Keys of this deployment's objects that come after a key, in the order of their bytes.
 
-        A page at a time, so that memory stays constant. What is made or deleted meanwhile may be listed or not; all
-        else is listed, exactly once.
+        The listing reads one page at a time, so that memory stays constant. Objects that are created or deleted
+        meanwhile may be listed or not; all others are listed exactly once.
         """
 
 
@@ -198,8 +198,8 @@ class MultipartStorage(Storage):
         """Turns the parts into the object; every part URL is dead from here on.
 
         The caller writes down that it is about to call, and gives a later call ``ref.completes_sent``. With that it is
-        safe to repeat after a crash anywhere in it: a repeat picks up what is there, finds the work done, or says that
-        nobody can know.
+        safe to repeat after a crash anywhere in it: a repeat continues from what is stored, finds the work done, or
+        reports that the outcome cannot be known.
 
         Args:
             hashes: the packed SHA-256 of each part, in order.
@@ -216,8 +216,8 @@ class MultipartStorage(Storage):
     def copy_completed(self, ref: MultipartRef, object_key: str, keep_alive: Callable[[], None]) -> Completed:
         """Brings what a doubtful complete made, or can still make, under another key, and reads it there.
 
-        Safe to repeat with the same key, after a crash anywhere in it. Whatever becomes of ``ref.object_key`` later
-        (abort, delete, garbage collection, a complete that arrives late), the copy is whole.
+        Safe to repeat with the same key, after a crash anywhere in it. The copy stays whole, even if ``ref.object_key``
+        changes later (abort, delete, garbage collection, a complete that arrives late).
 
         Args:
             object_key: a new random key, which a row names already.
@@ -252,7 +252,7 @@ class MultipartStorage(Storage):
         """Our ids of the uploads that the storage holds parts of."""
 
     def drop_dead_bodies(self) -> int:
-        """Deletes bodies that began to arrive and never will; answers how many. Most storages do so by themselves."""
+        """Deletes incomplete bodies whose transfer has ended. Returns their number. Most storages do so themselves."""
         return 0
 
 
@@ -273,7 +273,7 @@ class Copies(abc.ABC):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one check found, as one line for an operator.
+    """The result of one check, as one line for an operator.
 
     Attributes:
         about: what was looked at, in a word or two.
@@ -304,12 +304,12 @@ class Administered(abc.ABC):
             origins: scheme, host and port of the pages that send parts from browsers.
 
         Raises:
-            StorageError: something could not be made; what was made stays, and a repeat goes on.
+            StorageError: something could not be created. What was created stays, and a repeat continues from there.
         """
 
     @abc.abstractmethod
     def checks(self, origins: Sequence[str]) -> Iterator[Finding]:
         """Tries everything that the gateway needs; each finding as soon as it is known.
 
-        What is written for it is deleted again. A fault that makes the rest pointless ends the findings.
+        Objects that the checks write are deleted again. A fault that makes the other checks pointless ends the list.
         """

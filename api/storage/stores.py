@@ -110,7 +110,7 @@ class Stores:
 
 
 def multipart_ref(upload: Upload, identity: Identity | None = None) -> MultipartRef:
-    """How a storage knows an upload, and for whom its part URLs are signed where they are."""
+    """A storage's reference to an upload, and the identity for which its part URLs are signed, if they are."""
     return MultipartRef(
         upload_id=upload.id.hex(),
         object_key=upload.object_key,

@@ -53,7 +53,7 @@ class TransferView:
 
 @dataclass(frozen=True, slots=True)
 class DryRun:
-    """What a transfer would copy. The destination has ``there`` items: only their source would be deleted."""
+    """The size of a planned transfer. The destination has ``there`` items: only their source would be deleted."""
 
     items: int
     bytes: int

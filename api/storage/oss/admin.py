@@ -25,17 +25,17 @@ METHODS: Final = ("PUT", "GET", "HEAD")
 EXPOSED: Final = ("ETag", "x-oss-hash-crc64ecma")
 _INIT: Final = "python -m api storage init NAME"
 _HEADERS: Final[dict[str, dict[str, str]]] = {"lifecycle": {"x-oss-allow-same-action-overlap": "true"}}
-"""What a change needs: without it OSS refuses our lifecycle rule beside one for the whole bucket."""
+"""Headers by configuration. Without this one OSS refuses our lifecycle rule beside one for the whole bucket."""
 
 
 class WholeBucket(Protocol):
-    """What `OSSStorage` can do with its bucket as a whole."""
+    """The operations of `OSSStorage` on its whole bucket."""
 
     def make_bucket(self) -> bool:
-        """Makes the bucket, private; False where it was there. Raises StorageError."""
+        """Creates the bucket, private. Returns False if it exists already. Raises StorageError."""
 
     def read_configuration(self, name: str) -> bytes | None:
-        """A configuration's XML; None where there is none. Raises StorageError."""
+        """A configuration's XML; None if there is none. Raises StorageError."""
 
     def write_configuration(self, name: str, document: bytes, headers: dict[str, str]) -> None:
         """Replaces a configuration as a whole. Raises StorageError."""
@@ -64,7 +64,7 @@ def is_blocked(bucket: WholeBucket) -> bool:
 
 
 def cors_rule(origins: Sequence[str]) -> Element:
-    """Pages of these origins send parts, with no headers of their own, and see what came of them."""
+    """Lets pages of these origins send parts, without additional headers, and read the responses."""
     rule = Element("CORSRule")
     values = (("AllowedOrigin", origins), ("AllowedMethod", METHODS), ("AllowedHeader", ("range",)))
     for name, texts in (*values, ("ExposeHeader", EXPOSED), ("MaxAgeSeconds", ("3600",))):

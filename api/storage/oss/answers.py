@@ -1,4 +1,4 @@
-"""What goes to OSS and comes back: lists of parts with their CRC64, which oss2 drops, and bodies, which it trusts."""
+"""Requests to OSS and its responses: lists of parts with their CRC64, which oss2 drops, and bodies, which it trusts."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""What oss2's exceptions mean here: a row for each of its classes, by name, so that a new one is noticed.
+"""Maps oss2's exceptions to ours: a row for each of its classes, by name, so that a new one is noticed.
 
-oss2 makes a class of its own of the codes that it knows, and a plain ServerError of all others; those are told apart
-by status. An absent bucket is never an absent object: the first is somebody's mistake in the settings, the second
-lets other parts drop what they know of the object.
+oss2 has a class for each code that it knows, and raises a plain ServerError for all others; those are told apart by
+status. An absent bucket is never reported as an absent object: the first is a mistake in the settings, the second lets
+callers drop what they know of the object.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from api.core.errors import ObjectNotFound, StorageError, StorageUnavailable, Up
 
 
 class Passing(StorageUnavailable):
-    """What may be over in a moment: a lost connection, a timeout, a 5xx, too many requests."""
+    """A failure that may be over in a moment: a lost connection, a timeout, a 5xx, too many requests."""
 
 
 class Unsaid(ObjectNotFound):

@@ -4,7 +4,7 @@ As in `sigv4`: one SHA-256 and one HMAC a URL, the day's key derived once, what 
 together once. Source: Alibaba Cloud, "Include a V4 signature in a URL". The official vectors and a property test
 against oss2's own results, byte for byte, hold it.
 
-What is different from AWS, and easy to get wrong:
+Differences from AWS that are easy to get wrong:
 
 - The host is not signed: a URL stays good behind a proxy that changes it.
 - Every ``x-oss-*`` header, Content-Type and Content-MD5 that a request carries is part of its signature. A client that

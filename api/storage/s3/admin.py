@@ -1,8 +1,8 @@
 """Prepares a bucket: made, private, with our CORS rule beside whatever rules are there.
 
 No lifecycle rule is made, and the one that earlier versions made is taken away: it aborted unfinished uploads after 9
-days. On Ceph RGW an upload may be open although its object is finished (`api.storage.s3.complete`), and whoever aborts
-it deletes the object's bytes. The sweep asks the rows first, and frees what the rule freed.
+days. On Ceph RGW an upload may be open although its object is finished (`api.storage.s3.complete`), and an abort then
+deletes the object's bytes. The sweep reads the rows first, and frees the uploads that the rule freed.
 
 Permissions needed beside those of `s3`: CreateBucket, Get/PutBucketPublicAccessBlock, Get/PutBucketCORS,
 Get/PutLifecycleConfiguration. Our rules carry the deployment's id in theirs, so that several deployments, and other
@@ -23,7 +23,7 @@ from api.storage.s3.rules import merge, plain, remove
 
 METHODS: Final = ("PUT", "GET", "HEAD")
 SIGNED_HEADERS: Final = ("content-type", "range", "x-amz-content-sha256")
-"""What pages may send; browsers set host and content-length by themselves."""
+"""Headers that pages may send; browsers set host and content-length by themselves."""
 
 _BLOCK: Final = ("IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets")
 """With these nothing is public, whatever ACLs and policies say."""
@@ -66,7 +66,7 @@ def _make(bucket: Bucket) -> str:
             # us-east-1 is the one region that S3 will not have named
             bucket.create(None if bucket.region == "us-east-1" else place)
         except BucketError as ex:
-            # RGW knows no region but its own zone group's name, and takes none
+            # RGW knows no region except the name of its zone group, and accepts a request that names none
             if ex.code != "InvalidLocationConstraint":
                 raise
             bucket.create(None)
@@ -123,7 +123,7 @@ def refuses_every_put(bucket: Bucket, prefix: str) -> bool:
 
 
 def rule_id(prefix: str) -> str:
-    """What this deployment's rules are called."""
+    """The ID of this deployment's rules."""
     return f"sluice-{prefix}"
 
 

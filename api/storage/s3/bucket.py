@@ -1,7 +1,7 @@
 """Calls to one S3 bucket as a whole: signed by our own SigV4, so that its XML comes and goes unchanged.
 
-botocore parses a bucket's rules into shapes of its own and would lose what they do not know (RGW answers a lifecycle
-rule of two tags in a form of which botocore keeps one tag: put back, the rule would delete more than before).
+botocore parses a bucket's rules into its shapes and would lose elements that these do not know (RGW returns a lifecycle
+rule with two tags in a form of which botocore keeps one tag: if it wrote the rule back, it would delete more objects).
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ class Bucket:
         return answer
 
     def is_rgw(self) -> bool:
-        """Whether a Ceph RGW answers: it numbers its answers in a way of its own. Raises BucketError."""
+        """Whether the server is a Ceph RGW, which numbers its responses in a special way. Raises BucketError."""
         return self.call("GET", "max-uploads=1&uploads=").headers.get("x-amz-request-id", "").startswith("tx0")
 
     def create(self, place: Element | None) -> None:
@@ -120,7 +120,7 @@ class Bucket:
         self.call("PUT", body=b"" if place is None else ElementTree.tostring(place, encoding="utf-8"))
 
     def read(self, configuration: str) -> Element | None:
-        """A configuration of the bucket's, such as ``cors``; None where it has none."""
+        """A configuration of the bucket, such as ``cors``; None if it has none."""
         try:
             return _parse(self.call("GET", f"{configuration}=").body)
         except BucketError as ex:
@@ -139,7 +139,7 @@ class Bucket:
 
 
 def error_code(answer: Answer) -> str:
-    """S3's own code of a refusal, such as NoSuchUpload; empty where it names none."""
+    """The S3 error code of a refusal, such as NoSuchUpload; empty if the answer names none."""
     return _text(_parse(answer.body), "Code")
 
 

@@ -228,7 +228,7 @@ class Calls:
         headers: Mapping[str, str] | None = None,
         body: bytes = b"",
     ) -> tuple[Mapping[str, str], Element | None]:
-        """The answer's headers, and its XML where it has some."""
+        """The answer's headers, and its XML if it has any."""
         answer = self._send(method, object_key, query, headers or {}, body)
         found = _parse(answer.body)
         if answer.status >= 300:

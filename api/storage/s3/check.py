@@ -1,6 +1,6 @@
 """Examines a bucket from the outside: what `storage check` shows for storages of kind s3.
 
-What is observed, and how: docs/storages.md. Nothing here needs more rights than the gateway and `s3_admin` have.
+docs/storages.md lists the observations and their methods. No check needs more rights than the gateway and `s3_admin`.
 """
 
 from __future__ import annotations
@@ -227,7 +227,7 @@ class Examination:
     def _resent_parts(self) -> Finding:
         """Whether a part's first copy is freed when it is sent again.
 
-        RGW 16 keeps it for good, and counts it: its answer to HEAD of a bucket says how many bytes are in use.
+        RGW 16 keeps it permanently, and counts it: its answer to HEAD of a bucket says how many bytes are in use.
         """
         about, edge = "re-sent parts", "SLUICE_S3_VIA_EDGE=1 counts and limits them"
         if self._settings.via_edge:

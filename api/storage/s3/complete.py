@@ -1,4 +1,4 @@
-"""Completes of storage s3, and the way out of those whose end nobody knows.
+"""Completes of storage s3, and the recovery from those whose outcome is unknown.
 
 What RGW 16.2.15 and 18.2.7 write in a complete, one RADOS operation each: a lock on the upload, the index's "prepare",
 **the object's head**, the index's "complete", "prepare" of the upload's removal, **the upload's removal**, the index
@@ -6,12 +6,12 @@ again. A radosgw that is killed, stopped or fails in between leaves an object th
 open, of which both refer to the same stored bytes. The next abort, lifecycle rule, repeated complete or delete frees
 those bytes, and they go when garbage collection comes, two hours later by default. Then HEAD still says 200.
 
-CopyObject within one storage adds a reference of its own to every stored piece, atomically, and copies no byte. None of
+CopyObject within one storage adds a new reference to every stored piece, atomically, and copies no byte. None of
 the calls above removes that reference. Counted by whole GETs after abort, delete and an empty collection queue: 234
 copies on Ceph 16 and 84 on 18, none lost.
 
-Nobody but this file sends a complete, and nobody repeats one on his own: `KeptConnections` sends it once, boto3 sends
-none. A proxy between the API and the storage must not repeat POST requests either (nginx does not by default).
+Only this file sends a complete, and no layer below repeats one: `KeptConnections` sends it once, boto3 sends none. A
+proxy between the API and the storage must not repeat POST requests either (nginx does not by default).
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Completes:
     def once(self, ref: MultipartRef, parts: Mapping[int, Part]) -> Completed:
         """The only complete of an upload, judged by whether the upload is gone after it.
 
-        What the object is needs no HEAD: our own create call fixed its metadata, and these parts its length.
+        The object needs no HEAD: our create call fixed its metadata, and these parts its length.
         """
         self._send(ref.object_key, ref.multipart_id, parts)
         return Completed(verified=ref.binds_hash, sha256=None)
@@ -76,7 +76,7 @@ class Completes:
                 raise StorageUnavailable("a complete made no object that can be copied") from ex
 
     def _again(self, ref: MultipartRef) -> None:
-        """Has the object made, where it is not there although the upload is.
+        """Completes the upload again if the object does not exist although the upload does.
 
         Raises:
             UploadGone: neither is there.
@@ -113,7 +113,7 @@ class Completes:
             self._copy_in_parts(source_key, object_key, size)
 
     def _copy_in_parts(self, source_key: str, object_key: str, size: int) -> None:
-        """For AWS, which copies more than 5 GB in parts alone. What an earlier try left open is aborted first."""
+        """For AWS, which copies more than 5 GB only in parts. Aborts uploads that an earlier try left open first."""
         self._calls.abort_all(object_key)
         upload_id = self._calls.create(object_key)
         length = max(self.copy_part, -(-size // _MOST_PARTS))

@@ -1,4 +1,4 @@
-"""A bucket's lists of rules (CORS, lifecycle) as XML: ours goes in, everybody else's stays as it is."""
+"""Edits a bucket's lists of rules (CORS, lifecycle) as XML: our rule is added, all other rules stay unchanged."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ def merge(
     """Puts our rule before the others', for S3 and OSS take the first CORS rule whose origin fits.
 
     Args:
-        document: what the rules stand in where there are none yet.
-        rule: ours; it replaces the one of the same ID, or is the one of the same content where rules have no ID.
+        document: an empty root element, used if there are no rules yet.
+        rule: ours. It replaces the rule of the same ID; if rules have no ID, it equals the rule of the same content.
 
     Returns:
-        What was done, for an operator.
+        A description of the change, for an operator.
 
     Raises:
         StorageError: something else was read, or the storage has changed others' rules.
@@ -47,7 +47,7 @@ def merge(
 def remove(
     read: Callable[[], Element | None], write: Callable[[Element], None], delete: Callable[[], None], name: str
 ) -> bool:
-    """Takes away the rule of this ID; False where there is none. The others' rules stay.
+    """Removes the rule of this ID. Returns False if there is none. All other rules stay.
 
     Raises:
         StorageError: the storage has changed others' rules; or it cannot be asked.
@@ -100,7 +100,7 @@ def _join_conditions(rule: Element) -> None:
 
 
 def _content(element: Element) -> object:
-    """What an element says, whatever the order of its children."""
+    """An element's content in a form that does not depend on the order of its children."""
     if len(element):
         return plain(element), tuple(sorted(str(_content(part)) for part in element))
     return plain(element), (element.text or "").strip()
@@ -117,6 +117,6 @@ def child(element: Element, name: str) -> Element | None:
 
 
 def child_text(element: Element, name: str) -> str:
-    """The text of the first child of that name; empty where there is none."""
+    """The text of the first child of that name; empty if there is none."""
     found = child(element, name)
     return (found.text or "") if found is not None else ""

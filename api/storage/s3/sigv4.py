@@ -23,7 +23,7 @@ _ALGORITHM: Final = "AWS4-HMAC-SHA256"
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """Who signs."""
+    """The keys that sign requests."""
 
     access_key: str
     secret_key: str

@@ -40,7 +40,7 @@ _HEADS: Final = 1024
 _LENGTH: Final = 1024
 _LIFE: Final = 900
 _NOT_OFFERED: Final = (200, 204, 403, 501)
-"""Answers by which a storage shows that it does not compare what is signed, or knows no such condition."""
+"""Statuses by which a storage shows that it does not compare signed hashes, or does not know the condition."""
 
 Head = Mapping[str, str]
 

@@ -2,11 +2,11 @@
 
 The calls that every upload makes go without boto3 (`api.storage.s3.calls`): with it, they were half of an upload's CPU.
 
-What clients send here themselves goes by multipart, one part too: metadata, ACL and encryption are fixed by our own
-create call, and part URLs die at complete (a presigned single PUT obeys unsigned ``x-amz-acl`` and SSE-C headers; small
-files are such PUTs, which the edge alone can send: `api.storage.s3.single`). A part's URL signs host,
-exact length and, where the storage compares it (`enforces_sha256`, found by probing), the body's SHA-256 as the
-header ``x-amz-content-sha256`` with the hash as the payload line; then nothing has to be read back.
+Clients send to the storage by multipart only, even a single part: our create call fixes metadata, ACL and encryption,
+and part URLs die at complete (a presigned single PUT obeys unsigned ``x-amz-acl`` and SSE-C headers; small files are
+such PUTs, which only the edge can send: `api.storage.s3.single`). A part's URL signs host, exact length and, if the
+storage compares it (`enforces_sha256`, found by probing), the body's SHA-256 as the header ``x-amz-content-sha256``
+with the hash as the payload line; then nothing has to be read back.
 
 Permissions needed on the bucket: PutObject, GetObject, DeleteObject, AbortMultipartUpload, ListMultipartUploadParts,
 ListBucketMultipartUploads, ListBucket.
@@ -60,7 +60,7 @@ TARGET_LIFE: Final = lifetimes.TARGET
 """Seconds that a GET signed for the edge lives; the edge asks again long before."""
 
 _PAGE: Final = 1000
-"""Keys that are asked for at once."""
+"""Keys per page of a listing."""
 
 _PART_LIFE: Final = 900
 """Seconds that the URL of a part lives that is sent from here, until its first byte is."""
@@ -103,7 +103,7 @@ class S3Storage(ProbedStorage, Administered, Copies):
     """See the module's docstring.
 
     Args:
-        prefix: answers what this deployment's keys begin with.
+        prefix: returns the prefix of this deployment's keys.
         now: epoch seconds.
         part_url: signs the edge's URLs, which clients get for small files, and for all parts with ``via_edge``.
     """
@@ -226,7 +226,7 @@ class S3Storage(ProbedStorage, Administered, Copies):
         return self._settings.single_put_max if self.enforces_sha256 and self._takes_singles else 0
 
     def _single(self, ref: MultipartRef) -> SinglePuts | None:
-        """What an upload that is one PUT is left to; None for all others."""
+        """The handler of an upload that is one PUT; None for all other uploads."""
         if not ref.is_single:
             return None
         if self._singles is None:
