@@ -102,12 +102,12 @@ def any_user(db: Statements) -> bool:
 
 
 def set_password(db: Statements, user: User, password_hash: str) -> bool:
-    """Stores a new argon2 hash in the place of ``user``'s; False where another was stored meanwhile."""
+    """Replaces ``user``'s argon2 hash. Returns False if another hash was stored meanwhile."""
     return db.execute(_SET_PASSWORD, (password_hash, user.id, user.password_hash)) == 1
 
 
 def next_generation(tx: Statements, user_id: bytes) -> int:
-    """Gives an account's tokens a new generation, whose row stays locked; answers it."""
+    """Starts a new generation of an account's tokens and returns it. The account's row stays locked."""
     tx.execute(_NEXT_GENERATION, (user_id,))
     user = lock_user(tx, user_id)
     assert user is not None
@@ -130,7 +130,7 @@ def set_tier(db: Statements, username: str, tier: str) -> None:
 
 
 def insert_session(db: Statements, session: Session, user: User, now: datetime) -> bool:
-    """A new signed-in client; False where the account is not as ``user`` says any more."""
+    """Writes a new session. Returns False if the account is no longer as ``user`` says."""
     moment, expires_at = to_row(now), to_row(session.expires_at)
     account = (user.id, user.password_hash, user.generation)
     return db.execute(_INSERT_SESSION, (session.id, session.refresh_hash, moment, moment, expires_at, *account)) == 1
@@ -145,7 +145,7 @@ def session_by_id(db: Statements, session_id: bytes) -> Session | None:
 def rotate_refresh(
     db: Statements, session_id: bytes, old_hash: bytes, new_hash: bytes, now: datetime, expires_at: datetime
 ) -> bool:
-    """Makes ``new_hash`` the session's good one; False where ``old_hash`` no longer was."""
+    """Replaces the session's ``old_hash`` by ``new_hash``. Returns False if ``old_hash`` is no longer valid."""
     args = (new_hash, to_row(now), to_row(expires_at), session_id, old_hash)
     return db.execute(_ROTATE, args) == 1
 

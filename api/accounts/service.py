@@ -209,7 +209,7 @@ class Accounts:
         return user
 
     def _open_session(self, user: User) -> SessionTokens | None:
-        """A session for who was just verified; None where the account changed while that took its time.
+        """A session for a user who was just verified; None if the account changed during the verification.
 
         A password change ends the sessions that are there: one that a sign-in opened behind it would outlive it.
         """

@@ -1,1 +1,1 @@
-"""What an operator types: ``python -m api …``."""
+"""The operator's commands: ``python -m api …``."""

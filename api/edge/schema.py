@@ -57,7 +57,7 @@ class ReadyAnswer(Answer):
 
 
 class RevocationsAnswer(Answer):
-    """What has ended: kind, subject, generation, moment (µs), expiry (s); with `more`, ask again from `position`.
+    """Revocations: kind, subject, generation, moment (µs), expiry (s); with `more`, ask again from `position`.
 
     Attributes:
         room: bytes that local storage can still take; null if it is not known.

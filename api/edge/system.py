@@ -1,4 +1,4 @@
-"""Health, and what the edge alone may ask."""
+"""Health, and calls that only the edge may make."""
 
 from __future__ import annotations
 
@@ -53,14 +53,14 @@ def readyz(call: Call, health: Health) -> Reply[ReadyAnswer]:
 
 
 def metrics(call: Call, figures: Figures) -> bytes:
-    """Figures of the API and its workers in Prometheus' text format; the edge puts its own before them."""
+    """Metrics of the API and its workers in Prometheus' text format; the edge puts the edge's metrics before them."""
     return figures.text()
 
 
 def revoked(
     call: Call, query: RevocationQuery, revocations: Revocations, health: Health, usage: Usage
 ) -> RevocationsAnswer:
-    """What has ended; and, since every edge asks each second, the room of local storage and the tiers' name."""
+    """Revocations; and, since every edge asks each second, the free space of local storage and the tiers' name."""
     rows, position, more = revocations.since(query.after)
     found = [
         (row.kind, row.subject.hex(), row.generation, microseconds(row.noted_at), int(row.expires_at.timestamp()))
@@ -75,7 +75,7 @@ def session(call: Call, query: SessionQuery, revocations: Revocations) -> Sessio
 
 
 def target(call: Call, query: TargetQuery, files: Files, config: Config) -> TargetAnswer:
-    """What the edge has to know of a file; where it lies, without the storages that the edge tried in vain."""
+    """The facts that the edge needs to send a file, and its place, except storages that the edge tried in vain."""
     failed = [name for name in query.failed.split(",") if name]
     # a storage may have been taken out of the settings since the edge was told of it
     known = [name for name in failed if name in config.storages]

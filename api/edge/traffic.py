@@ -13,7 +13,7 @@ from api.http.call import Call
 
 
 def tiers(call: Call, usage: Usage) -> dict[str, Any]:
-    """What tiers allow."""
+    """The limits of each tier."""
     return usage.tiers
 
 

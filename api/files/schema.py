@@ -111,7 +111,7 @@ class FilePage(Answer):
 
 
 class LinkAnswer(Answer):
-    """A link, which everybody who has it may download from until it expires or is ended."""
+    """A link. Anyone who has it may download from it until it expires or is revoked."""
 
     url: str
     expires_at: Moment
@@ -122,7 +122,7 @@ class LinkAnswer(Answer):
 
 
 class TargetAnswer(Answer):
-    """What the edge has to know of a file; see `api.files.service.Target`."""
+    """The facts that the edge needs to send a file; see `api.files.service.Target`."""
 
     file: Id
     owner: Id

@@ -32,7 +32,7 @@ JSON: Final = "application/json"
 
 
 class Access(Enum):
-    """Who may make a call."""
+    """The callers that a route allows."""
 
     PUBLIC = "everybody"
     BEARER = "the holder of an access token"

@@ -277,7 +277,7 @@ class Finding:
 
     Attributes:
         about: what was looked at, in a word or two.
-        ok: False where something has to be mended.
+        ok: False if something has to be repaired.
         text: what was found.
         mend: how to put it right, or what would be better; NAME in it stands for the storage's name.
     """
@@ -304,7 +304,7 @@ class Administered(abc.ABC):
             origins: scheme, host and port of the pages that send parts from browsers.
 
         Raises:
-            StorageError: something could not be created. What was created stays, and a repeat continues from there.
+            StorageError: a step failed. The results of earlier steps stay, and a repeat continues from there.
         """
 
     @abc.abstractmethod

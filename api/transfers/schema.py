@@ -90,7 +90,7 @@ class TransferPage(Answer):
 
 
 class DryRunAnswer(Answer):
-    """What a transfer would copy; the destination already has `there_items`."""
+    """The items and bytes that a transfer would copy; the destination already has `there_items`."""
 
     dry_run: Literal[True]
     items: Size
@@ -130,5 +130,5 @@ def transfer(view: TransferView) -> TransferAnswer:
 
 
 def dry_run(found: DryRun) -> DryRunAnswer:
-    """What a transfer would copy."""
+    """The answer to a dry run."""
     return DryRunAnswer(True, found.items, found.bytes, found.there)

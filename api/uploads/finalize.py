@@ -133,7 +133,7 @@ class Finalizer:
     def _complete(
         self, upload: Upload, hashes: bytes, owner: bytes, lease: Lease | None
     ) -> tuple[Upload, Completed] | None:
-        """The upload as its row is now, and its object; None where a job is to bring it under another key."""
+        """The upload as its row is now, and its object; None if a job has to copy the object to another key."""
         storage, keep_alive = self._stores.named(upload.storage), self._keep_alive(upload, owner, lease)
         ref = replace(multipart_ref(upload), completes_sent=max(upload.completes_sent - 1, 0))
         if upload.copy_key is None:
@@ -283,7 +283,7 @@ class Finalizer:
         raise StorageError("a blob of this digest came and went")
 
     def _link(self, tx: Statements, upload: Upload, owner: bytes, blob: Blob) -> File | None:
-        """Makes the file and ends the upload; None where the blob is not usable any more."""
+        """Makes the file and ends the upload; None if the blob is not usable any more."""
         now = self._clock()
         file = File.of(upload, blob, new_id(), now)
         if not files.link_blob(tx, file, blob.state):

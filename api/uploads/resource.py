@@ -20,8 +20,8 @@ from api.uploads.status import UploadView
 def create(call: Call, body: schema.CreateUpload, uploads: Uploads) -> Reply[UploadAnswer]:
     """The new upload, or the same unfinished one (200).
 
-    With `digest`, content that the caller has already is `done` at once, and other content of more than one part may
-    begin as `proving` and carry a challenge. `parts` saves the call that signs them.
+    With `digest`, content that the caller has already is `done` immediately, and other content of more than one part
+    may begin as `proving` and carry a challenge. `parts` saves the call that signs them.
     """
     view = _only(uploads.create(call.identity, [_new_upload(body)]))
     return Reply(schema.upload(view), _status_of_new(view))

@@ -354,7 +354,7 @@ def extend_lease(db: Statements, upload_id: bytes, owner: bytes, until: datetime
 
 
 def begin_copy(db: Statements, upload_id: bytes, owner: bytes, copy_key: str, until: datetime | None) -> bool:
-    """Names the key under which the object is to be brought, before anything is there; False where the lease was lost.
+    """Records the key to which the object will be copied, before the copy. Returns False if the lease was lost.
 
     Args:
         until: when the lease ends; None gives it back.

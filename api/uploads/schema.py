@@ -38,7 +38,7 @@ PartHashes = Annotated[dict[str, Sha256], Meta(min_length=1, max_length=1000, ex
 ETags = Annotated[
     dict[str, Annotated[str, Meta(pattern=r"^[ -~]+(?!\n)$", max_length=128)]], Meta(min_length=1, max_length=10_000)
 ]
-"""What a storage answered each part with, in its own words."""
+"""The ETag of each part, exactly as the storage returned it."""
 
 
 class CreateUpload(Body):
@@ -84,7 +84,7 @@ class SignParts(Body):
 
 
 class CompleteUpload(Body):
-    """What the parts' PUTs were answered with, which is optional."""
+    """The ETags that the storage returned for the parts' PUTs, which are optional."""
 
     etags: ETags | None = None
 

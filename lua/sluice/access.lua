@@ -201,7 +201,7 @@ end
 --- A download by the link that the API returned for a bearer token.
 function _M.content()
     calls.finish()
-    -- The API's Cache-Control was meant for its own response, and nginx kept it across the X-Accel-Redirect.
+    -- The API's Cache-Control was meant for the API's response, but nginx keeps it across the X-Accel-Redirect.
     ngx.header["Cache-Control"] = nil
     return decide(link.decide_content)
 end

@@ -69,7 +69,7 @@ def translate(name: str, status: int, code: str, request_id: str) -> StorageErro
     Args:
         name: of oss2's class.
         status: HTTP status, below 0 where none came.
-        code: OSS's error code, empty where none came.
+        code: OSS's error code; empty if none came.
         request_id: what Alibaba's support asks for.
     """
     kind = ERRORS.get(name, StorageUnavailable)

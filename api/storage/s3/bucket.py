@@ -50,7 +50,7 @@ class BucketError(StorageError):
     """S3 said no.
 
     Attributes:
-        code: S3's own, such as NoSuchBucket; empty where the answer names none.
+        code: the S3 error code, such as NoSuchBucket; empty if the answer names none.
         region: the one that S3 would rather have seen signed; mostly empty.
     """
 

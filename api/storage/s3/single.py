@@ -1,6 +1,6 @@
 """Small objects of kind s3: one PUT through the edge in place of a multipart upload, two requests in place of five.
 
-A presigned PUT of an object is dangerous in a client's hands: it obeys headers that nobody signed (``x-amz-acl``,
+A presigned PUT of an object is dangerous in a client's hands: it obeys unsigned headers (``x-amz-acl``,
 SSE-C, metadata) and lives on after the upload has ended. So no client gets one. The edge sends it, with a fixed list of
 headers, and it is in the part's token, which only the edge can read (`api.core.tokens.Tokens.seal`): the storage may be
 open to clients, and still takes nothing from them. The signature binds the exact length, the body's SHA-256 and

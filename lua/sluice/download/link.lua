@@ -69,7 +69,7 @@ local function settled(link, told)
     return found, code
 end
 
--- Answers the request for a file, after its conditions and its range.
+-- Responds to the request for a file, according to its conditions and its range.
 local function answer(party, found, disposition, reader)
     local header = ngx.header
     header["ETag"] = found.etag

@@ -10,7 +10,7 @@ local MAX_LENGTH = 64
 --- The bytes that a header asks for.
 -- @param header Range's value
 -- @param size of the content, more than 0
--- @return first and last; nil where the whole is to be sent; false where the content has none of them
+-- @return first and last; nil if the whole is to be sent; false if the content has no byte of the range
 function _M.select(header, size)
     if #header > MAX_LENGTH then
         return nil
