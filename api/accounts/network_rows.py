@@ -9,7 +9,7 @@ from api.db.pool import Statements
 from api.db.times import from_row, to_row
 
 MOST: Final = 64
-"""Networks that an account knows; the one that was seen longest ago goes first."""
+"""Networks that an account knows; the one that was seen longest ago is deleted first."""
 
 _SEEN = "SELECT seen_at FROM known_network WHERE user_id = %s AND network = %s"
 _REMEMBER = (

@@ -1,11 +1,11 @@
 """The feed of revocations: users whose data edges must forget, and ended tokens. Edges read it every second.
 
-A row stands for (kind, subject), and is written again when it happens again: it says so by a later ``noted_at``.
+There is one row per (kind, subject). If the event happens again, the row is written again with a later ``noted_at``.
 
-    session   an ended session: its access tokens and part URLs are over
-    user      an account of which something has changed that an edge may remember (a file was trashed, its links were
-              ended, it was disabled): an edge asks again for what it knows of it. And tokens of a generation below
-              ``generation`` are over
+    session   an ended session: its access tokens and part URLs have ended
+    user      an account with a change that edges must notice (a file was trashed, its links were ended, it was
+              disabled): an edge asks again for everything that it remembers of it. Tokens of a generation below
+              ``generation`` have ended too
     link      one link that has ended
 
 So an account has one row of the kind ``user``, whatever it does, and a bounded number of ended sessions
@@ -43,8 +43,8 @@ class Revocation:
     """A row; see above.
 
     Attributes:
-        generation: the lowest one whose tokens are still good.
-        expires_at: when the last token that it ends, and the last answer that it makes old, is over by itself.
+        generation: the lowest one whose tokens are still valid.
+        expires_at: when the last token that the row ends, and the last cached answer that it outdates, has expired.
     """
 
     kind: str
@@ -71,7 +71,7 @@ def _revocation(row: Row) -> Revocation:
 def since(db: Statements, moment: datetime, now: datetime) -> tuple[list[Revocation], bool]:
     """The rows in force that were noted at that moment or later, in that order, and whether there are more.
 
-    They commit in another order: an edge goes back by 10 s each time (lua/sluice/identity/revocation.lua).
+    Rows may commit in another order: an edge reads the last 10 s again each time (lua/sluice/identity/revocation.lua).
     """
     found = [_revocation(row) for row in db.all(_SINCE, (to_row(moment), to_row(now)))]
     return found, len(found) == PAGE

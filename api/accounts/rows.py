@@ -57,7 +57,7 @@ def _user(row: Row) -> User:
 
 
 def insert_user(db: Statements, user: User) -> None:
-    """Raises DuplicateRow where the username is taken."""
+    """Raises DuplicateRow if the username is taken."""
     db.execute(
         _INSERT_USER,
         (

@@ -144,7 +144,7 @@ class Accounts:
         def body(tx: Statements) -> bool:
             if not rows.disable(tx, user.id, self._clock()):
                 return False
-            # behind the lock, and read again there: a sign-in names the generation that was in force with it
+            # read again under the lock: a concurrent sign-in is written only with the generation in force
             locked = rows.lock_user(tx, user.id)
             assert locked is not None
             rows.end_sessions(tx, user.id, self._clock())
@@ -211,7 +211,7 @@ class Accounts:
     def _open_session(self, user: User) -> SessionTokens | None:
         """A session for a user who was just verified; None if the account changed during the verification.
 
-        A password change ends the sessions that are there: one that a sign-in opened behind it would outlive it.
+        A password change ends the existing sessions: a session that a sign-in opened afterwards would survive it.
         """
         now = self._clock()
         secret, expires_at = secrets.token_hex(16), now + timedelta(seconds=self._config.refresh_ttl)

@@ -10,7 +10,7 @@ make its address twice as long:
     4   its expiry, seconds since 1970
 
 33 bytes, big-endian, so that base64url has 44 characters for them and no bit to spare. The edge asks the API for the
-rest: whose the file is, its name, its tier and where its bytes lie (`api.files.service.Target`).
+rest: the file's owner, its name, its tier and the place of its bytes (`api.files.service.Target`).
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class RefreshClaims(Claims, frozen=True):
 
 
 class CursorClaims(Claims, frozen=True):
-    """The entry behind which the next page of a user's list begins."""
+    """The entry after which the next page of a user's list begins."""
 
     purpose: ClassVar[str] = "cursor"
 
@@ -119,7 +119,7 @@ class LinkClaims:
 
     @classmethod
     def unpack(cls, data: bytes) -> LinkClaims:
-        """Raises ValueError where these are no such bytes."""
+        """The claims in ``data``. Raises ValueError if it does not hold a link's claims."""
         if len(data) != _LAYOUT.size or data[0] >= len(_DISPOSITIONS):
             raise ValueError("these are no link's claims")
         place, link_id, file_id, generation, exp = _LAYOUT.unpack(data)

@@ -38,9 +38,9 @@ class Kind:
     Attributes:
         code: UPPER_SNAKE, noun first; what programs compare.
         status: HTTP status.
-        message: what a person reads when nothing more exact is known.
-        by: who says so: the API, the edge, or both.
-        retry_after: seconds for the Retry-After header, where repeating helps.
+        message: the text for people if no more exact text is known.
+        by: the sender: the API, the edge, or both.
+        retry_after: seconds for the Retry-After header, if repeating helps.
     """
 
     code: str

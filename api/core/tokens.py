@@ -98,7 +98,7 @@ class Tokens:
         """The claims of a good token of this kind.
 
         Raises:
-            TokenExpired: signed by us, but its time is over.
+            TokenExpired: its signature is valid, but it has expired.
             TokenError: anything else that is wrong with it.
         """
         try:

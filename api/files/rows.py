@@ -194,7 +194,7 @@ def _key_of(file: File, columns: Sequence[str]) -> Key:
 
 
 def _beyond(columns: Sequence[str], key: Key, comparison: str) -> tuple[str, list[object]]:
-    """A condition for entries before (<) or behind (>) a key."""
+    """A condition for entries before (<) or after (>) a key."""
     if len(columns) == 1:
         return f"f.{columns[0]} {comparison} %s", [*key]
     first, second = columns

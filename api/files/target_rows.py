@@ -34,7 +34,7 @@ class Linked:
     """A file, its owner and its content.
 
     Attributes:
-        is_trashed: it lies in the trash.
+        is_trashed: it is in the trash.
         is_disabled: its owner is disabled.
         generation: of its links. The file's own and its owner's only ever grow, so their sum is what a link was signed
             with only while neither has.

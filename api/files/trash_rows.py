@@ -53,7 +53,7 @@ def purge(tx: Statements, file_ids: list[bytes], before: datetime, now: datetime
 
 
 def candidates(db: Statements, after: bytes) -> list[bytes]:
-    """Up to 100 blobs behind ``after`` that may have lost their last file."""
+    """Up to 100 blobs after ``after`` that may have lost their last file."""
     return db.column(_CANDIDATES, (after,))
 
 

@@ -87,7 +87,7 @@ def _responder(route: Route, offered: Mapping[type, object], desk: Desk) -> Resp
 
 
 def _reader(route: Route) -> Callable[[falcon.Request], tuple[Any, ...]]:
-    """Reads what the handler is given behind the call: the body, then the query."""
+    """Reads the handler's arguments that follow the call: the body, then the query."""
     read_body = _body_reader(route.body) if route.body else None
     read_query = query_reader(route.query) if route.query else None
 

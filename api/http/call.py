@@ -73,7 +73,7 @@ class Call:
         return unsaid if origin is None else origin == self._desk.origin
 
     def after(self, kind: str, cursor: str | None) -> list[str] | None:
-        """The entry behind which the page of this user's list ``kind`` begins.
+        """The entry after which the page of this user's list ``kind`` begins.
 
         Raises:
             Problem: CURSOR_INVALID.
@@ -89,7 +89,7 @@ class Call:
         return claims.after
 
     def cursor(self, kind: str, after: Sequence[str] | None) -> str | None:
-        """A cursor behind the entry ``after`` of this user's list ``kind``; none if there is no such entry."""
+        """A cursor to the position after the entry ``after`` of this user's list ``kind``; None without an entry."""
         if after is None:
             return None
         now = self._desk.clock().timestamp()

@@ -83,7 +83,7 @@ class Lease(Protocol):
 
     @property
     def stopping(self) -> bool:
-        """The worker was told to stop, or the segment's time is over: save, and return MORE soon."""
+        """The worker was told to stop, or the segment's time has passed: save, and return MORE soon."""
 
     @property
     def leaving(self) -> bool:

@@ -4,7 +4,7 @@ A message only names a row to look at, as (kind, subject). If messages are lost,
 later; a duplicate costs one look-up. So `Queue.enqueue` never blocks and never fails: a background thread sends the
 messages. If it cannot send one, it drops it and logs one warning.
 
-There are three queues, so that jobs that a client waits for never stand behind a large migration: ``finalize``,
+There are three queues, so that jobs that a client waits for never wait for a large migration: ``finalize``,
 ``verify`` and ``background``. The retries, time limits and delays of dramatiq are not used; the rows hold these.
 """
 

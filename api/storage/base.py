@@ -159,23 +159,23 @@ class MultipartStorage(Storage):
 
     @abc.abstractmethod
     def presign_part(self, ref: MultipartRef, number: int, sha256: str, expires_at: int) -> SignedPart:
-        """A URL for one part, its exact length and, where enforced, its hash; good until ``expires_at`` (epoch).
+        """A URL for one part, its exact length and, if enforced, its hash; valid until ``expires_at`` (epoch).
 
-        Signed without a request to the storage, since this is the API's most frequent operation.
+        It is signed without a request to the storage, since this is the API's most frequent operation.
         """
 
     @abc.abstractmethod
     def write_part(self, ref: MultipartRef, number: int, body: Iterable[bytes], sha256: str) -> None:
-        """Stores a part from here, as a worker does that copies: in pieces, never as a whole in memory.
+        """Stores a part from this process, for a worker that copies: in pieces, never as a whole in memory.
 
         Args:
-            body: the part's bytes; what it raises goes through, and nothing is stored.
-            sha256: compared by the storage where ``ref.binds_hash``.
+            body: the part's bytes. If it raises an exception, that is passed on, and nothing is stored.
+            sha256: compared by the storage if ``ref.binds_hash``.
 
         Raises:
-            PartMismatch: something else was stored than was sent; the part must be sent again.
+            PartMismatch: the stored bytes differ from the sent ones; the part must be sent again.
             UploadGone: there is no such upload.
-            StorageError: whether the part is there is not known: `list_parts` says.
+            StorageError: it is unknown whether the part is stored: `list_parts` tells.
         """
 
     @abc.abstractmethod
@@ -183,13 +183,13 @@ class MultipartStorage(Storage):
         """Bytes of each part that is stored, by number. Raises UploadGone."""
 
     def believe(self, ref: MultipartRef, etags: Mapping[int, str]) -> bool:
-        """Takes a client's word for what is stored, for the complete that comes next, which finds out what is not so.
+        """Trusts a client's list of stored parts for the complete that comes next, which detects wrong entries.
 
         Args:
-            etags: what the client was answered each part with.
+            etags: the ETag that the client got for each part.
 
         Returns:
-            Whether it can: only where ``ref.binds_hash``, since otherwise lengths have to be looked at.
+            Whether it can: only if ``ref.binds_hash``, since otherwise the lengths have to be checked.
         """
         return False
 

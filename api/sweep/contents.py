@@ -32,7 +32,7 @@ class Contents:
         self._config = context.config
 
     def purge(self, run: Run) -> None:
-        """Deletes files whose time in the trash is over."""
+        """Deletes files whose time in the trash has passed."""
         before = run.now - timedelta(days=self._config.trash_days)
         ends = run.deadline()
         while batch := trash.due(self._db, before):

@@ -104,7 +104,7 @@ class Ended:
                 _log.warning("a storage cannot be swept", extra={"storage": name, "error": str(ex)})
 
     def drop_rows(self, run: Run) -> None:
-        """Deletes rows whose retention time is over."""
+        """Deletes rows whose retention time has passed."""
         run.drain(
             "part_lists_dropped",
             lambda: ended_uploads.with_parts(self._db),

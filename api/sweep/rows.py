@@ -181,7 +181,7 @@ def made_within(db: Statements, storage: str, since: datetime, until: datetime) 
 
 
 def old(db: Statements, storage: str, kind: str, after: str, seconds: int) -> list[str]:
-    """Up to 1,000 keys behind ``after``, orphaned for at least ``seconds`` and in more than one pass."""
+    """Up to 1,000 keys after ``after``, orphaned for at least ``seconds`` and in more than one pass."""
     return db.column(_OLD, (storage, kind, after, seconds))
 
 
@@ -226,7 +226,7 @@ def settle(db: Statements, kind: str, storage: str) -> None:
 
 
 def replicas_between(db: Statements, storage: str, after: str, last: str) -> list[Replica]:
-    """Up to 1,000 replicas in order of keys, behind ``after`` and up to ``last``."""
+    """Up to 1,000 replicas in order of keys, after ``after`` and up to ``last``."""
     return records(Replica, db.all(_REPLICAS, (storage, after, last)))
 
 

@@ -65,7 +65,7 @@ class Run:
         act: Callable[[T], object],
         show: Callable[[T], str],
     ) -> None:
-        """Acts on each item that ``find`` returns, until it returns none or the step's time is over.
+        """Acts on each item that ``find`` returns, until it returns none or the step's time has passed.
 
         ``find`` must not return an item again after ``act``. A dry run shows the first batch only.
         """

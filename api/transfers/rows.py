@@ -193,7 +193,7 @@ def count(db: Statements, transfer_id: bytes, change: Change, now: datetime) -> 
 def candidates(
     db: Statements, ends: tuple[str, str], after: tuple[datetime, bytes], until: datetime, limit: int
 ) -> list[Candidate]:
-    """Replicas on a source behind ``after`` (creation time, blob id), oldest first."""
+    """Replicas on a source after ``after`` (creation time, blob id), oldest first."""
     moment = to_row(after[0])
     args = (ends[1], ends[0], moment, to_row(until), moment, after[1], limit)
     return records(Candidate, db.all(_CANDIDATES, args))

@@ -164,7 +164,7 @@ class Creation:
             if upload is None or upload.state not in OPEN_STATES:
                 raise _Apart
             if upload.state != "finalizing" and upload.expires_at <= self._context.clock():
-                # Its time is over: the sweep, which has not come by yet, frees its parts.
+                # It has expired: the next sweep frees its parts.
                 rows.end(self._db, upload.id, "expired", "UPLOAD_EXPIRED", self._context.clock())
                 raise _Apart
             found[key] = upload

@@ -1,4 +1,4 @@
-"""Uploads whose time is over or that have ended, as the sweep looks for them."""
+"""Expired and ended uploads, as the sweep looks for them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _DELETE = "DELETE FROM upload WHERE id = %s AND state IN ('done', 'failed', 'abo
 
 
 def expired(db: Statements, now: datetime) -> list[Upload]:
-    """Up to 100 unfinished uploads whose time is over."""
+    """Up to 100 unfinished uploads that have expired."""
     return [of_value(row[0]) for row in db.all(_EXPIRED, (to_row(now),))]
 
 

@@ -186,7 +186,7 @@ class Finalizer:
             blobs.doom(tx, storage, object_key, now, now + LATE_COMPLETE)
 
     def _fail(self, upload: Upload, owner: bytes, failure: str) -> bool:
-        """Ends the upload; what may be under its keys goes."""
+        """Ends the upload. If a complete was in doubt, marks the objects under both keys for deletion."""
 
         def body(tx: Statements) -> bool:
             if not uploads.fail_finalizing(tx, upload.id, owner, failure, self._clock()):
@@ -295,7 +295,7 @@ class Finalizer:
         return file
 
     def _merge(self, upload: Upload, owner: bytes, first: First) -> File | None:
-        """Links the first blob; one of the two objects goes."""
+        """Links the first blob, and marks one of the two objects for deletion."""
 
         def body(tx: Statements) -> File | None:
             new = upload.storage, upload.blob_key, self._clock()

@@ -90,7 +90,7 @@ function _M.count()
             end
             local times = var.upstream_response_time
             if times then
-                -- "the API's : the storage's" where the API redirected.
+                -- "the API's : the storage's" if the API redirected.
                 observe("storage", times:match(": *(.*)$") or times)
             end
         end

@@ -363,7 +363,7 @@ def _keys_below(folder: Path, before: str, after: str) -> Iterator[str]:
 
     Args:
         before: the prefix of this folder's keys.
-        after: yield only keys behind this one.
+        after: yield only keys after this one.
     """
     try:
         with _own_errors(), os.scandir(folder) as entries:

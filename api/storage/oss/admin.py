@@ -1,7 +1,7 @@
 """Prepares and examines a bucket of OSS: private, with our CORS and lifecycle rules beside whatever rules are there.
 
 Permissions needed beside those of `oss`: oss:PutBucket, Get/PutBucketPublicAccessBlock, Get/PutBucketCors,
-Get/PutBucketLifecycle. OSS's CORS rules have no names: where SLUICE_WEB_ORIGINS changes, the rule of before stays.
+Get/PutBucketLifecycle. OSS's CORS rules have no names: if SLUICE_WEB_ORIGINS changes, the old rule stays.
 """
 
 from __future__ import annotations

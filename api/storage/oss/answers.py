@@ -13,7 +13,7 @@ from api.storage.oss.errors import Passing
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A stored part; ``crc`` (CRC64) where OSS says it."""
+    """A stored part; ``crc`` is its CRC64, if OSS tells it."""
 
     size: int
     etag: str
@@ -21,10 +21,10 @@ class Part:
 
 
 def parse_parts(body: bytes, after: int) -> tuple[dict[int, Part], int | None]:
-    """A page of ListParts: the parts by number, and the number behind which the next page begins, if there is one.
+    """A page of ListParts: the parts by number, and the number after which the next page begins, if there is one.
 
     Args:
-        after: the number behind which this page was to begin.
+        after: the number after which this page had to begin.
 
     Raises:
         ValueError, ElementTree.ParseError: it is no such page.
@@ -59,7 +59,7 @@ class Body:
     Args:
         answer: oss2's GetObjectResult.
         left: bytes that are to come.
-        expected: the CRC64 of all of them, where OSS says it.
+        expected: the CRC64 of all of them, if OSS tells it.
     """
 
     def __init__(self, answer: Any, left: int, expected: int | None) -> None:

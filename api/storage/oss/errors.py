@@ -22,7 +22,7 @@ class Unsaid(ObjectNotFound):
 
 
 class PastTheEnd(StorageError):
-    """A range begins behind the object's last byte."""
+    """A range begins after the object's last byte."""
 
 
 _BY_STATUS: Final[Mapping[int, type[StorageError]]] = {416: PastTheEnd, 429: Passing}
@@ -68,9 +68,9 @@ def translate(name: str, status: int, code: str, request_id: str) -> StorageErro
 
     Args:
         name: of oss2's class.
-        status: HTTP status, below 0 where none came.
+        status: HTTP status, below 0 if none came.
         code: OSS's error code; empty if none came.
-        request_id: what Alibaba's support asks for.
+        request_id: the ID that Alibaba's support asks for.
     """
     kind = ERRORS.get(name, StorageUnavailable)
     if kind is StorageUnavailable:

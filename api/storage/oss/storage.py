@@ -301,7 +301,7 @@ class OSSStorage(MultipartStorage, Administered):
         return found
 
     def _page(self, ref: MultipartRef, after: int) -> tuple[dict[int, Part], int | None]:
-        """A page of 1,000 parts, and the number behind which the next page begins."""
+        """A page of 1,000 parts, and the number after which the next page begins."""
         if not ref.multipart_id:
             raise UploadGone("it was never made")
         params = {"uploadId": ref.multipart_id, "max-parts": "1000", "part-number-marker": str(after)}

@@ -6,15 +6,15 @@ against oss2's own results, byte for byte, hold it.
 
 Differences from AWS that are easy to get wrong:
 
-- The host is not signed: a URL stays good behind a proxy that changes it.
+- The host is not signed: a URL stays valid behind a proxy that changes it.
 - Every ``x-oss-*`` header, Content-Type and Content-MD5 that a request carries is part of its signature. A client that
   adds one of them, such as ``x-oss-copy-source``, is refused. Other headers are signed only if they are named in
   ``x-oss-additional-headers``; that is how a part's length is bound.
-- The signed path is ``/bucket/key``, also where the bucket is the host's first label. ``/`` stays as it is in it, and
-  is ``%2F`` in parameters.
+- The signed path is ``/bucket/key``, even if the bucket is the host's first label. ``/`` is not encoded in it, and is
+  ``%2F`` in parameters.
 - A parameter without a value is signed, and written, without ``=``.
 - The region is ``cn-hangzhou``; with ``oss-cn-hangzhou``, or with none, the signature is silently wrong.
-- OSS takes no life of more than 7 days, and signing one anyway goes unnoticed until the URL is used.
+- OSS accepts no lifetime of more than 7 days. If a longer one is signed, the error shows only when the URL is used.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ _BINARY: Final = {"content-type": "application/octet-stream"}
 
 
 class PastTheEnd(StorageError):
-    """A range begins behind the object's last byte."""
+    """A range begins after the object's last byte."""
 
 
 class TooLarge(StorageError):

@@ -100,7 +100,7 @@ class Presigner:
         """A URL.
 
         Args:
-            query: encoded parameters, sorted, or nothing; all of them sort behind ``X-Amz-``.
+            query: encoded parameters, sorted, or nothing; all of them sort after ``X-Amz-``.
             payload: the SHA-256 that the storage is to compare the body with, or UNSIGNED.
             shown: the same parameters in the order in which the URL has them.
         """

@@ -1,19 +1,19 @@
 """Small objects of kind s3: one PUT through the edge in place of a multipart upload, two requests in place of five.
 
-A presigned PUT of an object is dangerous in a client's hands: it obeys unsigned headers (``x-amz-acl``,
-SSE-C, metadata) and lives on after the upload has ended. So no client gets one. The edge sends it, with a fixed list of
-headers, and it is in the part's token, which only the edge can read (`api.core.tokens.Tokens.seal`): the storage may be
-open to clients, and still takes nothing from them. The signature binds the exact length, the body's SHA-256 and
-``If-None-Match: *``: whatever is under the key, then and later, is what was signed.
+A presigned PUT of an object is dangerous in a client's hands: it obeys unsigned headers (``x-amz-acl``, SSE-C,
+metadata) and stays valid after the upload has ended. So no client gets one. The edge sends it, with a fixed list of
+headers. The URL is in the part's token, which only the edge can read (`api.core.tokens.Tokens.seal`): even if clients
+can reach the storage, it accepts nothing from them. The signature binds the exact length, the body's SHA-256 and
+``If-None-Match: *``, so the object under the key always has the signed content.
 
-- An answer that was lost costs nothing: the storage's 412 to the same PUT says that these very bytes are there, and the
+- A lost response costs nothing: the storage's 412 to the same PUT shows that exactly these bytes are stored, and the
   edge answers 200. Seen on RGW 16.2.15, killed before each of its writes: there is no object, or all of it. But if its
-  last write, the index, *fails* (EIO), RGW answers 500, deletes the bytes behind the first 4 MiB, and leaves the head:
-  HEAD says 200, and 412 comes to every repeat. So an object counts once its last byte was read; a broken one is
-  deleted, and the part is sent again.
-- A PUT that comes after abort or expiry can bring the object back, while its token lives. The sweep deletes the key of
-  an upload that ended so once every token is dead (`api.sweep.ended`), and again where a list shows that one
-  came later still, for a body may take hours; once the upload's row is gone it is an orphan.
+  last write, the index, *fails* (EIO), RGW answers 500, deletes the bytes after the first 4 MiB, and leaves the head:
+  HEAD returns 200, and every repeat gets 412. So an object counts only after its last byte was read. A broken object
+  is deleted, and the part is sent again.
+- A PUT that comes after abort or expiry can bring the object back, while its token is valid. The sweep deletes the key
+  of such an upload after all its tokens have expired (`api.sweep.ended`). It deletes the key again if a listing shows
+  that an object came even later, for a body may take hours. After the upload's row is deleted, the object is an orphan.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class SinglePuts:
         return SignedPart(url, {"if-none-match": "*", "x-amz-content-sha256": sha256})
 
     def received(self, ref: MultipartRef) -> dict[int, int]:
-        """The only part, where the object is there."""
+        """The only part, if the object exists."""
         try:
             head = self._calls.peek(ref.object_key, ref.size)
         except ObjectNotFound:

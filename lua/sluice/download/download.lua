@@ -164,7 +164,7 @@ function _M.resume(found)
 end
 
 --- Sends a paced download's bytes.
--- @return an error code where none was sent; or nil, and whether it was cut
+-- @return an error code if no byte was sent; or nil, and whether the body was cut
 function _M.send_paced()
     local status, length = var.storage_wanted:match("^(%d+) (%d+)")
     length = tonumber(length)

@@ -250,13 +250,14 @@ function _M.filter_cached()
     ngx.header["ETag"] = var.storage_etag
 end
 
---- Its body filter, which sees where pieces end; one that its storage cut short has no end.
+--- The body filter of a blob in pieces. It sees the end of each piece; a piece that the storage cut short has no end.
 function _M.filter_cached_body()
     if not ngx.arg[2] then
         return
     end
     if not ngx.is_subrequest and var.storage_piece == "later" then
-        -- The whole answer ends behind a piece that did not: nginx would keep the connection, and the client wait.
+        -- The whole answer ends after an incomplete piece. Without the error nginx would keep the connection open, and
+        -- the client would wait.
         return ngx.ERROR
     end
     var.storage_piece = "whole"
