@@ -1,4 +1,4 @@
-"""Every call of the API, on one screen; what a row leaves out stands in the handler's annotations and docstring.
+"""Every call of the API, on one screen; the handler's annotations and docstring hold the rest.
 
 From this table come falcon's routes, who may make a call, the tables in docs/api.md, the OpenAPI document and the
 loops of the tests. `Route.kinds` adds the errors that follow from a row's access, body, query and id.

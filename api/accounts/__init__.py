@@ -1,1 +1,1 @@
-"""Users, sessions, what ends a token, and what an account has used."""
+"""Users, sessions, revocations of tokens, and the traffic of accounts."""

@@ -39,7 +39,7 @@ class Revocations:
         self._tokens = timedelta(seconds=max(config.access_ttl, config.part_url_ttl)) + _MARGIN
 
     def forget(self, tx: Statements, user_id: bytes) -> None:
-        """Lets every edge ask again for what it knows of an account's files."""
+        """Makes every edge ask again for the targets of an account's files."""
         now = self._clock()
         revocation_rows.note(tx, "user", user_id, 0, now, now + self._memory)
 

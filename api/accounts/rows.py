@@ -168,7 +168,7 @@ def count_ended(db: Statements, user_id: bytes, after: datetime, most: int) -> i
 
 
 def is_live(db: Statements, user_id: bytes, session_id: bytes, generation: int) -> bool:
-    """Whether a session's tokens of a generation are still good."""
+    """Whether a session's tokens of a generation are still valid."""
     return db.one(_IS_LIVE, (session_id, user_id, generation)) is not None
 
 

@@ -1,4 +1,4 @@
-"""Accounts: sign up, sign in, renew, sign out, change; and who a token speaks for."""
+"""Accounts: sign up, sign in, renew, sign out, change; and the identity of a token."""
 
 from __future__ import annotations
 

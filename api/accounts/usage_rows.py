@@ -62,7 +62,7 @@ def book_report(db: Statements, edge: bytes, sequence: int, now: datetime) -> bo
 
 
 def add(db: Statements, rows: Sequence[Moved]) -> None:
-    """Adds what was moved.
+    """Adds the traffic of a report.
 
     Rows are written in the key's order, so that two concurrent reports cannot deadlock.
     """
@@ -74,7 +74,7 @@ def add(db: Statements, rows: Sequence[Moved]) -> None:
 
 
 def totals(db: Statements, subjects: Sequence[tuple[str, bytes]], day: date) -> dict[tuple[str, bytes], Totals]:
-    """The totals of several subjects; who has moved nothing is left out."""
+    """The totals of several subjects, without those that have no traffic."""
     found: dict[tuple[str, bytes], Totals] = {}
     for start in range(0, len(subjects), ROWS):
         batch = subjects[start : start + ROWS]

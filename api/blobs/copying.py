@@ -174,7 +174,7 @@ class Copying:
         """Compares these parts of the new object. Returns False if the segment ended before.
 
         Raises:
-            CopyCorrupt: the object is not what was sent.
+            CopyCorrupt: the object differs from the bytes sent.
             StorageError: the object cannot be read.
         """
         return self._run(numbers, self._read_part, done)

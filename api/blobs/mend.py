@@ -1,4 +1,4 @@
-"""Looks at a blob's replicas as soon as something speaks against one of them, and heals what is broken.
+"""Checks a blob's replicas as soon as one of them is suspect, and replaces broken ones.
 
 A replica is missing if its storage says twice, some seconds apart, that the object is not there or has another length.
 An I/O error, a time-out and a storage that is away declare nothing: they are looked at again later. A missing replica
@@ -36,7 +36,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass
 class _Found:
-    """The replicas of a blob by what was found.
+    """The replicas of a blob by the check's result.
 
     Attributes:
         once: missing at the first look.

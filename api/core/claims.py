@@ -3,7 +3,7 @@
 Access, refresh, cursor and part claims are JSON with the names below. A link's claims are bytes, because JSON would
 make its address twice as long:
 
-    1   what the answer's Content-Disposition is: 0 attachment, 1 inline
+    1   the response's Content-Disposition: 0 attachment, 1 inline
     8   the link's id, random
     16  the file's id
     4   the generation of links that it belongs to

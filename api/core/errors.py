@@ -36,7 +36,7 @@ class Kind:
     """One row of the error table.
 
     Attributes:
-        code: UPPER_SNAKE, noun first; what programs compare.
+        code: UPPER_SNAKE, noun first; programs compare it.
         status: HTTP status.
         message: the text for people if no more exact text is known.
         by: the sender: the API, the edge, or both.
@@ -167,7 +167,7 @@ class Problem(SluiceError):
 
     Args:
         kind: a row of the table.
-        message: what to say instead of the row's own message.
+        message: the text to send instead of the row's message.
         retry_after: seconds, instead of the row's own.
         details: further members of the error body, such as ``parts=[3, 7]``; they stand in `api.http.schemas.Error`.
     """

@@ -1,4 +1,4 @@
-"""How long tokens, URLs and rows live, in seconds. Each lifetime stands here once.
+"""How long tokens, URLs and rows live, in seconds. Each lifetime is defined only here.
 
 Settings change some of them (`api.core.config`); these are the defaults and the bounds.
 """

@@ -167,7 +167,7 @@ def job_run(kind: str) -> Iterator[None]:
 
 
 def observe_storage(name: str, storage: object) -> None:
-    """Times the calls of a storage from now on; what they are stays as it is, and so does what ``isinstance`` says."""
+    """Times the calls of a storage from now on. The methods keep their behavior, and ``isinstance`` its result."""
     for call in _STORAGE_CALLS:
         method = getattr(storage, call, None)
         if method is not None:

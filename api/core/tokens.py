@@ -95,7 +95,7 @@ class Tokens:
         return (signed + b"." + base64_encode(hmac.digest(key, signed, "sha256"))).decode()
 
     def verify(self, kind: type[C], token: str, *, now: float | None = None) -> C:
-        """The claims of a good token of this kind.
+        """The claims of a valid token of this kind.
 
         Raises:
             TokenExpired: its signature is valid, but it has expired.

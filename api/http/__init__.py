@@ -1,1 +1,1 @@
-"""HTTP in and out: what all calls share. The only code that knows falcon."""
+"""The HTTP layer that all calls share. The only code that uses falcon."""

@@ -132,7 +132,7 @@ def _bytes_writer(media: str, resp: falcon.Response, answer: bytes) -> None:
 
 
 def row_id(text: str, otherwise: errors.Kind) -> bytes:
-    """An id from a path; what cannot be one names nothing."""
+    """An id from a path. If the text cannot be an id, the entry does not exist."""
     if not _ID.fullmatch(text):
         raise Problem(otherwise)
     return bytes.fromhex(text)

@@ -67,7 +67,7 @@ class Call:
         """Whether the request's Origin is the gateway's own.
 
         Args:
-            unsaid: what holds if there is no Origin: no browser leaves it out of a POST.
+            unsaid: the result if there is no Origin: every browser sends it with a POST.
         """
         origin = self._req.get_header("Origin")
         return unsaid if origin is None else origin == self._desk.origin

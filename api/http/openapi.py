@@ -177,7 +177,7 @@ def _said(code: str) -> str:
 
 
 def _describe_members(schema: dict[str, Any]) -> None:
-    """Moves what a docstring's Attributes say to the members."""
+    """Moves the texts of a docstring's Attributes to the members."""
     text, found, attributes = inspect.cleandoc(schema["description"]).partition("\n\nAttributes:\n")
     schema["description"] = text.strip()
     if found:

@@ -195,7 +195,7 @@ class MultipartStorage(Storage):
 
     @abc.abstractmethod
     def complete(self, ref: MultipartRef, hashes: bytes, keep_alive: Callable[[], None]) -> Completed:
-        """Turns the parts into the object; every part URL is dead from here on.
+        """Turns the parts into the object. Every part URL is invalid from here on.
 
         The caller writes down that it is about to call, and gives a later call ``ref.completes_sent``. With that it is
         safe to repeat after a crash anywhere in it: a repeat continues from what is stored, finds the work done, or
@@ -203,7 +203,7 @@ class MultipartStorage(Storage):
 
         Args:
             hashes: the packed SHA-256 of each part, in order.
-            keep_alive: called every now and then by work that takes long; what it raises stops the work.
+            keep_alive: called regularly by work that takes long; an exception from it stops the work.
 
         Raises:
             CompleteDoubtful: the object may be there or not, and may go again; `copy_completed` makes it sure. The
@@ -214,7 +214,7 @@ class MultipartStorage(Storage):
         """
 
     def copy_completed(self, ref: MultipartRef, object_key: str, keep_alive: Callable[[], None]) -> Completed:
-        """Brings what a doubtful complete made, or can still make, under another key, and reads it there.
+        """Copies the object that a doubtful complete made, or can still make, to another key, and reads the copy.
 
         Safe to repeat with the same key, after a crash anywhere in it. The copy stays whole, even if ``ref.object_key``
         changes later (abort, delete, garbage collection, a complete that arrives late).
@@ -276,10 +276,10 @@ class Finding:
     """The result of one check, as one line for an operator.
 
     Attributes:
-        about: what was looked at, in a word or two.
+        about: the subject of the check, in a word or two.
         ok: False if something has to be repaired.
-        text: what was found.
-        mend: how to put it right, or what would be better; NAME in it stands for the storage's name.
+        text: the result.
+        mend: how to repair it, or a better choice; NAME in it stands for the storage's name.
     """
 
     about: str
@@ -298,7 +298,7 @@ class Administered(abc.ABC):
 
     @abc.abstractmethod
     def init(self, origins: Sequence[str]) -> Iterator[str]:
-        """Makes what is missing, and destroys nothing; a line for each thing that holds now.
+        """Creates everything that is missing, and destroys nothing. Yields a line for each thing that is in place.
 
         Args:
             origins: scheme, host and port of the pages that send parts from browsers.

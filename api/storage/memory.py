@@ -54,7 +54,7 @@ class MemoryStorage(MultipartStorage, Copies):
         self._made_by: dict[str, str] = {}
 
     def put_part(self, ref: MultipartRef, number: int, data: bytes) -> None:
-        """Does what a PUT to a part's URL does."""
+        """Acts like a PUT to a part's URL."""
         with self._lock:
             if ref.upload_id not in self.uploads:
                 raise UploadGone(ref.upload_id)
@@ -65,7 +65,7 @@ class MemoryStorage(MultipartStorage, Copies):
         return self.largest_single
 
     def put_object(self, ref: MultipartRef, data: bytes) -> None:
-        """Does what the PUT of a single-PUT upload does."""
+        """Acts like the PUT of a single-PUT upload."""
         self.objects.setdefault(ref.object_key, data)
 
     def check(self) -> None:

@@ -65,7 +65,7 @@ class Completion:
         """Turns uploads of one user into files; safe to repeat. An id that is named twice costs nothing more.
 
         Args:
-            etags: what the storage answered each part with, as the client says; of a single upload only.
+            etags: the storage's ETag of each part, as the client reports it; of a single upload only.
 
         Returns:
             For each id an upload that is done, or ``finalizing`` in the background if it is large, or a Problem:

@@ -53,7 +53,7 @@ class Plan:
     """An upload that is to be made.
 
     Attributes:
-        key: what finds it again while it is unfinished.
+        key: finds the upload again while it is unfinished.
         blob: the user's own content: the upload is done with a file on it.
     """
 

@@ -48,7 +48,7 @@ _log = logging.getLogger(__name__)
 
 
 class _Claimed(Exception):
-    """Another blob stands for this digest already."""
+    """Another blob has this digest already."""
 
 
 class Stopped(Exception):

@@ -17,7 +17,7 @@ from api.uploads.rows import Recorded
 from api.uploads.status import Progress, SignedParts, not_open
 
 PART_SIGNINGS_MOST: Final = 5
-"""URLs that are given out for one part of a storage that leaks what is sent again."""
+"""URLs that are issued for one part, if the storage leaks the first copy of a part that is sent again."""
 
 
 class Signing:

@@ -20,7 +20,7 @@ from api.uploads import rows as uploads
 from api.uploads.proof import Challenge, Instant
 
 _ASK_AGAIN: Final = timedelta(seconds=5)
-"""A storage is asked what it received of one upload at most this often."""
+"""A storage is asked for the received parts of one upload at most this often."""
 
 _log = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class Progress:
         self._clock = context.clock
 
     def ask(self, upload: Upload) -> Upload:
-        """Asks the storage what it holds, unless that was asked a moment ago."""
+        """Asks the storage which parts it holds, unless it was asked a moment ago."""
         now = self._clock()
         if upload.state != "uploading" or not upload.multipart_id:
             return upload

@@ -1,4 +1,4 @@
---- The end of every request: what it moved is booked and counted.
+--- The end of every request: its traffic is booked and counted.
 
 local count = require("sluice.metrics").count
 local finish = require("sluice.limits.traffic").finish

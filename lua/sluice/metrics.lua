@@ -211,7 +211,7 @@ function _M.start()
     timer.every(FLUSH_SECONDS, flush, "counting")
 end
 
---- Moves what is left when this worker ends.
+--- Moves the remaining counts when this worker ends.
 _M.stop = flush
 
 return _M

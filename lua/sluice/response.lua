@@ -57,7 +57,7 @@ end
 
 --- An error's answer.
 -- @param code a key of the table above
--- @param request_id what the logs know the request by, hex
+-- @param request_id the request's id in the logs, hex
 -- @return status, headers, body
 function _M.error(code, request_id)
     local kind = KINDS[code]

@@ -110,7 +110,7 @@ def examine(
     """Every finding; a fault that makes the rest pointless ends them.
 
     Args:
-        target_headers: what the edge sends with a signed GET.
+        target_headers: the headers that the edge sends with a signed GET.
         now: epoch seconds.
     """
     public = settings.public_endpoint or settings.endpoint

@@ -118,7 +118,7 @@ class Sending:
             raise Passing("a body that is not as long as it was said to be")
 
     def reraise(self) -> None:
-        """Raises what the body raised, if it did, as it was."""
+        """Raises the body's exception, if there was one, unchanged."""
         if self._failure is not None:
             raise self._failure
 

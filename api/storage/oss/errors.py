@@ -18,7 +18,7 @@ class Passing(StorageUnavailable):
 
 
 class Unsaid(ObjectNotFound):
-    """A 404 that does not say what was not found: HEAD's answer has no body."""
+    """A 404 that does not name the missing thing: the response to HEAD has no body."""
 
 
 class PastTheEnd(StorageError):

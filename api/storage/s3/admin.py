@@ -39,7 +39,7 @@ def prepare(bucket: Bucket, prefix: str, origins: Sequence[str]) -> Iterator[str
     """Makes what is missing; a line for each thing that holds now.
 
     Args:
-        prefix: what this deployment's keys begin with.
+        prefix: the prefix of this deployment's keys.
 
     Raises:
         StorageError: with what S3 said.

@@ -26,7 +26,7 @@ Part = tuple[int, str]
 """(size, ETag)."""
 
 _LIFE: Final = 900
-"""Seconds that a signature is good for: more than clocks that are a little off may differ."""
+"""Lifetime of a signature in seconds: longer than the usual difference between clocks."""
 _COMPLETE_TIMEOUT: Final = 10.0
 """Seconds without a byte of a complete's answer after which a worker looks into it: a client waits for this call."""
 _COPY_TIMEOUT: Final = 900.0
@@ -131,7 +131,7 @@ class Calls:
         """Makes the object of these parts; sent once.
 
         Raises:
-            CompleteDoubtful: there was no clean answer, and what the storage did, or will still do, is not known.
+            CompleteDoubtful: there was no clean answer, and it is unknown whether the storage made the object or will.
             StorageFull, StorageUnavailable: it was refused, and nothing has changed.
         """
         listed = "".join(

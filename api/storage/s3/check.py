@@ -37,7 +37,7 @@ class Examination:
     """One `storage check` of one bucket.
 
     Args:
-        prefix: what this deployment's keys begin with.
+        prefix: the prefix of this deployment's keys.
         now: epoch seconds.
     """
 

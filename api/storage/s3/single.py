@@ -90,7 +90,7 @@ class SinglePuts:
         return {1: int(head["content-length"])}
 
     def head(self, ref: MultipartRef) -> Head:
-        """The object's headers, once its last byte was read. Raises ObjectNotFound, and deletes what is broken."""
+        """The object's headers, after its last byte was read. Deletes a broken object. Raises ObjectNotFound."""
         if kept := self._heads.take(ref.object_key):
             return kept
         try:

@@ -11,7 +11,7 @@ with the hash as the payload line; then nothing has to be read back.
 Permissions needed on the bucket: PutObject, GetObject, DeleteObject, AbortMultipartUpload, ListMultipartUploadParts,
 ListBucketMultipartUploads, ListBucket.
 
-What RGW 16 and 18 do differently from AWS, and what is done about it:
+Differences of RGW 16 and 18 from AWS, and their treatment here:
 
 - Complete wants every uploaded part listed: what `list_parts` answers is what is completed, or the ETags of a client
   that names all of them. An ETag chooses no bytes: what a part's URL took is bound to its hash, and a wrong ETag is
@@ -190,7 +190,7 @@ class S3Storage(ProbedStorage, Administered, Copies):
             self._client.delete_object(Bucket=self._bucket, Key=object_key)
 
     def internal_uri(self, object_key: str) -> str:
-        # one URL a quarter of its life: what the edge caches by it stays the same
+        # the URL stays the same for a quarter of its life, because the edge caches by URL
         now = int(self._now())
         signed_at = now - now % (TARGET_LIFE // 4)
         address = self._internal

@@ -23,7 +23,7 @@ local function send_file(uri, first, last)
     ngx.req.set_uri(uri)
 end
 
--- The replica to read: what was found, or another one if local storage has not what it should have.
+-- The replica to read: the found one, or another one if the object on local storage is missing or damaged.
 -- @return a target; or nil and an error code
 local function readable(found)
     while found.path do
@@ -81,7 +81,7 @@ end
 -- @param reader who downloads by a link (readers.of); nil for an owner's own
 -- @return an error code; or nil and the location that sends the bytes; or nil, nil and the status of an answer without
 function _M.deliver(party, found, first, last, reader)
-    -- Most are whole: what costs least comes first.
+    -- Most objects are undamaged, so the cheap check comes first.
     if found.path and local_file.problem(found.path, found.size) then
         local code
         found, code = readable(found)
@@ -119,7 +119,7 @@ function _M.deliver(party, found, first, last, reader)
     return _M.send(found, first, last)
 end
 
---- Lets nginx send what the edge asks itself for.
+--- Lets nginx send the response to the edge's inner request.
 -- @return as send()
 function _M.deliver_inner(found, first, last)
     local replica, code = readable(found)

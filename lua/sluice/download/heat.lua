@@ -16,7 +16,7 @@ local READY_SECONDS = 3600
 local shared = ngx.shared.heat
 
 --- Whether an answer is to be sent from the copy, or leave one behind.
--- @param object what is cached
+-- @param object the cached object
 -- @param is_range whether the answer is only a part of the object: a range does not wait until a whole copy is made
 function _M.wants_copy(object, is_range)
     local state = shared:get(object)

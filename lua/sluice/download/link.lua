@@ -141,7 +141,7 @@ function _M.decide_content()
     return decide(true, var.upstream_http_x_sluice_target)
 end
 
---- Decides about what the edge asks itself for a paced download: a file, and the range that was decided on.
+--- Decides about the edge's inner request of a paced download: a file, and the range that was decided on.
 function _M.decide_inner()
     if var.http_x_sluice_inner ~= shaper.secret() then
         return "NOT_FOUND"

@@ -135,7 +135,7 @@ local function ask_once(file, query)
     return target, code, generation
 end
 
--- Seconds for which an answer is good, and for which it serves while the API is away.
+-- Seconds for which an answer is valid, and for which it is used while the API is away.
 local function lives()
     if revocation.is_sure(settings.link_grace) then
         return settings.target_ttl, settings.target_ttl + settings.link_grace
@@ -193,7 +193,7 @@ local function forget_near(file)
     end
 end
 
---- Asks for a file whatever is known: what was known did not hold.
+--- Asks for a file without using cached answers, because the cached answer was wrong.
 -- @return as find()
 function _M.renew(file)
     forget_near(file)

@@ -17,7 +17,7 @@ local known = table.concat(settings.keys, ",")
 local function look()
     local keys, err = settings.read_keys(settings.secret_keys_file)
     if not keys then
-        -- The tokens out there are good.
+        -- The tokens in use stay valid.
         journal.note("the token keys cannot be read again, those that were read stay: " .. err)
         return
     end

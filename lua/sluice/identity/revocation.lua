@@ -74,7 +74,7 @@ function _M.has_begun()
     return good_at ~= nil
 end
 
---- Whether what the edge remembers may be believed.
+--- Whether the edge may use cached answers.
 -- @param grace seconds beyond the tolerance for which the feed may be silent
 function _M.is_sure(grace)
     local now = look()
@@ -86,7 +86,7 @@ function _M.is_sure(grace)
     return age <= settings.revocation_lag + TOLERANCE + grace and age >= -TOLERANCE
 end
 
---- A number that grows whenever something was learned: what a worker decided before is decided anew.
+--- A number that grows with each news from the feed. A worker then decides again about results from before.
 function _M.version()
     look()
     return version

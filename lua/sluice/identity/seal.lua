@@ -1,4 +1,4 @@
---- Opens what the API has sealed (api/core/tokens.py): AES-256-GCM by the libcrypto that nginx already links
+--- Opens tokens that the API has sealed (api/core/tokens.py): AES-256-GCM by the libcrypto that nginx already links
 -- (EVP_EncryptInit(3), "AEAD interface"; NIST SP 800-38D).
 
 local ffi = require("ffi")

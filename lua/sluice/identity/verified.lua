@@ -1,5 +1,5 @@
 --- Claims of tokens, and whether they still hold; those that this worker has verified already are remembered.
--- Holds good tokens only, so that forged ones cannot push them out; expiry is checked on each hit.
+-- Holds valid tokens only, so that forged ones cannot push them out; expiry is checked on each hit.
 
 local lru = require("sluice.platform.lru")
 local metrics = require("sluice.metrics")
@@ -20,7 +20,7 @@ local SLOTS = { access = 4096, link = 8192 }
 local verifier
 local caches = {}
 
---- Takes keys: what others verified is forgotten.
+--- Replaces the keys, and forgets tokens that the old keys verified.
 -- @param keys list of strings, oldest first
 function _M.use(keys)
     verifier = token.new(keys)

@@ -193,7 +193,7 @@ local function break_off(is_length)
     return ngx.exit(ngx.HTTP_BAD_GATEWAY)
 end
 
---- The header filter of a blob: what is not exactly the wanted bytes is a failure of the storage's.
+--- The header filter of a blob. A response other than exactly the wanted bytes is the storage's failure.
 function _M.filter_get()
     hide_headers()
     -- nginx drops the type if it sends an error, and a renewed target may follow after an error.
