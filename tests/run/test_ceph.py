@@ -119,7 +119,7 @@ def test_an_upload_goes_straight_to_ceph_whose_daemons_may_be_killed_and_is_foun
     assert processes_of(data) == {}
 
     plain = start().ready()
-    assert f"{data}/ceph holds a Ceph, which is not started: files on it cannot be reached" in plain.output
+    assert f"{data}/ceph holds a Ceph, which is not started: files on it are unavailable" in plain.output
     upload, urls = Caller(plain.port, password).upload(b"on the local disk")
     assert (upload["state"], upload["storage"]) == ("done", "local")
     assert plain.stop() == 0
@@ -166,7 +166,10 @@ def test_a_port_in_use_is_one_line_and_nothing_is_made(start: Start, data: Path)
     [
         ({"SLUICE_STORAGES": "local"}, "SLUICE_STORAGES does not name ceph:s3, which --storage ceph starts"),
         ({"SLUICE_S3_CEPH_BUCKET": "mine"}, "SLUICE_S3_CEPH_BUCKET is set, but scripts/run starts this server itself"),
-        ({"SLUICE_S3_CEPH_SECRET_KEY": "x"}, "SLUICE_S3_CEPH_SECRET_KEY is set, but scripts/run starts servers"),
+        (
+            {"SLUICE_S3_CEPH_SECRET_KEY": "x"},
+            "SLUICE_S3_CEPH_SECRET_KEY is set, but scripts/run starts this server itself",
+        ),
     ],
 )
 def test_a_setting_that_leaves_ceph_out_is_refused(

@@ -17,7 +17,16 @@ from scripts.stack.paths import SOCKET_PATH_MAX, Paths
 from tests.run.conftest import Start
 from tests.run.running import ROOT, RunningStack, processes_of
 
-CODE_PARTS = ("api", "lua", "nginx", "scripts", "requirements.txt", "requirements-dev.txt", ".venv")
+CODE_PARTS = (
+    "api",
+    "lua",
+    "nginx",
+    "scripts",
+    "requirements.txt",
+    "requirements-dev.txt",
+    "requirements-page.txt",
+    ".venv",
+)
 
 
 @pytest.fixture
