@@ -91,7 +91,7 @@ def compose(
     queue: Queue | None = None,
     observe: Observer = lambda sql, args: None,
 ) -> Services:
-    """Creates the services, without using the database or a storage. Tests pass their own parts."""
+    """Creates the services, without using the database or a storage. Tests pass other parts."""
     db = db or Database(config.database_url, config.database_pool, observe)
     metrics.DATABASE_CONNECTIONS_MOST.set(config.database_pool)
     cache, tokens = Cache(config.redis_url), Tokens(Keyring(config.secret_keys, config.secret_keys_file))

@@ -13,7 +13,7 @@ EXIT_INTERRUPTED, EXIT_PIPE = 130, 141
 def quietly(run: Callable[[], int]) -> int:
     """The exit code of ``run``; 141 if the reader of the output has gone (`… | head -1`), 130 after Ctrl-C.
 
-    In both cases the command stops where it is. Every command may be repeated.
+    In both cases the command stops immediately. Every command may be repeated.
     """
     try:
         code = run()

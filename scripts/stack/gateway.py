@@ -262,7 +262,7 @@ class Nginx(Service):
     Args:
         paths: the stack's folders.
         settings: all settings in force, the stack's included.
-        address: where it listens.
+        address: the address that it listens on.
     """
 
     name = "nginx"

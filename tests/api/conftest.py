@@ -320,7 +320,7 @@ class Content:
         return digests.composite(bytes.fromhex("".join(self.hashes().values()))).hex()
 
     def prove(self, challenge: Mapping[str, Any]) -> dict[str, Any]:
-        """The request body that answers a challenge."""
+        """The request body of the proof for a challenge."""
         answer = hashlib.sha256(bytes.fromhex(challenge["nonce"]))
         for offset, length in challenge["ranges"]:
             answer.update(self.data[offset : offset + length])

@@ -90,7 +90,7 @@ class Conductor:
             time.sleep(max(0.0, due - time.monotonic()))  # the schedule says when
             late = time.monotonic() - begun - fault.at
             self._play_one(fault)
-        time.sleep(max(0.0, begun + seconds - time.monotonic()))  # the load goes on until the run ends
+        time.sleep(max(0.0, begun + seconds - time.monotonic()))  # the load continues until the run ends
         return len(schedule)
 
     def _play_one(self, fault: Fault) -> None:

@@ -13,7 +13,7 @@ from cryptography.x509.oid import NameOID
 
 
 def make_certificate(key: Path, certificate: Path, *, expired: bool = False) -> None:
-    """Writes a key and a certificate that is its own authority."""
+    """Writes a key and a self-signed certificate."""
     made, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
     signed = (
@@ -34,7 +34,7 @@ def make_certificate(key: Path, certificate: Path, *, expired: bool = False) -> 
 
 
 def server_context(key: Path, certificate: Path) -> ssl.SSLContext:
-    """What a server of that certificate speaks TLS with."""
+    """Returns the TLS context of a server with that certificate."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
     return context

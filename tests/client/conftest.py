@@ -29,7 +29,7 @@ _names = (f"client{number}" for number in itertools.count(1))
 
 @pytest.fixture(scope="session")
 def gateway() -> Iterator[Gateway]:
-    """The gateway of every module that asks for none of its own."""
+    """The gateway of every module that does not start a separate one."""
     with running({}) as made:
         yield made
 
@@ -81,7 +81,7 @@ def sources(tmp_path: Path) -> Sources:
 
 @dataclass
 class Command:
-    """`python -m sluice` of one user, with settings and tokens in a folder of its own."""
+    """`python -m sluice` of one user, with settings and tokens in a separate folder."""
 
     account: Account
     home: Path
@@ -89,7 +89,7 @@ class Command:
     settings: dict[str, str] = field(default_factory=dict)
 
     def with_settings(self, **settings: str) -> Command:
-        """The same with SLUICE_CLIENT_… variables."""
+        """Returns the command with further SLUICE_CLIENT_… variables."""
         more = {f"SLUICE_CLIENT_{name}": value for name, value in settings.items()}
         return replace(self, settings={**self.settings, **more})
 
@@ -106,7 +106,7 @@ class Command:
         }
 
     def start(self, *arguments: str, **more: Any) -> subprocess.Popen[str]:
-        """A run that goes on beside the test."""
+        """Starts a run in the background of the test."""
         process: subprocess.Popen[str] = subprocess.Popen(
             [*SLUICE, *arguments],
             env=self.environment,
@@ -150,7 +150,7 @@ class Command:
 
 @pytest.fixture
 def command(account: Account, tmp_path: Path) -> Command:
-    """The command, signed in; it runs in a folder of its own."""
+    """The command, signed in; it runs in a separate folder."""
     folder = tmp_path / "work"
     folder.mkdir()
     return Command(account, tmp_path / "home", folder).login()

@@ -1,4 +1,4 @@
-"""A TCP proxy that is a bad network: it cuts connections at random, loses answers, or lets nobody through."""
+"""A TCP proxy that is a bad network: it cuts connections at random, loses responses, or refuses every connection."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class RoughProxy:
 
     Attributes:
         target: the port.
-        cut_within: each connection is cut after so many bytes at most, at random; 0: none is.
+        cut_within: each connection is cut at random after at most this many bytes; 0: none is cut.
         lose_answers_of: a request that holds this is passed on, and its answer thrown away with the connection.
-        refuse: nobody is let through.
+        refuse: every connection is refused.
         cuts: connections that were cut.
         up: bytes from clients to the server.
     """

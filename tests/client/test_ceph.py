@@ -72,7 +72,7 @@ def test_small_files_are_one_put_each(account: Account, gateway: Gateway, tmp_pa
 
 
 def _parts(gateway: Gateway) -> list[dict[str, object]]:
-    """What the edge has written down of parts with this much in them."""
+    """Returns the lines of the edge's access log for parts of more than 64 KiB."""
     text = (gateway.data / "log" / "access.log").read_text()
     log = [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
     return [line for line in log if line["route"] == "part" and line["request_length"] > 64 * 1024]
@@ -130,7 +130,7 @@ def test_a_part_that_the_storage_has_is_not_sent_again(account: Account, gateway
 def test_the_etags_of_all_parts_go_with_complete(
     account: Account, sources: Sources, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What a resumed upload was answered before is not known any more: it names none."""
+    """A resumed upload does not know the earlier ETags: its complete names none."""
     told: list[dict[str, object]] = []
     real = Calls.call
 

@@ -39,7 +39,7 @@ class TestGroups:
         assert [file for group in found for file in group] == files
         lengths = [len(group) for group in found]
         assert lengths[:8] == [1] * 8
-        assert max(lengths) == 10  # eight of them are begun at once, and a user may have 100 unfinished uploads
+        assert max(lengths) == 10  # eight of them are begun concurrently, and a user may have 100 unfinished uploads
         assert sorted(lengths[:-1]) == lengths[:-1]
         assert groups.rest() is None
 

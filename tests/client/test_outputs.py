@@ -87,7 +87,7 @@ def test_local_names_of_other_bytes_stay_these_bytes(command: Command) -> None:
 
 
 def on_a_terminal(command: Command, *arguments: str) -> str:
-    """What a run shows on a terminal."""
+    """Returns the output of a run on a terminal."""
     controller, terminal = pty.openpty()
     process = subprocess.Popen(
         [*SLUICE, *arguments], env=command.environment | {"TERM": "xterm"}, stdout=terminal, stderr=terminal

@@ -57,7 +57,7 @@ def trip_anew(url: str, username: str, name: str) -> str:
 
 
 def test_forked_children_have_connections_of_their_own(client: Client) -> None:
-    """As gunicorn and celery have it: the client was used before they fork, and its parent goes on."""
+    """As in gunicorn and celery: the client was used before the fork, and the parent continues to use it."""
     trip(client, "before")
     _inherited[:] = [client]
     with ThreadPoolExecutor(1) as parent, ProcessPoolExecutor(4, multiprocessing.get_context("fork")) as pool:
@@ -167,7 +167,7 @@ def test_beside_asyncio(client: Client) -> None:
 
 
 def test_a_session_is_for_its_origin_alone(account: Account, gateway: Gateway) -> None:
-    """The same server under another name is another origin."""
+    """If one server has two names, these are two origins."""
     store = MemoryStore()
     with Client(account.url, store=store) as client:
         client.login(account.username, PASSWORD)

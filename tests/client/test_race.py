@@ -171,7 +171,7 @@ class Machine:
 
     Args:
         cost: of a second's hashing that a second of one sender takes.
-        network: bytes a second, of all senders.
+        network: bytes per second, of all senders.
         noise: share of the speed that other programs take, at most.
     """
 

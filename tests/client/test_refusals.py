@@ -1,4 +1,4 @@
-"""What can go wrong around the command: one clear line each, and the exit code that docs/client.md says."""
+"""Errors of the command: each gives one clear line, and the exit code that docs/client.md names."""
 
 from __future__ import annotations
 
@@ -195,7 +195,7 @@ def test_a_clock_that_is_wrong_and_a_certificate_that_is_not_trusted(command: Co
 
 
 def test_a_proxy_is_gone_through(account: Account, gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
-    """nginx takes a request for a proxy as its own (RFC 9112 section 3.2.2), so it can stand in for one."""
+    """nginx accepts a request in the form for a proxy (RFC 9112 section 3.2.2), so it can act as one."""
     monkeypatch.setenv("http_proxy", f"http://ann:secret@127.0.0.1:{gateway.stack.port}")
     monkeypatch.setenv("no_proxy", "")
     with Client("http://files.invalid", username=account.username, password=account.password) as client:
@@ -219,7 +219,7 @@ def test_https_goes_through_a_proxy_by_connect(
     with Client(url, username=account.username, password=account.password, settings=settings) as client:
         assert client.upload(b"through it", "through").file.name == "through"
         assert {head.splitlines()[0] for head in proxy.asked} == {f"CONNECT localhost:{server.port} HTTP/1.1"}
-        # the token is for the server alone: the proxy sees where, and its own credentials
+        # the token is for the server alone: the proxy sees the target and the proxy's credentials
         assert not any("Bearer" in head or "User-Agent: sluice" in head for head in proxy.asked)
     monkeypatch.setenv("https_proxy", f"http://ann:wrong@127.0.0.1:{proxy.port}")
     with (

@@ -1,4 +1,4 @@
-"""What was interrupted goes on: after a kill, from another machine, after Ctrl-C; and little is sent twice."""
+"""Interrupted transfers resume: after a kill, from another machine, after Ctrl-C; and little is sent twice."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_another_machine_goes_on_with_a_copy_of_other_times(
 
 
 def test_other_content_that_looks_alike_is_not_mixed_in(command: Command, gateway: Gateway, source: Source) -> None:
-    """The first parts are on the server, then the file is another one where nobody has looked."""
+    """The first parts are on the server, then the file changes at an offset that is not compared."""
     interrupted(command, gateway, source, signal.SIGKILL, "never")
     with source.path.open("r+b") as file:
         file.seek(PART // 2 + 12345)

@@ -53,7 +53,7 @@ def account(proxy: RoughProxy, gateway: Gateway) -> Iterator[Account]:
 
 
 def once_moved(count: int, then: Callable[[], None]) -> Callable[[Progress], None]:
-    """A callback that does something once, when so many bytes have moved."""
+    """Returns a callback that calls ``then`` once, after ``count`` bytes have moved."""
     done = threading.Event()
 
     def told(progress: Progress) -> None:

@@ -1,4 +1,4 @@
-"""What can be uploaded besides files: whatever can be read is stored as it reads, and nothing is stored as empty."""
+"""Uploads of other objects than files: each is stored exactly as it reads, and none as empty content."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from tests.e2e.gateway import Gateway
 from tests.e2e.sources import MIB, PART, Sources
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
-"""What is opened here for one upload is closed when it is forgotten."""
+"""The objects that are opened here for one upload are closed by the garbage collector."""
 DATA = b"".join(hashlib.sha256(str(n).encode()).digest() for n in range(3000))
 """96,000 bytes."""
 
@@ -42,7 +42,7 @@ DATA = b"".join(hashlib.sha256(str(n).encode()).digest() for n in range(3000))
 
 
 def stored(command: Command, name: str) -> bytes:
-    """What the server has under a name."""
+    """Returns the content that the server has under a name."""
     result = subprocess.run(
         [*SLUICE, "cat", name], env=command.environment, capture_output=True, check=True, timeout=60
     )
@@ -227,7 +227,7 @@ class Odd:
 
 
 class Louder(io.BytesIO):
-    """A subclass whose read is its own."""
+    """A subclass that overrides ``read``."""
 
     def read(self, size: int | None = -1, /) -> bytes:
         return super().read(size).replace(b"a", b"A")
@@ -248,7 +248,7 @@ def _spooled(folder: Path, most: int) -> Any:
 
 
 def _unflushed(folder: Path) -> Any:
-    """What was written last is in the object's buffer, and not in the file."""
+    """The last bytes are in the object's buffer, and not in the file."""
     found = (folder / "unflushed").open("w+b")
     found.write(DATA[:-3])
     found.flush()

@@ -181,7 +181,7 @@ def test_check_compares_a_folder_with_the_server(command: Command, tree: Path) -
     text = command.run("check", "d", code=15)
     assert [line.split()[0] for line in text.stdout.splitlines()] == ["different", "missing", "only"]
     assert "1 different, 1 missing, 1 only there, 1 same" in text.stderr
-    command.run("check", "d/sub/c", code=15)  # by its own name it is not there
+    command.run("check", "d/sub/c", code=15)  # under its file name it is not on the server
     command.run("check", "nothing", code=1)
 
 

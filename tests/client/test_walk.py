@@ -15,7 +15,7 @@ from tests.e2e.gateway import Gateway
 
 
 def paste(text: str, folder: Path, code: int = 0, **variables: str) -> str:
-    """Runs lines as a person's shell does, in a checkout, from a home of its own."""
+    """Runs lines as a person's shell does, in a checkout, with a separate home folder."""
     checkout = folder / "checkout"
     checkout.mkdir(exist_ok=True)
     if not (checkout / "client").exists():

@@ -1,4 +1,4 @@
-"""Every sub-command: its help, and what those do that have no test of their own elsewhere."""
+"""Every sub-command: its help; and the behaviour of those that no other file tests."""
 
 from __future__ import annotations
 

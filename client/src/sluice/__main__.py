@@ -20,7 +20,7 @@ def _end(number: int, frame: "FrameType | None") -> None:
 
 
 def _interrupt(then: "signal.Handlers | object") -> None:
-    """What Ctrl-C does from here on; a process that was told to ignore it goes on doing so."""
+    """Sets what Ctrl-C does from now on. If the process was told to ignore it, it still ignores it."""
     try:
         if signal.getsignal(signal.SIGINT) not in (signal.SIG_IGN, None):
             signal.signal(signal.SIGINT, then)  # type: ignore[arg-type]

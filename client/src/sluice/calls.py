@@ -26,7 +26,7 @@ class Calls:
     def call(
         self, method: str, path: str, body: Mapping[str, Any] | None = None, repeat: Repeat = Repeat.SAFE
     ) -> tuple[int, dict[str, Any]]:
-        """Any call with the user's token, which is renewed once where it is refused."""
+        """Makes any call with the user's token. If the server refuses the token, it is renewed once."""
         token = self.session.token()
         try:
             return self.transport.call(method, path, body, token, repeat)
@@ -86,7 +86,7 @@ class Calls:
         return _uploads(self.call("POST", "/uploads/batch/complete", {"ids": ids})[1])
 
     def prove(self, upload: Upload, proof: str, hashes: Sequence[str]) -> Upload:
-        """Answers a challenge, which the server takes once."""
+        """Sends the proof for a challenge. The server accepts one proof per challenge."""
         body = {"proof": proof, "parts": list(hashes)}
         return Upload.of(self.call("POST", f"/uploads/{upload.id}/proof", body, Repeat.UNSENT)[1])
 
@@ -102,7 +102,7 @@ class Calls:
             yield Upload.of(item)
 
     def complete(self, upload: Upload, etags: Mapping[int, str] | None = None) -> Upload:
-        """Ends an upload; the ETags of all of its parts, where they are known, spare the server a look."""
+        """Completes an upload. If the ETags of all parts are given, the server need not list the parts."""
         body = {"etags": _numbered(etags)} if etags and len(etags) == upload.part_count <= _MOST_ETAGS else None
         return Upload.of(self.call("POST", f"/uploads/{upload.id}/complete", body)[1])
 

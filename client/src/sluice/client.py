@@ -41,11 +41,11 @@ class Client:
     """One user of one server; for use by many threads. A context manager: at its end every connection is closed.
 
     Sign in by ``token`` (used as it is, until it ends), by ``username`` and ``password`` (a session is opened when it
-    is needed, and opened anew when it has ended), or by ``store``, where a session is kept. All of these go to the
+    is needed, and opened anew when it has ended), or by ``store``, which keeps a session. All of these go to the
     server's origin (scheme, host and port), and to no other: not to the host of a link, not where a redirect leads.
 
-    A child process that was forked goes on with a client of its parent, on connections of its own; with a session that
-    is kept in memory it uses the access token until that ends, and then needs the password. A client cannot be pickled.
+    A forked child process can use a client of its parent: it opens new connections. If the session is kept in memory,
+    the child uses the access token until it expires, and then needs the password. A client cannot be pickled.
 
     Example::
 
@@ -53,8 +53,8 @@ class Client:
             result = client.upload("holiday.mp4", on_progress=print)
             print(client.link(result.file).url)
 
-    Every method raises the errors of `sluice.errors`: APIError where the server says no, NetworkError where it cannot
-    be reached for `Settings.patience` seconds, SignInNeeded where there is no session and no password.
+    Every method raises the errors of `sluice.errors`: APIError if the server refuses, NetworkError if it cannot
+    be reached for `Settings.patience` seconds, SignInNeeded if there is no session and no password.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Ends whatever goes on in other threads, and closes every connection."""
+        """Ends the transfers and calls of other threads, and closes every connection."""
         self._engine.transport.stop.set()
         self._engine.connections.close()
 
@@ -165,12 +165,12 @@ class Client:
         known: Iterable[File] = (),
         on_progress: OnProgress | None = None,
     ) -> UploadResult:
-        """Uploads a file by its path, bytes, or what a binary file object's `read` gives from where it stands.
+        """Uploads a file by its path, bytes, or a binary file object from its current position on.
 
-        An upload that was interrupted is gone on with, by whatever machine has the same content under the same name.
-        Content that the server has is not sent (`Settings.instant`). What cannot be read twice (a pipe, gzip, an
-        archive's member, a response) is sent in parts as it comes, with one part in memory for each that is on its
-        way; interrupted, it begins anew.
+        An interrupted upload is resumed, from any machine that has the same content under the same name.
+        Content that the server has is not sent (`Settings.instant`). A stream that cannot be read twice (a pipe, gzip,
+        an archive's member, a response) is sent in parts as it comes, with one part in memory for each that is being
+        sent. If such an upload is interrupted, it starts again from the beginning.
 
         Args:
             name: what it is called on the server; by default the file's own.
@@ -313,7 +313,7 @@ class Client:
         return self._calls.restore(self._id(file))
 
     def link(self, file: File | str, *, expires_in: int | None = None, disposition: str | None = None) -> Link:
-        """A download URL for anybody; for an hour, or so many seconds up to 7 days."""
+        """Creates a public download URL. It is valid for an hour, or for ``expires_in`` seconds up to 7 days."""
         return self._calls.link(self._id(file), expires_in, disposition)
 
     def unlink(self, file: File | str) -> None:

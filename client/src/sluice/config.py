@@ -55,7 +55,7 @@ _NOWHERE = Path(os.devnull, "sluice")
 
 @dataclass(frozen=True)
 class Folders:
-    """Where the command keeps its own.
+    """The folders of the command.
 
     Attributes:
         config: config.ini.
@@ -108,10 +108,10 @@ class Config:
                     raise ConfigError(f"{self._path}: {key} is not a setting")
 
     def get(self, key: str) -> str | None:
-        """A setting as text; None where nothing says it.
+        """Returns a setting as text; None if it is not set.
 
-        A password or a token that stands beside a server's address is for that server: an address that is given with
-        more weight, such as --url, leaves it unused where it names another origin.
+        A password or a token that stands beside a server's address is for that server. If an address of higher
+        priority, such as --url, names another origin, the password or token is not used.
         """
         levels = [level.get(key) for level in self._levels()]
         place = next((place for place, value in enumerate(levels) if value), None)
@@ -132,7 +132,7 @@ class Config:
 
     @property
     def url(self) -> str:
-        """The server. Raises ConfigError where none is known, or the address is none."""
+        """Returns the server's address. Raises ConfigError if none is set, or if it is no valid address."""
         found = self.get("url")
         if not found:
             raise ConfigError("no server is known yet: sluice login http://server")

@@ -1,8 +1,8 @@
-"""What an upload may be given, and how it is read: as a file of a known size, as bytes, or as a stream to its end.
+"""The content of an upload, and how it is read: as a file of a known size, as bytes, or as a stream to its end.
 
 A file object's descriptor is used only if reading the object gives exactly what the descriptor holds: that is so of
 what `open` gives in binary mode, and of temporary files. Everything else (gzip, bz2, lzma, members of archives,
-responses, sockets, pipes, objects of one's own) is read by its `read`, from where it stands.
+responses, sockets, pipes, custom objects) is read by its `read`, from its current position on.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ Content = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | R
 
 
 def opened(content: Content, name: str | None) -> Source | Stream:
-    """What an upload reads from; it is closed by the caller.
+    """Returns the source or stream that an upload reads. The caller closes it.
 
     Args:
-        name: what it is called; a path and a plain file have names of their own.
+        name: the file's name on the server; if it is None, the name of the path or plain file is used.
 
     Raises:
         ConfigError: it has no name, is opened for text, not for reading, or closed.

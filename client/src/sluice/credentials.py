@@ -45,7 +45,7 @@ class CredentialStore(Protocol):
         """The session of a server, such as ``https://files.example``, if there is one."""
 
     def save(self, origin: str, credentials: Credentials) -> bool:
-        """Keeps a server's session instead of what was kept; False where other processes cannot see it."""
+        """Replaces the kept session of a server. Returns False if other processes cannot see it."""
 
     def delete(self, origin: str) -> None:
         """Forgets a server's session."""
@@ -74,7 +74,7 @@ class MemoryStore:
         self._kept.pop(origin, None)
 
     def after_fork(self) -> None:
-        """In a child: its parent goes on with the same sessions, and a refresh token is good for one use of one."""
+        """Marks a forked child's sessions as in doubt: its parent uses them too, and a refresh token works once."""
         self._lock = threading.RLock()
         self._kept = {origin: replace(found, in_doubt=True) for origin, found in self._kept.items()}
 
@@ -83,7 +83,7 @@ class FileStore:
     """A file that only its owner may read, replaced in one step; a second file is the lock.
 
     Args:
-        on_unwritable: given, sessions are kept in memory where the file cannot be written, and this is told why.
+        on_unwritable: if the file cannot be written, this is called with the reason, and memory keeps the sessions.
     """
 
     def __init__(self, path: Path, on_unwritable: Callable[[str], None] | None = None) -> None:
@@ -106,7 +106,7 @@ class FileStore:
         if found is not None:
             return found
         kept = _decode(self._read().get(origin))
-        # nobody else would learn of it if the refresh token were used
+        # if the refresh token were used, no other process would learn of the new one
         return replace(kept, in_doubt=True) if kept is not None and self._memory is not None else kept
 
     def save(self, origin: str, credentials: Credentials) -> bool:
@@ -146,7 +146,7 @@ class FileStore:
         write_private(self._path, json.dumps(kept))
 
     def _keep_in_memory(self, ex: LocalError) -> MemoryStore:
-        """Raises the error where this is not wanted."""
+        """Raises the error if keeping sessions in memory is not wanted."""
         if self._on_unwritable is None:
             raise ex
         self._memory = MemoryStore()
@@ -192,7 +192,7 @@ def store_for(
     """Where a profile's tokens are kept.
 
     Args:
-        kind: ``file``, ``keyring``, or ``auto``: the keyring where there is one.
+        kind: ``file``, ``keyring``, or ``auto``: the keyring if there is one.
         on_unwritable: see `FileStore`.
 
     Raises:

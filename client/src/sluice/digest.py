@@ -66,7 +66,7 @@ def hash_parts(
     on_hashed: Callable[[int], None] = lambda _: None,
     check: Callable[[], None] = lambda: None,
 ) -> dict[int, str]:
-    """SHA-256 of parts, by number; several are hashed at once.
+    """SHA-256 of parts, by number; several are hashed concurrently.
 
     Args:
         on_hashed: told the bytes of each part that is done.

@@ -19,7 +19,7 @@ from sluice.transport import check_redirect, is_transient, refusal
 from sluice.wire import Response
 
 _RANGE_BYTES = 64 * 1024**2
-"""At most so much in one request: a request costs the server more than it costs to send a megabyte."""
+"""Most bytes of one request. A request costs the server more than it costs to send a megabyte."""
 _RECEIVE = 512 * 1024
 """Bytes that are received, hashed and written at a time. The system caches what is written in pieces as large: of
 1 MiB each they come from memory that a virtual machine's host has taken back, and cost three times as much.
@@ -60,7 +60,7 @@ class Address:
             return self._link, headers
 
     def renew(self, refused: str) -> bool:
-        """Gets another one; False where there is none to be had."""
+        """Gets another link or token; False if there is none."""
         if self._is_given:
             return False
         if self._by_token:
@@ -78,7 +78,7 @@ class Downloader:
 
     Args:
         file: what the server says of it.
-        address: where its bytes are.
+        address: the address of its bytes.
     """
 
     def __init__(self, engine: Engine, name: str, size: int, digest: str, address: Address, reporter: Reporter) -> None:
@@ -187,7 +187,7 @@ class Downloader:
         """The content, piece by piece; each piece is good until the next is asked for.
 
         Raises:
-            DigestMismatch: at the end, where the bytes were not those of the digest.
+            DigestMismatch: at the end, if the bytes do not match the digest.
         """
         self._reporter.stage("receiving")
         hashes: list[str] = []

@@ -1,4 +1,4 @@
-"""What the transfers of one client share."""
+"""The state that the transfers of one client share."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Engine:
 
     Attributes:
         slots: held while a part is on its way, so that ``parallel`` holds for all uploads together.
-        network_speed: bytes a second that uploads last reached, if any did yet.
+        network_speed: bytes per second of the latest uploads; None before the first.
         takes_groups: False once the server has shown that it knows no calls for several uploads.
     """
 
@@ -37,7 +37,7 @@ class Engine:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def after_fork(self) -> None:
-        """In a child: nothing that its parent's other threads hold, and no connection of theirs."""
+        """Gives a forked child new locks and connections, because its parent's threads hold the old ones."""
         self.transport.stop = threading.Event()
         self.limiter = Limiter(self.settings.limit_rate, self.transport.stop)
         self.slots = threading.BoundedSemaphore(self.settings.parallel)
@@ -46,7 +46,7 @@ class Engine:
         self.calls.session.after_fork()
 
     def check(self) -> None:
-        """Raises Cancelled where everything should end."""
+        """Raises Cancelled if all transfers should end."""
         self.transport.patience().check()
 
     def patience(self) -> Patience:

@@ -1,14 +1,14 @@
-"""What can go wrong, and the exit code that the command gives for it.
+"""The errors of the client, and the exit code of the command for each.
 
 SluiceError
 ├── ConfigError               settings or arguments that cannot work
-├── SignInNeeded              nobody is signed in, or the session has ended
+├── SignInNeeded              there is no session, or it has ended
 ├── APIError                  the server said no; `code` and `status` are those of docs/api.md
 │   ├── Unauthorized          the password is wrong, or the token is not good
 │   ├── NotFound              there is no such file, upload or address
 │   └── ServerFull            the server's storage has no room
 ├── NetworkError
-│   ├── ServerAway            nobody answers, or what answers is not ready, for longer than the patience
+│   ├── ServerAway            the server does not answer, or is not ready, for longer than the patience
 │   ├── Intercepted           something else than Sluice answered: a proxy, a captive portal
 │   └── CertificateRefused    TLS failed; often a clock that is wrong
 ├── ContentError
@@ -58,7 +58,7 @@ class APIError(SluiceError):
         code: the error's code, as docs/api.md lists them.
         request_id: what the server's log knows the request by.
         details: further members of the error.
-        retry_after: seconds after which the server may be asked again, where it said so.
+        retry_after: seconds after which the call may be repeated, if the server named them.
     """
 
     exit_code = 5
@@ -146,7 +146,7 @@ class FileChanged(ContentError):
 
 
 class DigestMismatch(ContentError):
-    """What was downloaded is not what its digest says."""
+    """The downloaded content does not match its digest."""
 
 
 class LocalError(SluiceError):

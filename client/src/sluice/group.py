@@ -1,8 +1,8 @@
 """Small files together: one call begins them, one ends them, and between the two each is sent by itself.
 
-Only what goes smoothly goes this way: new files of one part on a server that knows the calls. Whatever else comes up
-(found again, known content, a file that changed, a refusal) is left to `sluice.uploader`, which deals with it one by
-one and finds what has been begun here.
+A group holds only the simple case: new files of one part, on a server that knows the calls. Every other case
+(found again, known content, a file that changed, a refusal) is left to `sluice.uploader`, which uploads such files one
+by one and finds the uploads that were begun here.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ LARGEST = 1024**2
 MOST = 16
 """Files of one group."""
 _UNFINISHED = 80
-"""Uploads that are begun at once, in all groups: a user may have 100."""
+"""Most unfinished uploads of all groups together: a user may have 100."""
 _BYTES = 4 * 1024**2
 """Bytes of one group: it should not take long."""
 
@@ -92,7 +92,7 @@ class Groups:
         return self.rest() if len(self._files) >= wanted or self._bytes >= _BYTES else None
 
     def rest(self) -> list[Small] | None:
-        """What is left at the end."""
+        """Returns the files that are left, as the last group."""
         files, self._files, self._bytes = self._files, [], 0
         return files or None
 
@@ -101,7 +101,7 @@ def upload_group(engine: Engine, files: Sequence[Small]) -> list[UploadResult | 
     """Uploads files together; None for each that has to go by itself.
 
     Raises:
-        NetworkError, SignInNeeded, Cancelled: none of them can go on.
+        NetworkError, SignInNeeded, Cancelled: no file can be uploaded.
     """
     if len(files) < 2 or not engine.takes_groups:
         return [None] * len(files)
@@ -137,7 +137,7 @@ def _open(engine: Engine, file: Small, opened: contextlib.ExitStack) -> _Open | 
 
 
 def _create(engine: Engine, going: Sequence[_Open]) -> bool:
-    """Begins them; False where the server does not know how."""
+    """Begins the uploads of a group; False if the server has no such call, or refuses the group."""
     try:
         uploads = engine.calls.create_many(
             [(each.source.name, each.source.size, each.digest, {1: each.sha256}, each.content_type) for each in going]
@@ -146,7 +146,7 @@ def _create(engine: Engine, going: Sequence[_Open]) -> bool:
         if ex.status in (404, 405):
             engine.takes_groups = False
             return False
-        if ex.status == 400:  # a name that it does not take, say: it is told which by a call of its own
+        if ex.status == 400:  # such as a refused name: a separate call per file shows which
             return False
         raise
     for each, upload in zip(going, uploads, strict=True):

@@ -10,7 +10,7 @@ MOST = 1024**2
 
 
 class Limiter:
-    """Lets so many bytes a second pass; nothing waits where there is no limit.
+    """Limits the rate in bytes per second. If there is no limit, nothing waits.
 
     Each taker books the next stretch of time and sleeps until it begins, so that many threads share one pace.
 

@@ -1,4 +1,4 @@
-"""A link that somebody was given: what it leads to. No credentials go along: the link is all that it takes."""
+"""The file behind a link. No credentials are sent: the link alone is enough."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _EPOCH = datetime.fromtimestamp(0, timezone.utc)
 
 
 def look(engine: Engine, link: str) -> File:
-    """What a link leads to.
+    """Returns the file that a link leads to.
 
     Raises:
         ConfigError: it is no link, or holds a user or a password.
         NotFound, APIError: it is not good, or not any more.
-        NetworkError: nobody answers, or not Sluice.
+        NetworkError: there is no response, or it is not Sluice's.
     """
     if address.split(link).username is not None:
         raise ConfigError("a link holds no user and no password")

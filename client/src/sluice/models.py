@@ -1,4 +1,4 @@
-"""What the server answers, as values; the shapes are those of docs/api.md."""
+"""The server's responses as values; the shapes are those of docs/api.md."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class Link:
 
 @dataclass(frozen=True)
 class Challenge:
-    """What an upload in state ``proving`` asks for: the bytes of a few (offset, length)."""
+    """The request of an upload in state ``proving``: the bytes of a few ranges (offset, length)."""
 
     nonce: bytes
     ranges: tuple[tuple[int, int], ...]
@@ -119,7 +119,7 @@ class Upload:
 
     Attributes:
         state: proving, uploading, finalizing, done, failed, aborted or expired.
-        parts: URLs, where the call that answered this asked for some.
+        parts: URLs, if the call asked for some.
         found: the server had it from an earlier call.
     """
 

@@ -17,7 +17,7 @@ _WINDOWS_RESERVED = frozenset(
 
 
 def check_local_name(name: str, platform: str = sys.platform) -> str:
-    """The name, where a file can be called so here.
+    """Returns the name if a file can have it on this system.
 
     Raises:
         NameRefused: it cannot; says why.
@@ -55,7 +55,7 @@ def _refusal(name: str, platform: str) -> str | None:
 
 
 def partial_name(name: str, suffix: str = ".part") -> str:
-    """What a file is called while it is incomplete; a long name is cut, and made unlike others by its hash."""
+    """Returns the name of an incomplete file. A long name is cut, and made unique by its hash."""
     if len(name.encode(errors="surrogateescape")) + len(suffix) + len(".journal") <= _MOST_BYTES:
         return name + suffix
     return hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()[:32] + suffix

@@ -152,7 +152,7 @@ class PartialFile:
         return True
 
     def close(self) -> None:
-        """Leaves what is there for another run, if it is worth one; nothing where it is finished."""
+        """Closes the files. If they hold no part that another run could use, they are deleted."""
         if self._close() and not self.hashes:
             for path in (self.part_path, self._journal_path):
                 with contextlib.suppress(OSError):

@@ -102,7 +102,7 @@ class Pipeline:
 
         Raises:
             UploadEnded: the upload takes no parts any more.
-            APIError, NetworkError, FileChanged, Cancelled: it cannot go on.
+            APIError, NetworkError, FileChanged, Cancelled: the parts cannot be sent.
         """
         self._begin(numbers)
         if again:
@@ -119,7 +119,7 @@ class Pipeline:
         begun, before = time.monotonic(), self._reporter.now.moved
         count = min(self._parallel, len(self._open)) + min(self._engine.settings.hashers, len(self._unhashed))
         if count == 1:
-            self._work()  # a small file needs no threads of its own
+            self._work()  # a small file needs no separate threads
         else:
             self._work_side_by_side(count)
         if self._error is not None:
@@ -167,7 +167,7 @@ class Pipeline:
                     batch = [self._unsigned.popleft() for _ in range(min(len(self._unsigned), self._most_signed()))]
                     return lambda: self._sign(batch)
                 waiting = len(self._unsigned) + len(self._signed) + self._hashing
-                # all of it is hashed as fast as can be while nobody knows whether it has to be sent
+                # until it is known whether the file has to be sent, all of it is hashed as fast as possible
                 is_due = self._pace is not None or waiting < self._ahead
                 if self._unhashed and self._hashing < self._engine.settings.hashers and is_due:
                     self._hashing += 1

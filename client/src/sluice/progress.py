@@ -1,4 +1,4 @@
-"""What a transfer tells while it goes on."""
+"""The progress that a transfer reports while it runs."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Progress:
 
 
 OnProgress = Callable[[Progress], None]
-"""Called from the threads that do the work, never two at once for one file; it should be quick."""
+"""Called from the worker threads, by one thread at a time for one file; it should be quick."""
 
 
 class Reporter:

@@ -32,7 +32,7 @@ class Proxy:
 
     @classmethod
     def of(cls, text: str, variable: str) -> Proxy:
-        """A proxy by its URL. Raises ConfigError where this is none that can be used."""
+        """Returns a proxy by its URL. Raises ConfigError if the URL names no usable proxy."""
         try:
             parts = urlsplit(text if "://" in text else f"http://{text}")
             port = parts.port or 8080
@@ -47,7 +47,7 @@ class Proxy:
 
 
 def proxy_for(scheme: str, host: str, port: int) -> Proxy | None:
-    """The proxy for a server; None where it is spoken to directly. Raises ConfigError."""
+    """Returns the proxy for a server; None if the connection is direct. Raises ConfigError."""
     import urllib.request  # it costs every start what only a request needs
 
     found = urllib.request.getproxies()

@@ -1,4 +1,4 @@
-"""Hashing and sending at the same time: how much may be sent while nobody knows whether it has to be.
+"""Hashing and sending at the same time: how much may be sent before it is known whether it has to be.
 
 The server can tell that it has a content once all of it is hashed. Until then parts are sent as far as this does not
 slow the hashing down: all of the network is used if it is slow, and hardly any of it if client and server share cores.
@@ -26,7 +26,7 @@ _FIRST_REST, _NEXT_REST, _LONGEST_REST = 1, 4, 64
 
 
 class _Average:
-    """Bytes a second, of the last windows."""
+    """Bytes per second, over the last windows."""
 
     def __init__(self) -> None:
         self._count = self._seconds = 0.0

@@ -1,4 +1,4 @@
-"""What becomes of an upload."""
+"""The results of uploads."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sluice.models import File
 
 @dataclass(frozen=True)
 class UploadResult:
-    """What became of an upload.
+    """The result of an upload.
 
     Attributes:
         instant: the server had the content: what was sent of it, if anything, was not needed.

@@ -33,7 +33,7 @@ class Patience:
     _begun: float = field(default_factory=lambda: time.monotonic())
 
     def check(self) -> None:
-        """Raises Cancelled where the caller wants to stop."""
+        """Raises Cancelled if the caller wants to stop."""
         if self.stop.is_set():
             raise Cancelled("stopped")
 
@@ -41,7 +41,7 @@ class Patience:
         """Sleeps before the next try.
 
         Args:
-            error: what went wrong; raised where the patience is at its end.
+            error: the error of the last try; raised if the patience has ended.
             at_least: seconds that the server asked for (Retry-After).
         """
         self.check()

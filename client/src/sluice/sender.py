@@ -59,7 +59,7 @@ class PartBody:
         self._engine.limiter.take(count)
 
     def take_back(self) -> None:
-        """What was sent does not count: it did not arrive as a whole."""
+        """Takes the sent bytes back from the progress: the part did not arrive as a whole."""
         if self.sent:
             self._reporter.moved(-self.sent)
             self.sent = 0
@@ -84,7 +84,7 @@ def send_part(
         The storage's ETag of it, which complete may be told.
 
     Raises:
-        URLUsedUp, UploadEnded: the upload decides how it goes on.
+        URLUsedUp, UploadEnded: the upload decides what to do next.
         FileChanged: the bytes are not those that were hashed.
         ServerFull, APIError, NetworkError: it cannot be sent.
     """
@@ -134,7 +134,7 @@ def _code(text: bytes) -> str:
 
 
 def _judge(response: Response, text: bytes) -> APIError | NetworkError:
-    """The error to try again after; raises where trying the same again is no use."""
+    """Returns the error after which to try again. Raises it if another try cannot help."""
     status, code = response.status, _code(text)
     error = APIError(status, code or str(status), f"The storage answers {status}")
     if code in _FULL or status == 507:

@@ -1,4 +1,4 @@
-"""Who is signed in: access tokens that are renewed by one thread of one process at a time.
+"""The session: access tokens, renewed by one thread of one process at a time.
 
 A session is used for the origin that it was made at, and for no other.
 
@@ -18,10 +18,10 @@ from sluice.errors import APIError, NetworkError, SignInNeeded
 from sluice.transport import Repeat, Transport
 
 RENEW_BEFORE = 60.0
-"""Seconds before its end at which a token is renewed, or a fourth of its life where that is less."""
+"""A token is renewed this many seconds before its end, or a fourth of its lifetime if that is less."""
 
 Password = Callable[[], "tuple[str, str] | None"]
-"""Answers username and password, where they are at hand."""
+"""Returns username and password; None if they are not known."""
 
 
 class Session:
@@ -49,7 +49,7 @@ class Session:
 
     @property
     def username(self) -> str:
-        """Who is signed in, as far as that is known here."""
+        """The name of the signed-in user; empty if it is not known here."""
         found = self._current or self._store.load(self._origin)
         return found.username if found else ""
 
@@ -113,7 +113,7 @@ class Session:
             return renewed.access_token
 
     def _refresh(self, stored: Credentials) -> Credentials | None:
-        """New tokens; None where the old refresh token is used up, or may be."""
+        """Returns new tokens; None if the old refresh token is used up, or may be."""
         if not self._store.save(self._origin, replace(stored, in_doubt=True)):
             return None  # another process would use the same refresh token once more
         body = {"refresh_token": stored.refresh_token}

@@ -1,4 +1,4 @@
-"""What can be chosen about transfers."""
+"""The settings of transfers."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ class Settings:
     """See docs/client.md for each.
 
     Attributes:
-        parallel: parts, ranges or small files on their way at once.
-        hashers: parts that are hashed at once.
+        parallel: parts, ranges or small files that are transferred concurrently.
+        hashers: parts that are hashed concurrently.
         instant: whether files are hashed before they are sent, so that content which the server has is not sent:
-            ``auto`` where the network is slower than hashing, ``always``, ``never``, or a size in bytes from which on.
-        limit_rate: bytes a second, all connections together.
+            ``auto`` (if the network is slower than hashing), ``always``, ``never``, or the least size in bytes.
+        limit_rate: bytes per second, all connections together.
         patience: seconds for which something is tried again without any success.
         ca_file: certificates to trust besides the system's.
         sync: whether a downloaded file is written through to the disk before it gets its name.

@@ -1,6 +1,6 @@
 """Content of a known size that can be read at any place, by many threads: a file on the disk, or bytes in memory.
 
-What has no size before its end, such as a pipe, is `sluice.stream`'s; `sluice.content` tells which is which.
+Content without a known size, such as a pipe, is read by `sluice.stream`; `sluice.content` chooses between the two.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import BinaryIO
 from sluice.errors import FileChanged, LocalError, PermissionRefused
 
 SEND = 256 * 1024
-"""Bytes that are read and sent at a time where the system cannot do both in one."""
+"""Bytes that are read and sent at a time if the system cannot do both in one call."""
 
 
 class Source(ABC):
@@ -57,7 +57,7 @@ class Source(ABC):
             offset, length = offset + count, length - count
 
     def check_unchanged(self) -> None:
-        """Raises FileChanged where the content is not what it was at first."""
+        """Raises FileChanged if the content has changed since the start."""
         return
 
     def close(self) -> None:
@@ -86,12 +86,12 @@ class BytesSource(Source):
 
 
 class FileSource(Source):
-    """A file on the disk, held open: one that is renamed over meanwhile goes on as it was.
+    """A file on the disk, held open: if another file is renamed over it, the old one is still read.
 
     Args:
         file: what `open` with ``buffering=0`` gives.
         own: whether it is closed with this source.
-        start: where the content begins.
+        start: offset at which the content begins.
     """
 
     def __init__(self, file: BinaryIO, name: str, own: bool = True, start: int = 0) -> None:

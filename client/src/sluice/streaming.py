@@ -1,8 +1,8 @@
-"""An upload of a stream: parts are sent while the next ones come, and nobody knows the end before it is there.
+"""An upload of a stream: parts are sent while the next ones come, and the size is unknown until the end.
 
 The upload is made for a few more parts than have come; its size is raised when these are sent, and becomes the true one
-before the last part is signed (docs/api.md). What is held is one part for each sender and the one that is being read.
-A stream cannot be read a second time: what is interrupted is aborted, and begins anew.
+before the last part is signed (docs/api.md). Memory holds one part for each sender and the one that is being read.
+A stream cannot be read a second time: if an upload is interrupted, it is aborted and has to start again.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class StreamUploader:
 
     Args:
         head: its first `HEAD` bytes, which were read already.
-        known: files on the server; where one has this name and this content, it is the answer.
+        known: files on the server; if one has this name and this content, it is the result.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class StreamUploader:
         """Uploads.
 
         Raises:
-            APIError, NetworkError, Cancelled: it cannot go on; the upload was aborted.
+            APIError, NetworkError, Cancelled: the upload failed and was aborted.
         """
         calls = self._engine.calls
         upload = calls.create(self._name, _FIRST_PARTS * SMALLEST_PART, content_type=self._content_type)

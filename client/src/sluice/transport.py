@@ -1,4 +1,4 @@
-"""Calls of the JSON API: encoded, repeated where that is safe, and every refusal made an error of ours."""
+"""Calls of the JSON API: encoded, repeated if that is safe; every refusal becomes an error of `sluice.errors`."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Transport:
 
         Raises:
             APIError: the server said no.
-            NetworkError: nobody answered within the patience, or something else than Sluice did.
+            NetworkError: no response came within the patience, or one that is not Sluice's.
         """
         headers = {"Accept": "application/json", "User-Agent": self.user_agent}
         if token is not None:
@@ -162,7 +162,7 @@ def is_transient(ex: APIError) -> bool:
 
 
 def refusal(response: Response, text: bytes) -> APIError | NetworkError:
-    """The error that an answer stands for; Intercepted where it is none of Sluice's."""
+    """Returns the error that a response stands for; Intercepted if the response is not Sluice's."""
     try:
         error = json.loads(text)["error"]
         code, message = str(error.pop("code")), str(error.pop("message"))
@@ -174,7 +174,7 @@ def refusal(response: Response, text: bytes) -> APIError | NetworkError:
 
 
 def retry_after(response: Response) -> float | None:
-    """Seconds, where the answer asks for some (RFC 9110 section 10.2.3)."""
+    """Returns the seconds to wait, if the response names them (RFC 9110 section 10.2.3)."""
     value = response.headers.get("retry-after", "")
     if value.isdecimal():
         return float(value)
@@ -185,7 +185,7 @@ def retry_after(response: Response) -> float | None:
 
 
 def intercepted(response: Response) -> NetworkError:
-    """What answered is not Sluice. A gateway's 502 to 504 may pass; anything else will not."""
+    """Returns the error for a response of another server. A gateway's 502 to 504 may pass; anything else will not."""
     what = response.headers.get("server") or response.headers.get("via") or "something without a name"
     if response.status == 407:
         return Intercepted("the proxy wants a sign-in: put user and password into its address (http://user:password@…)")

@@ -1,4 +1,4 @@
-"""One upload from its beginning to its file: found again, proved, sent, completed; anew where it cannot go on."""
+"""One upload from its beginning to its file: found again, proved, sent, completed; repeated if it cannot continue."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class Uploader:
     """Uploads one content.
 
     Args:
-        source: where it comes from.
+        source: the content to upload.
         name: what the file is called on the server.
-        known: files on the server; where one has this name and this content, it is the answer.
+        known: files on the server; if one has this name and this content, it is the result.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Uploader:
         self._known = [f for f in known if (f.name, f.size) == (name, source.size) and f.state != "corrupt"]
 
     def run(self) -> UploadResult:
-        """Uploads. What is interrupted is found again by the next one of the same content under the same name.
+        """Uploads. The next upload of the same content under the same name resumes an interrupted one.
 
         Raises:
             FileChanged: the content changed meanwhile; the upload was aborted.
@@ -104,7 +104,7 @@ class Uploader:
     # -- begin
 
     def _create(self) -> Upload:
-        """The upload: new, found again, or done at once."""
+        """Returns the upload: new, found again, or already complete."""
         plan, create = self._plan, self._calls.create
         if plan.part_count <= 1:
             self._hash_first()
@@ -115,7 +115,7 @@ class Uploader:
         if self._is_hashed_first() or len(self._hashes) == plan.part_count:
             self._hash_first()
             return self._found(create(self._name, plan.size, self._digest(), key, self._content_type))
-        # the first parts are hashed while nobody knows of the upload, and get their URLs by the same call
+        # the first parts are hashed before the upload is created, and get their URLs by the same call
         first = range(1, min(self._engine.settings.parallel, plan.part_count) + 1)
         self._hash(list(first))
         return self._conflicts(
@@ -124,7 +124,7 @@ class Uploader:
         )
 
     def _conflicts(self, create: Callable[[], Upload], plain: Callable[[], Upload] | None = None) -> Upload:
-        """Ends an unfinished upload of other content that stands where ours should."""
+        """Aborts an unfinished upload of other content that takes the place of this one."""
         try:
             return self._found(create())
         except APIError as ex:
@@ -177,7 +177,7 @@ class Uploader:
         return composite([self._hashes[number] for number in range(1, self._plan.part_count + 1)])
 
     def _prove(self, upload: Upload) -> Upload:
-        """Shows that the content is at hand; the upload is done then, or goes on."""
+        """Proves possession of the content. After that the upload is complete, or its parts are sent."""
         if upload.challenge is None or len(self._hashes) < self._plan.part_count:
             return upload
         proof = answer_challenge(self._source, upload.challenge.nonce, upload.challenge.ranges)
@@ -188,7 +188,7 @@ class Uploader:
             return self._calls.upload(upload.id)  # a challenge is taken once: the state says what came of it
 
     def _is_there(self) -> bool:
-        """Asks, by an upload of its own, whether the server has the content; that upload is done then."""
+        """Asks by a separate upload whether the server has the content. If it has, that upload is complete."""
         self._source.check_unchanged()
         create = self._calls.create
         for _ in range(2):
@@ -202,7 +202,7 @@ class Uploader:
                     return True
                 self._calls.abort(upload.id)
             except (APIError, NetworkError):
-                return False  # whatever it was: sending goes on, and meets it again if it matters
+                return False  # sending continues, and meets the error again if it matters
             if begun == "proving":
                 return False
         return False  # what an earlier run had left was aborted, and another one took its place
@@ -210,7 +210,7 @@ class Uploader:
     def _looked_at(self, upload: Upload) -> Upload:
         """An upload that was found again, with what its storage holds at this moment.
 
-        What the server tells of that may be 5 s old, as after a quick restart; a complete always looks.
+        The server's list of parts may be 5 s old, as after a quick restart; a complete always checks the storage.
         """
         if len(self._hashes) < self._plan.part_count:
             return upload
@@ -218,7 +218,7 @@ class Uploader:
             return replace(self._await(self._calls.complete(upload)), found=True)
         except APIError as ex:
             if ex.code != "PARTS_MISSING":
-                return upload  # it is met again where it can be dealt with
+                return upload  # a later call meets the error again and handles it
             missing = set(numbers(ex.details["missing"]))
         received = set(range(1, self._plan.part_count + 1)) - missing
         return replace(upload, missing=tuple(sorted(missing)), received=tuple(sorted(received)), found=True)
@@ -272,7 +272,7 @@ class Uploader:
         raise DigestMismatch(f"the server does not hold what was sent of {self._name}")
 
     def _after_refusal(self, upload: Upload, ex: APIError) -> tuple[Upload, set[int]]:
-        """What to send again after a refused call."""
+        """Returns the upload and the parts to send again after a refused call."""
         if ex.code == "PARTS_MISSING":
             return upload, set(numbers(ex.details["missing"]))
         if ex.code == "PART_MISMATCH" and ex.details.get("state") != "failed":
@@ -290,7 +290,7 @@ class Uploader:
         raise ex
 
     def _check_parts(self, parts: set[int]) -> None:
-        """Raises FileChanged where the content of parts is not what it was when they were hashed."""
+        """Raises FileChanged if the content of parts has changed since they were hashed."""
         self._source.check_unchanged()
         for number in sorted(parts & self._hashes.keys()):
             if hash_part(self._source, *self._plan.part(number), self._engine.check) != self._hashes[number]:

@@ -35,7 +35,7 @@ ANSWER_SECONDS = 90.0
 KEPT_SECONDS = 20.0
 """Shorter than any server's own patience, so that it is seldom the server that hangs up."""
 _SLOW_SECONDS = 2.0
-"""After so long without a connection or an answer, a person is told whom the client waits for."""
+"""After this time without a connection or a response, the user is told which server the client waits for."""
 _EARLY_ANSWER_SECONDS = 2.0
 _NONE: Mapping[str, str] = MappingProxyType({})
 
@@ -69,7 +69,7 @@ class Response:
             return self._raw.read(limit) if limit else b""
 
     def read_into(self, view: memoryview) -> int:
-        """Fills a buffer; 0 at the end. Raises NetworkError where the body was cut off."""
+        """Fills a buffer; 0 at the end. Raises NetworkError if the body was cut off."""
         with named(self._connection.exchange):
             count = self._raw.readinto(view)
             if not count and self._raw.length:
@@ -91,7 +91,7 @@ class Response:
 
 @dataclass(frozen=True)
 class _Place:
-    """What connections are kept by."""
+    """The key under which connections are kept."""
 
     scheme: str
     host: str
@@ -132,7 +132,7 @@ class Connections:
         """Sends a request and reads the head of its answer.
 
         Raises:
-            NetworkError: nobody was reached, or the connection broke; it says whether the request may have arrived.
+            NetworkError: no connection, or it broke; the error says whether the request may have arrived.
         """
         parts = urlsplit(url)
         connection, begun = self._take(self._place(parts)), time.monotonic()
@@ -150,7 +150,7 @@ class Connections:
                 self.on_request(method, url, status, time.monotonic() - begun, request_id)
 
     def close(self) -> None:
-        """Breaks every connection, those in use as well: whoever waits on one is woken by an error."""
+        """Breaks every connection, those in use as well: a thread that waits on one gets an error."""
         with self._lock:
             self._closed = True
             idle = [connection for kept in self._idle.values() for connection in kept]
@@ -162,7 +162,7 @@ class Connections:
             connection.interrupt()
 
     def after_fork(self) -> None:
-        """In a child: the connections are its parent's, which goes on with them. Only the child's ends are closed."""
+        """In a forked child, closes only the child's ends: the parent still uses the connections."""
         inherited = [*self._busy, *(connection for kept in self._idle.values() for connection in kept)]
         self._begin()
         for connection in inherited:
@@ -346,7 +346,7 @@ def _begin(sock: socket.socket, method: str) -> http.client.HTTPResponse:
 
 
 def _readable(sock: socket.socket, seconds: float) -> bool:
-    """Whether something comes within some time; where nothing was asked for, it is that the server has hung up."""
+    """Tells if data comes within some time. If no request was sent, it means that the server closed the connection."""
     if isinstance(sock, ssl.SSLSocket) and sock.pending():
         return True
     if hasattr(select, "poll"):

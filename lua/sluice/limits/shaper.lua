@@ -98,7 +98,7 @@ local function pump(socket, length, account, rate)
     return length
 end
 
---- Requests a file's bytes.
+--- Requests the bytes of a file from the inner server.
 -- @param range Range's value, or ""
 -- @param wanted number of bytes
 -- @return a socket to read them from; or nil, the inner server's error code if it sent one, and an error message

@@ -1,4 +1,4 @@
-"""Many files at once: small ones side by side, large ones one after another beside them."""
+"""Transfers many files: small ones concurrently, large ones one after another in parallel to those."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Task:
 
     Attributes:
         large: of several parts: it keeps the network busy by itself.
-        counted: False where it is several files, which ``run`` counts itself (`Batch.attempt`, `Batch.went_well`).
+        counted: False if the task holds several files: then ``run`` counts them (`Batch.attempt`, `Batch.went_well`).
     """
 
     name: str
@@ -28,8 +28,8 @@ class Task:
 class Batch:
     """Runs tasks.
 
-    What is wrong with one file is told and counted, and the others go on; what is wrong with all of them (nobody is
-    signed in, the server is away, the disk is full) ends it.
+    If one file fails, the error is reported and counted, and the other files continue. An error that concerns all files
+    (no session, the server is away, the disk is full) ends the batch.
 
     Args:
         on_failure: told of each file that failed.
@@ -72,7 +72,7 @@ class Batch:
             self.attempt(task)
 
     def attempt(self, task: Task) -> None:
-        """Runs one, unless the whole has ended: then tasks are only emptied, so that whoever fills does not wait."""
+        """Runs a task. If the batch has ended, the task is only dropped, so that the producer does not block."""
         if self._fatal is not None:
             return
         try:

@@ -1,6 +1,6 @@
 """Progress on a terminal: a bar for each large file on its way, and one for all.
 
-rich is imported where bars are drawn: a fifth of the command's start is spared where none are.
+rich is imported only if bars are drawn. Otherwise this saves a fifth of the command's start time.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _NAME_WIDTH = 32
 
 
 class Display:
-    """See the module's docstring. Off where stderr is no terminal: then it does nothing.
+    """See the module's docstring. If stderr is no terminal, it does nothing.
 
     Args:
         many: whether a line for all files together is worth it.
@@ -58,7 +58,7 @@ class Display:
             self._bars.update(self._total, total=self._known)
 
     def on_progress(self, key: int, progress: Progress) -> None:
-        """What a transfer tells."""
+        """Shows the progress that a transfer reports."""
         if self._bars is None:
             return
         done = progress.moved + progress.kept
@@ -104,6 +104,6 @@ def _bars() -> Bars:
         TextColumn("{task.fields[note]}", markup=False),
         console=Console(stderr=True),
         transient=True,
-        # rich sends stdout to the bars' own stream: right where both are the terminal, wrong for a file or a pipe
+        # rich sends stdout to the stream of the bars: right if both are the terminal, wrong for a file or a pipe
         redirect_stdout=sys.stdout.isatty(),
     )

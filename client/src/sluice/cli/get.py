@@ -74,13 +74,13 @@ def cat(run: Run, names: tuple[str, ...]) -> None:
 
 
 def _client_for(run: Run, names: Sequence[str]) -> AbstractContextManager[Client]:
-    """A client; for links alone one that knows nobody: no session is made or used."""
+    """Returns a client. If all names are links, the client neither creates nor uses a session."""
     links = [name for name in names if "://" in name]
     return run.client(origin(links[0]) if links and len(links) == len(names) else None)
 
 
 def _wanted(client: Client, names: Sequence[str], recursive: bool = False) -> Iterator[File | str]:
-    """What arguments name; of several files of one name that a pattern fits, the newest."""
+    """Yields the files that the arguments name. If a pattern fits several files of one name, the newest is taken."""
     for name in names:
         if "://" in name:
             yield name

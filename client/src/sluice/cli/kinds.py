@@ -21,7 +21,7 @@ _MORE = {
     ".yaml": "application/yaml",
     ".yml": "application/yaml",
 }
-"""What some of the Pythons from 3.10 on do not know."""
+"""Types that some Python versions from 3.10 on do not know."""
 _PACKED = {"gzip": "application/gzip", "bzip2": "application/x-bzip2", "xz": "application/x-xz", "br": None}
 _types = mimetypes.MimeTypes()  # not the machine's own tables: every machine says the same
 for _ending, _type in _MORE.items():

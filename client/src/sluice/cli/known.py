@@ -1,4 +1,4 @@
-"""What the server has by now, so that a second `put` of a folder stores nothing twice."""
+"""The files that the server has, so that a second `put` of a folder stores nothing twice."""
 
 from __future__ import annotations
 

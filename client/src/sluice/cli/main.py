@@ -98,7 +98,7 @@ def run(arguments: list[str]) -> int:
         sys.stdout.flush()
         return code
     except (OutputGone, BrokenPipeError):
-        # whoever read the output has gone; Python would say so once more when it closes the streams
+        # the reader of the output has closed it; Python would report that again when it closes the streams
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
@@ -131,7 +131,7 @@ def _run(arguments: list[str]) -> int:
 
 
 def _usage(ex: click.ClickException) -> str:
-    """What click says of a command line that cannot work."""
+    """Returns click's message about a command line that cannot work."""
     context = getattr(ex, "ctx", None)
     if type(ex).__name__ == "NoArgsIsHelpError":  # of click 8.2; its message is the whole help
         return ex.format_message()

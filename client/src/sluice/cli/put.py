@@ -179,7 +179,7 @@ class _Put:
                 batch.attempt(self._task(Found(file.path, file.name), file.size))
 
     def _of(self, name: str) -> Sequence[File]:
-        """What the server has of a name."""
+        """Returns the files that the server has under a name."""
         return self._known.of(name) if self._known else ()
 
     def _type(self, name: str) -> str | None:
@@ -208,7 +208,7 @@ class _Put:
 
 
 def _shown(each: Found) -> str:
-    """What an error calls it: where a folder was walked, its path."""
+    """Returns the name for error messages: the path if a folder was walked."""
     return str(each.path) if each.left and each.path is not None else each.name
 
 
@@ -247,7 +247,7 @@ def check_utf8(name: str) -> None:
 
 
 def _size_of(path: Path | None) -> int:
-    """A file's size; 0 where it is not known, or not there any more."""
+    """Returns a file's size; 0 if the size is unknown or the file no longer exists."""
     try:
         return 0 if path is None else os.stat(path).st_size
     except OSError:

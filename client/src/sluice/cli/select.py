@@ -56,7 +56,7 @@ def chosen(client: Client, names: Sequence[str]) -> Iterator[File]:
 
 
 def trashed(client: Client, names: Sequence[str]) -> Iterator[File]:
-    """The same among what is in the trash."""
+    """Yields the files in the trash that arguments name."""
     for name in names:
         found = [file for file in client.files(name, trashed=True) if name in (file.name, file.id)]
         found = found or [file for file in client.files(trashed=True) if file.id == name]

@@ -1,4 +1,4 @@
-"""What every sub-command has: its options, its client, its way of answering."""
+"""The parts that all sub-commands share: options, client and output."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Run:
 
     Attributes:
         answer: how it speaks.
-        options: settings that the command line names; None where it does not.
+        options: settings from the command line; None for a setting that it does not name.
     """
 
     def __init__(self, options: dict[str, Any], *, quiet: bool, as_json: bool, verbose: bool) -> None:
@@ -126,7 +126,7 @@ def common(command: F) -> F:
 
 
 def transfer(command: F) -> F:
-    """The same for put and get."""
+    """Gives put and get the options that all have, and those of transfers."""
     return _with(command, _TRANSFER)
 
 
@@ -156,7 +156,7 @@ def _with(command: F, more: tuple[Callable[[Any], Any], ...]) -> F:
 
 
 def examples(*lines: str) -> str:
-    """What stands below a sub-command's help."""
+    """Returns the examples below a sub-command's help."""
     return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
 
 

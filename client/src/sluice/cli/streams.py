@@ -1,4 +1,4 @@
-"""What the command writes: to people on a terminal, to other programs, or to nobody who listens any more."""
+"""The command's output: to a terminal, to another program, or to a pipe whose reader has closed it."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from typing import TextIO
 from sluice.errors import DiskFull, LocalError
 
 _CONTROLS = [*range(32), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A)]
-"""What a terminal obeys: C0 and C1 controls, and what makes it show text in another order (Unicode UAX 9)."""
+"""Characters that control a terminal: C0 and C1 controls, and those that reorder text (Unicode UAX 9)."""
 _ESCAPES = {code: f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}" for code in _CONTROLS}
 
 
 class OutputGone(Exception):
-    """Whoever read the output has gone. Not an OSError: click would end the program for it."""
+    """The reader of the output has closed it. This is no OSError: click would end the program on one."""
 
 
 def one_line(text: str) -> str:
@@ -56,7 +56,7 @@ def flush() -> None:
 
 
 def complain(text: str, *, as_is: bool = False) -> None:
-    """A line on standard error; one that cannot be written is nobody's."""
+    """Writes a line to standard error. If it cannot be written, it is dropped."""
     with contextlib.suppress(OSError, ValueError):
         stream = sys.stderr
         if not isinstance(stream, io.TextIOWrapper):

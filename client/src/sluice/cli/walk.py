@@ -59,7 +59,7 @@ class Walk:
                 continue
             found = [text]
             if not os.path.lexists(text) and glob.has_magic(text):
-                found = sorted(glob.glob(text, recursive=True))  # where no shell did it
+                found = sorted(glob.glob(text, recursive=True))  # if no shell expanded the pattern
             if not found or not os.path.exists(found[0]):
                 raise LocalError(f"there is no file {text}")
             for each in found:
@@ -72,7 +72,7 @@ class Walk:
                     raise ConfigError(f"{each} is a folder: put -r takes it with all that is in it")
 
     def _within(self, folder: Path, steps: list[str], below: list[str]) -> Iterator[Found]:
-        """What is in a folder; whatever cannot be uploaded is named with the reason."""
+        """Yields the entries of a folder. An entry that cannot be uploaded carries the reason."""
         try:
             with os.scandir(folder) as entries:
                 found = sorted(entries, key=lambda entry: entry.name)
