@@ -1,4 +1,4 @@
-"""A server that answers whatever a test says, and writes down what it was asked."""
+"""A server that sends the responses of a test, and records the requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Small files together: how groups are made, and that whatever does not go smoothly goes by itself, or is told."""
+"""Groups of small files: how they are made, and that a file that fails is uploaded by itself, or reported."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def source(sources: Sources) -> Source:
 
 
 def interrupted(command: Command, gateway: Gateway, source: Source, number: signal.Signals, instant: str) -> str:
-    """Starts `put`, ends it by a signal when some parts have arrived; what it said."""
+    """Starts `put`, ends it by a signal when some parts have arrived, and returns its output."""
     before = stored_parts(gateway)
     options = ("--parallel", str(PARALLEL), "--limit-rate", "60M", "--instant", instant, "--name", "resumed")
     process = command.start("put", str(source.path), *options)

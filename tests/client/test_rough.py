@@ -1,4 +1,4 @@
-"""A bad network and a server whose parts die: whatever comes, a transfer ends right or says why it does not."""
+"""A bad network and a server whose parts die: in every case a transfer ends correctly, or reports why it cannot."""
 
 from __future__ import annotations
 

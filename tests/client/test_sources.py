@@ -217,7 +217,7 @@ def gzip_of(content: Any, folder: Path) -> Iterator[gzip.GzipFile]:
 
 
 class Odd:
-    """An object of one's own, which gives less or more than it was asked for."""
+    """A custom object, whose `read` returns fewer or more bytes than were asked for."""
 
     def __init__(self, give: Callable[[int], int]) -> None:
         self._data, self._give = io.BytesIO(DATA), give

@@ -217,7 +217,7 @@ def test_the_type_of_files_that_go_together(command: Command, client: Client) ->
     assert {file.content_type for file in client.files()} == {"text/html"}
 
 
-# -- where a download goes
+# -- the path of a download
 
 
 def test_devices_and_pipes_are_written_into(command: Command, client: Client, sources: Sources) -> None:

@@ -66,7 +66,7 @@ def cpu_of(*words: str, **environment: str) -> float:
 
 
 def test_a_start_costs_little() -> None:
-    """The least of some: another program may take the caches meanwhile."""
+    """Takes the least of five times: another program may use the caches during one of them."""
     environment = {"PYTHONPATH": str(ROOT / "client" / "src"), "PYTHONDONTWRITEBYTECODE": ""}
     assert min(cpu_of(*SLUICE, "version", **environment) for _ in range(5)) <= 0.1
 

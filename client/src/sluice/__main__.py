@@ -1,4 +1,4 @@
-"""`python -m sluice`, and the command `sluice`: what has to be right before anything else is imported."""
+"""`python -m sluice`, and the command `sluice`: the steps that come before all other imports."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""Addresses: what may stand for a server, and the origin that credentials belong to."""
+"""Addresses: the accepted forms of a server's address, and the origin that credentials belong to."""
 
 from __future__ import annotations
 

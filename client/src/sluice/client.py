@@ -41,8 +41,8 @@ class Client:
     """One user of one server; for use by many threads. A context manager: at its end every connection is closed.
 
     Sign in by ``token`` (used as it is, until it ends), by ``username`` and ``password`` (a session is opened when it
-    is needed, and opened anew when it has ended), or by ``store``, which keeps a session. All of these go to the
-    server's origin (scheme, host and port), and to no other: not to the host of a link, not where a redirect leads.
+    is needed, and opened again after it has ended), or by ``store``, which keeps a session. All of these go to the
+    server's origin (scheme, host and port), and to no other: not to the host of a link or the target of a redirect.
 
     A forked child process can use a client of its parent: it opens new connections. If the session is kept in memory,
     the child uses the access token until it expires, and then needs the password. A client cannot be pickled.
@@ -115,12 +115,12 @@ class Client:
         return self._engine.transport.clock_offset
 
     def on_wait(self, told: Callable[[str, float], None]) -> None:
-        """Has ``told`` called when something is waited for: what it is, and seconds after which it is given up."""
+        """Calls ``told`` whenever the client waits: with the reason, and the seconds after which it gives up."""
         self._engine.transport.on_wait = told
         self._engine.connections.on_slow = lambda text: told(text, self.settings.patience)
 
     def on_request(self, told: Callable[[str], None]) -> None:
-        """Has ``told`` called with a line for each request: what was asked, how it ended, how long it took.
+        """Calls ``told`` with a line for each request: the request, its result and its duration.
 
         Of the URL of a part or a link, which is a secret, the line holds the beginning.
         """
@@ -173,14 +173,14 @@ class Client:
         sent. If such an upload is interrupted, it starts again from the beginning.
 
         Args:
-            name: what it is called on the server; by default the file's own.
+            name: the name on the server; by default the name of the file.
             content_type: such as ``image/png``; by default bytes without a type.
             known: files that are there; one of the same name and content is answered, and not stored again.
-            on_progress: told how far it is.
+            on_progress: called with the progress.
 
         Raises:
             ConfigError: there is no name, or the object gives text.
-            FileChanged: the file was written to meanwhile; nothing was stored.
+            FileChanged: the file was written to during the upload; nothing was stored.
             LocalError: it cannot be read.
         """
         with opened(content, name) as found:
@@ -204,7 +204,7 @@ class Client:
         return StreamUploader(self._engine, stream, head, stream.name, content_type, reporter, known).run()
 
     def upload_group(self, files: Sequence[Small]) -> list[UploadResult | None]:
-        """Uploads small files together, in few calls; None for each that is left to `upload`, whatever the reason.
+        """Uploads small files together, in few calls; None for each that is left to `upload`, for any reason.
 
         At most `group.MOST` files of `group.LARGEST` bytes; `group.Groups` makes such groups.
         """
@@ -266,7 +266,7 @@ class Client:
         return digest_of_path(Path(path), self._engine.settings.hashers)
 
     def _found(self, file: File | str) -> tuple[File, Address]:
-        """A file and where its bytes are."""
+        """A file and the address of its bytes."""
         if isinstance(file, str) and "://" in file:
             found = links.look(self._engine, file)
             return found, Address(self._engine, None, found.size, file)
@@ -330,7 +330,7 @@ class Client:
         return self._calls.uploads(state)
 
     def upload_status(self, upload: Upload | str) -> Upload:
-        """An upload as its storage has it now; lists tell what was received as it was last asked for."""
+        """Returns an upload as its storage has it now. Lists show the received parts as of the last check."""
         return self._calls.upload(upload.id if isinstance(upload, Upload) else upload)
 
     def abort(self, upload: Upload | str) -> Upload:

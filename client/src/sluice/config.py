@@ -72,7 +72,7 @@ class Folders:
             return cls(Path(home), Path(home))
         try:
             found = cls(user_config_path("sluice", appauthor=False), user_data_path("sluice", appauthor=False))
-        except RuntimeError:  # a user without a home, as other versions of platformdirs tell by a folder "~"
+        except RuntimeError:  # a user without a home: other versions of platformdirs return a folder "~" instead
             return cls(_NOWHERE, _NOWHERE)
         return found if found.config.is_absolute() and found.data.is_absolute() else cls(_NOWHERE, _NOWHERE)
 
@@ -81,7 +81,7 @@ class Config:
     """The settings of one profile.
 
     Args:
-        options: what the command line says; what is None was not said.
+        options: the options of the command line; None for an option that was not given.
     """
 
     def __init__(

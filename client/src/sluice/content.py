@@ -22,7 +22,7 @@ from sluice.source import BytesSource, FileSource, Source, open_file, size_of
 from sluice.stream import Stream
 
 _PAGE = 65536
-"""No file of sysfs is larger; all of them say that they have 4,096 bytes, whatever they hold."""
+"""No file of sysfs is larger; all of them report a size of 4,096 bytes, whatever their real size."""
 
 
 class Readable(Protocol):

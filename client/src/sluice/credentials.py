@@ -268,5 +268,5 @@ def lock_file(path: Path) -> Iterator[None]:
         if sys.platform != "win32":
             import fcntl
 
-            fcntl.flock(descriptor, fcntl.LOCK_UN)  # a child that was forked meanwhile has the file open, too
+            fcntl.flock(descriptor, fcntl.LOCK_UN)  # a child that was forked in the meantime has the file open, too
         os.close(descriptor)

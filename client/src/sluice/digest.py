@@ -69,7 +69,7 @@ def hash_parts(
     """SHA-256 of parts, by number; several are hashed concurrently.
 
     Args:
-        on_hashed: told the bytes of each part that is done.
+        on_hashed: called with the number of bytes of each part that is done.
     """
 
     from concurrent.futures import ThreadPoolExecutor  # costs every command's start what only this needs

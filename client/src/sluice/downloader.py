@@ -77,7 +77,7 @@ class Downloader:
     """Downloads one content.
 
     Args:
-        file: what the server says of it.
+        file: the server's description of the file.
         address: the address of its bytes.
     """
 
@@ -96,7 +96,7 @@ class Downloader:
 
         Raises:
             DigestMismatch: the bytes are not those of the digest; nothing is left of them.
-            DiskFull, PermissionRefused, APIError, NetworkError, Cancelled: what came is kept.
+            DiskFull, PermissionRefused, APIError, NetworkError, Cancelled: the received bytes are kept.
         """
         partial = PartialFile(path, self._plan, self._digest)
         try:

@@ -32,7 +32,7 @@ class SluiceError(Exception):
     """Everything that this package raises on purpose.
 
     Attributes:
-        exit_code: what the command `sluice` ends with.
+        exit_code: the exit code of the command `sluice`.
     """
 
     exit_code: ClassVar[int] = 1
@@ -56,7 +56,7 @@ class APIError(SluiceError):
     Attributes:
         status: the HTTP status.
         code: the error's code, as docs/api.md lists them.
-        request_id: what the server's log knows the request by.
+        request_id: the id of the request in the server's log.
         details: further members of the error.
         retry_after: seconds after which the call may be repeated, if the server named them.
     """

@@ -40,7 +40,7 @@ class Exchange:
 
 @contextlib.contextmanager
 def named(exchange: Exchange) -> Iterator[None]:
-    """Makes a NetworkError of whatever a connection raises."""
+    """Raises a NetworkError for any exception of a connection."""
     try:
         yield
     except (OSError, http.client.HTTPException) as ex:

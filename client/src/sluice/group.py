@@ -155,7 +155,7 @@ def _create(engine: Engine, going: Sequence[_Open]) -> bool:
 
 
 def _send(engine: Engine, each: _Open) -> None:
-    """Sends one that is new; whatever is in its way is met again when it goes by itself."""
+    """Sends a new file. If this fails, the file is uploaded by itself and meets the error again."""
     if each.upload is None or each.upload.found or each.upload.state != "uploading" or each.signed is None:
         return
     each.reporter.stage("sending")
@@ -172,7 +172,7 @@ def _send(engine: Engine, each: _Open) -> None:
 
 
 def _known(going: Iterable[_Open]) -> dict[int, UploadResult]:
-    """The results of those whose content the server had, by `id`: put a second time they would be two files."""
+    """Returns the results of files whose content the server had, by `id`. Uploading them again would make two files."""
     results = {}
     for each in going:
         if each.is_known and each.upload is not None and each.upload.file is not None:

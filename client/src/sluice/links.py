@@ -44,7 +44,7 @@ def look(engine: Engine, link: str) -> File:
 
 
 def _file(link: str, headers: dict[str, str]) -> File:
-    """A file as far as a link's answer tells of it."""
+    """Returns the file as far as the response of a link describes it."""
     name = unquote(urlsplit(link).path.rpartition("/")[2]) or "download"
     digest = headers.get("etag", "").strip('"')
     if not re.fullmatch(r"[0-9a-f]{64}", digest) or not headers.get("content-length", "").isdecimal():

@@ -25,7 +25,7 @@ class PartialFile:
     """See the module's docstring.
 
     Args:
-        path: what the file will be called.
+        path: the final path of the file.
         digest: the whole content's.
 
     Attributes:
@@ -42,7 +42,7 @@ class PartialFile:
         self._lock = threading.Lock()
         self._head = f"sluice 1 {digest} {plan.size}\n"
         with local_errors(path):
-            # not truncated: what is in it may be gone on with
+            # not truncated: the download may resume with its content
             self._file = os.fdopen(os.open(self.part_path, os.O_RDWR | os.O_CREAT | _BINARY, 0o666), "r+b", 0)
         try:
             self._take()
@@ -88,7 +88,7 @@ class PartialFile:
         return {number: sha256 for number, sha256 in found.items() if claimed[number] == sha256}
 
     def _empty(self) -> None:
-        # ext4 writes a file that was truncated to nothing out when it is closed: half a second for 1 GiB
+        # if a file was truncated to 0 bytes, ext4 writes it to the disk on close: half a second for 1 GiB
         if os.fstat(self._file.fileno()).st_size:
             self._file.truncate(0)
 

@@ -1,8 +1,8 @@
 """The parts of one upload: hashed, signed and sent side by side.
 
-Every thread takes whatever is most urgent: send a part that has its URL, ask for URLs, hash another part. So hashing
+Every thread takes the most urgent task: send a part that has its URL, ask for URLs, hash another part. So hashing
 hides behind the network, and the network never waits for a hash that could have been made. Parts are read from the
-disk (or the page cache) piece by piece: what is held in memory is a small buffer for each thread, not parts.
+disk (or the page cache) piece by piece: memory holds a small buffer for each thread, not parts.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Pipeline:
         ask: called once, when everything is hashed: whether the server has the content, so that nothing is to be sent.
 
     Attributes:
-        etags: what the storage answered the parts with that were sent from here.
+        etags: the ETags that the storage returned for the parts sent from here.
         needless: ``ask`` said so.
     """
 
@@ -177,7 +177,7 @@ class Pipeline:
             return None
 
     def _worth_signing(self) -> bool:
-        """At once when senders would stand still; else a few at a time."""
+        """True if senders would be idle without more URLs. Otherwise URLs are requested for a few parts at a time."""
         if not self._signed:
             return True
         return len(self._signed) < self._parallel <= len(self._unsigned)
@@ -240,7 +240,7 @@ class Pipeline:
             self._changed.notify_all()
 
     def _look_again(self) -> None:
-        """Another machine may be at the same upload: what it has sent meanwhile need not be sent again."""
+        """Another machine may send the same upload: parts that it has sent need not be sent again."""
         upload = self._engine.calls.upload(self._upload.id)
         if upload.state not in ("proving", "uploading"):
             raise UploadEnded

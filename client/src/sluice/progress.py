@@ -19,7 +19,7 @@ class Progress:
         kept: bytes that an earlier run had moved already.
         stage: hashing, sending, receiving, finishing, or done.
         instant: the server had the content: nothing was sent.
-        waiting: what it waits for at the moment, in a few words, or nothing.
+        waiting: the reason why it waits now, in a few words; empty if it does not wait.
     """
 
     name: str
@@ -62,7 +62,7 @@ class Reporter:
             self._tell(replace(self._progress, stage=stage, instant=instant, waiting=""))
 
     def again(self) -> None:
-        """Everything begins anew."""
+        """Resets the progress: the transfer starts again."""
         with self._lock:
             self._tell(Progress(self._progress.name, self._progress.size))
 

@@ -12,7 +12,7 @@ class UploadResult:
     """The result of an upload.
 
     Attributes:
-        instant: the server had the content: what was sent of it, if anything, was not needed.
+        instant: the server had the content: any bytes that were sent were not needed.
         existing: the file was there before, name and all: nothing was stored.
         sent: bytes that were sent.
         kept: bytes that an earlier run, or another machine, had sent.

@@ -21,9 +21,9 @@ class Patience:
     """The time that may pass without success, and the pauses within it: exponential, with jitter.
 
     Args:
-        seconds: give up after so long.
+        seconds: time after which to give up.
         stop: ends every pause immediately.
-        on_wait: told what is waited for, and how many seconds are left, before a pause that a person may notice.
+        on_wait: called with the reason and the seconds left, before a pause that a person may notice.
     """
 
     seconds: float
@@ -57,5 +57,5 @@ class Patience:
             raise Cancelled("stopped") from error
 
     def success(self) -> None:
-        """Something went well: the time begins anew."""
+        """Resets the time after a success."""
         self._tries, self._begun = 0, time.monotonic()

@@ -35,7 +35,7 @@ class UploadEnded(Exception):
 
 
 class PartBody:
-    """One part's bytes on their way, told to the progress as they go."""
+    """The bytes of one part; each sent piece is added to the progress."""
 
     def __init__(
         self, engine: Engine, source: Source, place: tuple[int, int], reporter: Reporter, check: Callable[[], None]
@@ -81,7 +81,7 @@ def send_part(
         check: raises what ends it in the middle; by default what ends everything.
 
     Returns:
-        The storage's ETag of it, which complete may be told.
+        The storage's ETag of the part, which may be passed to complete.
 
     Raises:
         URLUsedUp, UploadEnded: the upload decides what to do next.

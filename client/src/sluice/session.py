@@ -28,7 +28,7 @@ class Session:
     """See the module's docstring.
 
     Args:
-        password: asked when the session can only be had anew.
+        password: called if a new sign-in is the only way to a session.
         fixed_token: an access token that is used as it is, and never renewed.
     """
 

@@ -27,7 +27,7 @@ class Source(ABC):
     """Content of a known size.
 
     Attributes:
-        name: what a person knows it by.
+        name: the name for messages.
         size: in bytes.
     """
 
@@ -46,7 +46,7 @@ class Source(ABC):
         """Sends a stretch.
 
         Args:
-            on_sent: told of each piece; it may wait or raise.
+            on_sent: called for each piece; it may wait or raise.
             piece: bytes at a time, at most.
         """
         view = memoryview(bytearray(min(SEND, length, piece)))
@@ -89,7 +89,7 @@ class FileSource(Source):
     """A file on the disk, held open: if another file is renamed over it, the old one is still read.
 
     Args:
-        file: what `open` with ``buffering=0`` gives.
+        file: the result of `open` with ``buffering=0``.
         own: whether it is closed with this source.
         start: offset at which the content begins.
     """
@@ -173,7 +173,7 @@ def open_file(path: Path) -> BinaryIO:
 
 
 def size_of(descriptor: int) -> int:
-    """Bytes that can be read of a regular file or a block device, whose own size stands as 0."""
+    """Bytes that can be read of a regular file or a block device (whose reported size is 0)."""
     found = os.fstat(descriptor)
     if not stat.S_ISBLK(found.st_mode):
         return found.st_size

@@ -19,7 +19,7 @@ class Stream:
         own: whether it is closed with this stream.
 
     Attributes:
-        name: what a person knows it by.
+        name: the name for messages.
     """
 
     def __init__(self, file: Readable, name: str, own: bool = False) -> None:

@@ -47,7 +47,7 @@ class Transport:
     Attributes:
         origin: the server's; a session is good for it alone.
         stop: set when everything should end.
-        on_wait: told what is waited for, and for how many seconds at most.
+        on_wait: called with the reason for waiting, and the most seconds.
         clock_offset: seconds that the server's clock is ahead of this machine's, as of its last answer.
     """
 
@@ -137,7 +137,7 @@ class Transport:
 
 
 def check_redirect(response: Response, url: str) -> None:
-    """Says where a redirect leads. None is followed: what was sent is for the address that the user has named.
+    """Raises the error for a redirect. None is followed: the request is for the address that the user has named.
 
     Raises:
         ConfigError: the same host under another address, such as https:// for http://.

@@ -33,7 +33,7 @@ class Uploader:
 
     Args:
         source: the content to upload.
-        name: what the file is called on the server.
+        name: the file's name on the server.
         known: files on the server; if one has this name and this content, it is the result.
     """
 
@@ -62,7 +62,7 @@ class Uploader:
         """Uploads. The next upload of the same content under the same name resumes an interrupted one.
 
         Raises:
-            FileChanged: the content changed meanwhile; the upload was aborted.
+            FileChanged: the content changed during the upload, which was aborted.
             APIError, NetworkError, Cancelled: it can be gone on with later.
         """
         for beginning in range(_BEGINNINGS):

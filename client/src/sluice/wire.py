@@ -1,10 +1,10 @@
-"""HTTP/1.1 on kept connections: what moves bytes, and knows nothing of Sluice.
+"""HTTP/1.1 on kept connections: it moves bytes, and knows nothing of Sluice.
 
 The standard library's own response parser over plain sockets: a request's head and a small body leave in one
 packet, a file's bytes go from the page cache to the socket (sendfile), and a download is received into one buffer that
 is used again. A general HTTP library costs several times the CPU, which is what a fast network runs out of first.
 
-No redirect is followed, so no credentials can go where a server or a portal points.
+No redirect is followed, so no server or portal can direct credentials to another host.
 """
 
 from __future__ import annotations
@@ -106,8 +106,8 @@ class Connections:
         ca_file: certificates to trust besides the system's.
 
     Attributes:
-        on_slow: told whom the client waits for, once that takes longer than a moment.
-        on_request: told of each request: method, URL, status or None, seconds, and the answer's request id.
+        on_slow: called with a message that names the request, if a response takes longer than a moment.
+        on_request: called for each request: method, URL, status or None, seconds, and the answer's request id.
     """
 
     def __init__(self, ca_file: str | None = None) -> None:

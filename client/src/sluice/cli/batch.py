@@ -32,7 +32,7 @@ class Batch:
     (no session, the server is away, the disk is full) ends the batch.
 
     Args:
-        on_failure: told of each file that failed.
+        on_failure: called for each file that failed.
     """
 
     def __init__(self, parallel: int, on_failure: Callable[[str, SluiceError], None]) -> None:

@@ -29,6 +29,6 @@ for _ending, _type in _MORE.items():
 
 
 def type_of(name: str) -> str | None:
-    """A content type, such as ``video/mp4`` for film.mp4; None for a name that tells nothing."""
+    """Returns a content type, such as ``video/mp4`` for film.mp4; None if the name does not imply one."""
     found, packing = _types.guess_type(f"x{name[name.rfind('.') :]}" if "." not in name[:-1] else name, strict=False)
     return _PACKED.get(packing) if packing else found

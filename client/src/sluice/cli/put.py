@@ -166,7 +166,7 @@ class _Put:
         return Task(files[0].name, False, lambda: self._several(batch, files), counted=False)
 
     def _several(self, batch: Batch, files: Sequence[Small]) -> None:
-        """Small files together; what does not go smoothly goes by itself."""
+        """Uploads small files together. If a file fails in the group, it is uploaded by itself."""
         fit = [file for file in files if _is_utf8(file.name)]
         group = [replace(file, known=self._of(file.name), on_progress=self._progress()) for file in fit]
         results = dict(zip(map(id, fit), self._client.upload_group(group), strict=True))

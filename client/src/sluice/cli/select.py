@@ -17,7 +17,7 @@ _MAGIC = re.compile(r"[*?\[]")
 
 
 def is_pattern(text: str) -> bool:
-    """Whether text may stand for several names."""
+    """Returns True if the text is a pattern for several names."""
     return bool(_MAGIC.search(text))
 
 

@@ -11,7 +11,7 @@ class Stopped(BaseException):
     """The user wants it to end. Not a KeyboardInterrupt: click would write an empty line for that.
 
     Attributes:
-        exit_code: what the command ends with.
+        exit_code: the exit code of the command.
     """
 
     def __init__(self, exit_code: int) -> None:
@@ -20,7 +20,7 @@ class Stopped(BaseException):
 
 
 def listen() -> None:
-    """Has both signals raise `Stopped` in the main thread; one that the process was told to ignore stays ignored."""
+    """Makes both signals raise `Stopped` in the main thread. If the process ignores a signal, it stays ignored."""
     with contextlib.suppress(ValueError):  # not in the main thread: a test
         signal.signal(signal.SIGTERM, _stop)
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:

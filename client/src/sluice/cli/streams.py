@@ -21,7 +21,7 @@ class OutputGone(Exception):
 
 
 def one_line(text: str) -> str:
-    """Text as a terminal can show it: whatever it would obey is written out, as ``\\x1b``."""
+    """Returns text that a terminal can show: control characters are escaped, such as ``\\x1b``."""
     return text.translate(_ESCAPES)
 
 

@@ -19,7 +19,7 @@ def uploads(run: Run, every: bool) -> None:
         for listed in client.uploads():
             upload = listed
             if listed.state in UNFINISHED:
-                upload = client.upload_status(listed)  # a list tells of what was received as it was last asked for
+                upload = client.upload_status(listed)  # a list may name fewer parts than were received
             if every or upload.state in UNFINISHED:
                 until = upload.expires_at.astimezone().strftime("%Y-%m-%d %H:%M")
                 text = (
