@@ -83,7 +83,6 @@ _LOCK_BLOB_SHARED = "SELECT state FROM `blob` WHERE id = %s LOCK IN SHARE MODE"
 _LOCK_BLOB = "SELECT state FROM `blob` WHERE id = %s FOR UPDATE"
 _REPLICA_AT = "SELECT object_key FROM replica WHERE blob_id = %s AND storage = %s FOR UPDATE"
 _DROP_REPLICA = "DELETE FROM replica WHERE blob_id = %s AND storage = %s AND object_key = %s"
-_SET_SHA256 = "UPDATE `blob` SET sha256 = %s WHERE id = %s AND sha256 IS NULL"
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,8 +299,3 @@ def replica_at(db: Statements, blob_id: bytes, storage: str) -> str | None:
 def drop_replica(db: Statements, blob_id: bytes, storage: str, object_key: str) -> bool:
     """Deletes a replica's row. The caller marks the object for deletion."""
     return db.execute(_DROP_REPLICA, (blob_id, storage, object_key)) == 1
-
-
-def set_sha256(db: Statements, blob_id: bytes, sha256: bytes) -> None:
-    """Saves the SHA-256 of the whole content, if it was unknown."""
-    db.execute(_SET_SHA256, (sha256, blob_id))

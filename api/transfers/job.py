@@ -16,6 +16,7 @@ from datetime import timedelta
 from typing import Final
 
 from api.blobs import rows as blobs
+from api.blobs import scrub_rows as scrubs
 from api.blobs.copying import CopyCorrupt, Copying, Source, SourceCorrupt, complete
 from api.blobs.throttle import Throttle
 from api.context import Context
@@ -313,7 +314,7 @@ class TransferJob:
         if not self._db.transaction(body):
             return self._drop(item, lease, Change(skipped_items=1, skipped_bytes=item.size))
         if sha256 is not None:
-            transfer_items.set_sha256(self._db, item.blob_id, sha256)
+            scrubs.set_sha256(self._db, item.blob_id, sha256)
         return Outcome.DONE
 
     # -- the source
